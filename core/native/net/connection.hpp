@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One TCP connection that speaks the OSD protocol, in both roles: sends Calls and matches replies, receives requests and
+// takes answers. Batches: everything queued during a turn of the loop leaves with one send; one receive brings many messages.
+// All methods on the loop's thread. Nothing here blocks or allocates from the general heap per message.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/buffer.hpp"
+#include "base/list.hpp"
+#include "runtime/loop.hpp"
+#include "wire/codec.hpp"
+
+namespace vitastor::net {
+
+class Connection;
+
+/// One request that we send. Embedded in the caller's object (derive from it); pinned from Connection::send until on_reply ran.
+/// on_reply runs exactly once: with status 0 and the decoded reply, or with a negative errno:
+/// -EPIPE (connection gone), -EPROTO (the reply does not fit; the connection has been closed).
+struct Call : ListNode {
+    static constexpr int kMaxPayloadIov = 8;
+    uint8_t request[wire::kHeaderSize];  ///< filled by wire::encode_request; the id is patched on sending
+    iovec payload[kMaxPayloadIov];       ///< sent after the header, borrowed until on_reply
+    int payload_count = 0;
+
+    /// Where the reply's payload goes. bitmap_out: up to bitmap_capacity bytes (a longer bitmap is a protocol error).
+    /// data_out: scatter list of exactly the expected data bytes, for READ and SEC_READ. nullptr + data_count 0: the payload is
+    /// received into reply_payload (allocated, for lists and JSON), bounded by wire limits.
+    uint8_t* bitmap_out = nullptr;
+    uint32_t bitmap_capacity = 0;
+    const iovec* data_out = nullptr;
+    int data_count = 0;
+
+    // ---- results
+    uint8_t reply[wire::kHeaderSize];
+    int64_t retval = 0;          ///< of the reply, when status is 0
+    uint32_t bitmap_size = 0;    ///< bytes received into bitmap_out
+    Buffer reply_payload;
+    int status = 0;
+    void (*on_reply)(Call* self) = nullptr;
+
+    // ---- private to Connection
+    uint64_t id = 0;
+    Call* hash_next = nullptr;
+};
+
+/// One request that we received; owns its payload. Lives in a pool of its connection; given to the handler by on_request, which
+/// must answer with Connection::reply exactly once (later is fine; if the connection has died meanwhile the answer is dropped).
+struct Request : ListNode {
+    static constexpr int kMaxReplyIov = 4;
+    uint8_t header[wire::kHeaderSize];
+    wire::Opcode opcode{};
+    uint64_t id = 0;
+    wire::PayloadSizes sizes;
+    /// bitmap_bytes of bitmap, then padding so that data() is 4096-aligned, then data_bytes.
+    Buffer buffer;
+    uint8_t* bitmap() { return buffer.data(); }
+    uint8_t* data();  ///< 4096-aligned
+    Connection* connection = nullptr;  ///< nullptr after the connection has died
+    OsdNum peer_osd = 0;               ///< number announced by the peer when this arrived; 0 = client
+    uint64_t received_ns = 0;
+    void* user = nullptr;              ///< for the handler
+
+    // ---- the answer: set by the handler before Connection::reply
+    uint8_t reply[wire::kHeaderSize];
+    iovec reply_iov[kMaxReplyIov];  ///< borrowed until the request is destroyed (owner: reply_buffer or `buffer`)
+    int reply_count = 0;
+    Buffer reply_buffer;
+    uint8_t reply_small[64];  ///< room for a short bitmap
+    /// Optional: runs when the answer has left or the connection has died, just before the request is recycled.
+    void (*on_finished)(Request* self) = nullptr;
+};
+
+enum class CloseReason { by_us, by_peer, error, protocol, timeout };
+
+class ConnectionHandler {
+public:
+    virtual ~ConnectionHandler() = default;
+    /// A complete request. PING is answered by the connection itself and never arrives here. A request of a peer that may not
+    /// send any (client role) closes the connection instead.
+    virtual void on_request(Connection& connection, Request& request) = 0;
+    /// Once, after all Calls in flight have been answered with -EPIPE and all Requests have connection == nullptr.
+    virtual void on_closed(Connection& connection, CloseReason reason, const std::string& text) = 0;
+};
+
+struct ConnectionOptions {
+    uint32_t receive_buffer_bytes = 65536;  ///< tcp_header_buffer_size
+    uint32_t max_requests_in_flight = 16384;  ///< received and not yet answered; beyond it we stop receiving
+    bool accept_requests = false;             ///< OSD side, or our end of an OSD-OSD connection (PING only)
+};
+
+class Connection {
+public:
+    /// Takes over the connected socket. handler outlives the connection. Deletes itself never: the owner destroys it after on_closed.
+    Connection(runtime::Loop& loop, runtime::Socket socket, const ConnectionOptions& options,
+               ConnectionHandler& handler);
+    ~Connection();
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+
+    /// Queues a request; it leaves at the end of this turn at the latest. On a closed connection on_reply runs on the next turn.
+    void send(Call& call);
+    /// Queues the answer (request.reply, reply_iov) and recycles the request when it has left.
+    void reply(Request& request);
+    /// Closes soon: on_closed runs on a later turn. Idempotent.
+    void close(CloseReason reason, const std::string& text);
+    bool closed() const;
+
+    // ---- what SHOW_CONFIG negotiated
+    OsdNum peer_osd() const;  ///< incoming: announced; outgoing: the OSD we wanted
+    void set_peer_osd(OsdNum osd);
+    void require_sequencing();  ///< incoming ids must be previous + 1 from now on
+    /// Keepalive per wire-protocol 1.3: PING after idle_ns of silence, close when it is not answered within timeout_ns.
+    void start_keepalive(uint64_t idle_ns, uint64_t timeout_ns);
+
+    uint64_t calls_in_flight() const;
+    uint64_t requests_in_flight() const;
+    std::string peer_name() const;
+    runtime::Loop& loop();
+
+private:
+    struct Impl;
+    Impl* impl_;
+};
+
+}  // namespace vitastor::net
