@@ -1,3 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// @vitastor/core: what the rest of the TypeScript side may use.
 
-export {};
+export * from './errors.js';
+export * from './json.js';
+export * from './units.js';
+export {
+  INODE_MAX, POOL_ID_MAX, decodeText, problemOf, problemText, type Decoder, type Problem,
+} from './decode.js';
+export * from './schema/keys.js';
+export * from './schema/config.js';
+export * from './schema/pools.js';
+export * from './schema/inode.js';
+export * from './schema/pg.js';
+export * from './schema/osd.js';
+export * from './schema/stats.js';
+export * from './seams/clock.js';
+export * from './seams/random.js';
+export * from './seams/etcd.js';

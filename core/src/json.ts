@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// JSON with exact integers: those beyond 2^53 become bigint, and bigint is written as a bare number.
+
+import { VitastorError } from './errors.js';
+
+export type JsonValue = null | boolean | number | bigint | string | JsonValue[] | JsonObject;
+export interface JsonObject {
+  [name: string]: JsonValue;
+}
+
+/** Nesting beyond this is refused: no document of ours comes near it, and recursion stays bounded. */
+const DEPTH_MAX = 64;
+
+export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Parses `text`. Throws VitastorError ERR_BAD_VALUE whose message and data (line, column) say where it broke. */
+export function parseJson(text: string): JsonValue {
+  // 2^53 has 16 digits: without such a run every integer is exact, and the engine's own parser is ten times as quick.
+  if (!/\d{16}/.test(text)) {
+    try {
+      return JSON.parse(text) as JsonValue;
+    } catch {
+      // Ours says line and column, in the same words on every Node.js.
+    }
+  }
+  return new Parser(text).document();
+}
+
+/** Like JSON.stringify without spaces (or with `indent`), and bigint as a bare integer. Keys keep their order. */
+export function stringifyJson(value: JsonValue, indent = 0): string {
+  return write(value, indent, '');
+}
+
+function write(value: JsonValue, indent: number, margin: string): string {
+  if (typeof value === 'bigint') return value.toString();
+  if (value === null || typeof value !== 'object') return JSON.stringify(value);
+  const inner = indent ? `${margin}${' '.repeat(indent)}` : '';
+  const parts = Array.isArray(value)
+    ? value.map((item) => write(item, indent, inner))
+    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}:${indent ? ' ' : ''}${write(item, indent, inner)}`);
+  const [open, close] = Array.isArray(value) ? ['[', ']'] : ['{', '}'];
+  if (!indent || parts.length === 0) return `${open}${parts.join(',')}${close}`;
+  return `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}`;
+}
+
+const NUMBER = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?/y;
+const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
+const SPACE = /[ \t\r\n]*/y;
+
+class Parser {
+  readonly #text: string;
+  #at = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  document(): JsonValue {
+    const value = this.#value(0);
+    this.#space();
+    if (this.#at < this.#text.length) throw this.#error('unexpected text after the end of the value');
+    return value;
+  }
+
+  #value(depth: number): JsonValue {
+    if (depth > DEPTH_MAX) throw this.#error(`nested deeper than ${DEPTH_MAX} levels`);
+    this.#space();
+    const c = this.#text[this.#at];
+    if (c === '{') return this.#object(depth);
+    if (c === '[') return this.#array(depth);
+    if (c === '"') return this.#string();
+    for (const [word, value] of [['true', true], ['false', false], ['null', null]] as const) {
+      if (this.#text.startsWith(word, this.#at)) {
+        this.#at += word.length;
+        return value;
+      }
+    }
+    return this.#number();
+  }
+
+  #object(depth: number): JsonObject {
+    const result: JsonObject = {};
+    this.#at++;
+    this.#space();
+    if (this.#take('}')) return result;
+    for (;;) {
+      this.#space();
+      if (this.#text[this.#at] !== '"') throw this.#error('expected a name in double quotes');
+      const name = this.#string();
+      this.#space();
+      if (!this.#take(':')) throw this.#error('expected ":" after a name');
+      // defineProperty, so that "__proto__" is a name like any other.
+      Object.defineProperty(result, name, { value: this.#value(depth + 1), enumerable: true, writable: true, configurable: true });
+      this.#space();
+      if (this.#take('}')) return result;
+      if (!this.#take(',')) throw this.#error('expected "," or "}"');
+    }
+  }
+
+  #array(depth: number): JsonValue[] {
+    const result: JsonValue[] = [];
+    this.#at++;
+    this.#space();
+    if (this.#take(']')) return result;
+    for (;;) {
+      result.push(this.#value(depth + 1));
+      this.#space();
+      if (this.#take(']')) return result;
+      if (!this.#take(',')) throw this.#error('expected "," or "]"');
+    }
+  }
+
+  #string(): string {
+    STRING.lastIndex = this.#at;
+    const found = STRING.exec(this.#text);
+    if (!found) throw this.#error('broken string');
+    this.#at = STRING.lastIndex;
+    return JSON.parse(found[0]) as string;
+  }
+
+  #number(): number | bigint {
+    NUMBER.lastIndex = this.#at;
+    const found = NUMBER.exec(this.#text);
+    if (!found) throw this.#error(this.#at >= this.#text.length ? 'the text ends too early' : 'expected a value');
+    this.#at = NUMBER.lastIndex;
+    const value = Number(found[0]);
+    const whole = found[1] === undefined && found[2] === undefined;
+    return whole && !Number.isSafeInteger(value) ? BigInt(found[0]) : value;
+  }
+
+  #take(c: string): boolean {
+    if (this.#text[this.#at] !== c) return false;
+    this.#at++;
+    return true;
+  }
+
+  #space(): void {
+    SPACE.lastIndex = this.#at;
+    SPACE.exec(this.#text);
+    this.#at = SPACE.lastIndex;
+  }
+
+  #error(reason: string): VitastorError {
+    const before = this.#text.slice(0, this.#at).split('\n');
+    const line = before.length;
+    const column = (before[before.length - 1] ?? '').length + 1;
+    return new VitastorError('ERR_BAD_VALUE', `not valid JSON at line ${line}, column ${column}: ${reason}`, { data: { line, column, reason } });
+  }
+}
