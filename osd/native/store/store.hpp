@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The blockstore of one OSD: versions of objects (replicated copies or EC chunks) on one or two devices.
+//
+// Promise: an acknowledged write is there after any crash, an unacknowledged one is there whole or not at all, under the
+// durability of the mode (semantics.md 2). Interface after semantics.md 15; messages it serves: wire-protocol 9.
+// Everything on the loop's thread; completions never run from inside the call. Operations of one object take effect in the
+// order in which they were submitted; different objects are independent.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/list.hpp"
+#include "base/log.hpp"
+#include "base/result.hpp"
+#include "runtime/loop.hpp"
+#include "wire/codec.hpp"
+
+namespace vitastor::store {
+
+struct StoreOptions {
+    OsdNum osd_num = 0;
+    std::string data_device;  ///< file or block device
+    std::string meta_device;  ///< empty: on data_device
+    uint64_t data_offset = 0, data_size = 0;  ///< bytes; size 0 = to the end
+    uint64_t meta_offset = 0, meta_size = 0;
+    uint32_t block_size = 131072;
+    uint32_t bitmap_granularity = 4096;
+    wire::ImmediateCommit immediate_commit = wire::ImmediateCommit::none;
+    bool disable_data_fsync = false;
+    bool disable_meta_fsync = false;
+    bool disable_device_lock = false;
+    bool readonly = false;
+    bool checksums = true;  ///< CRC32C of every granule
+    runtime::FileIo data_io = runtime::FileIo::direct;
+    runtime::FileIo meta_io = runtime::FileIo::direct;
+    uint32_t max_write_iodepth = 128;
+    bool create = true;  ///< format an area that holds no store yet (all zeroes at its head); anything else there is refused
+};
+
+enum class StoreOp : uint8_t {
+    read,          ///< data and bitmap of the newest version ≤ `version`
+    read_bitmap,   ///< bitmap and version alone; never touches the disk, completes with 0 even if the object is missing (version 0)
+    write,         ///< new unstable version (EC)
+    write_stable,  ///< new version, stable at once (replicated)
+    del,           ///< object with all versions; missing: 0
+    stabilize,     ///< all versions up to and including `version`
+    rollback,      ///< all unstable versions newer than `version`
+    sync,          ///< everything completed before is durable
+};
+
+/// Owned by the caller, pinned until on_done. Fields in, results out.
+struct Operation : ListNode {
+    StoreOp op{};
+    ObjectId object;              ///< stripe with role bits
+    Version version = 0;          ///< in: as in wire-protocol 9.2; out: version read or written, current one on -EEXIST
+    uint32_t offset = 0;          ///< bytes in the chunk, multiple of bitmap_granularity
+    uint32_t len = 0;             ///< bytes, multiple of bitmap_granularity; 0 allowed
+    /// read: receives len bytes (holes are zeroes). write: len bytes. Aligned 4096: used in place; else copied once. Borrowed until on_done.
+    const iovec* iov = nullptr;
+    int iov_count = 0;
+    /// write: nullptr = inherit, else exactly bitmap_bytes() bytes that replace the external bitmap. read: receives bitmap_bytes() bytes if set.
+    uint8_t* bitmap = nullptr;
+    /// 0 or len on success. -ENOENT (no version ≤), -EEXIST (write not newer than what is stored), -ENOSPC (nothing changed), -EDOM (checksum),
+    /// -EIO, -EINVAL, -EROFS, -EBUSY (rollback: a newer stable version exists).
+    int64_t result = 0;
+    void (*on_done)(Operation* self) = nullptr;
+    // ---- private to the store while in flight
+    uint64_t store_data[12] = {};
+};
+
+struct ListRange {
+    PoolId pool = 0;
+    PgNum pg = 0;
+    InodeNum min_inode = 0, max_inode = 0;   ///< inclusive, paired with stripes (wire-protocol 9.7)
+    uint64_t min_stripe = 0, max_stripe = UINT64_MAX;
+    uint32_t stable_limit = 0;  ///< 0 = unlimited; else the stable part is sorted and cut
+};
+
+struct Listing {
+    std::vector<ObjectVersion> stable;    ///< newest stable version of each object
+    std::vector<ObjectVersion> unstable;  ///< every unstable version newer than that
+};
+
+/// One listing at work; runs in slices of well under 1 ms. Owned by the caller until on_done.
+struct ListOperation {
+    ListRange range;
+    int64_t result = 0;  ///< 0; -EAGAIN: pg_count or stripe of the pool have changed meanwhile
+    Listing listing;
+    void (*on_done)(ListOperation* self) = nullptr;
+    void* store_data = nullptr;
+};
+
+struct StoreStats {
+    uint64_t total_blocks = 0;
+    uint64_t free_blocks = 0;
+    uint64_t object_count = 0;
+    uint64_t memory_bytes = 0;       ///< index, bitmaps, checksums
+    uint64_t device_bytes_written = 0;
+    uint64_t client_bytes_written = 0;
+    uint64_t flushes = 0;
+    uint64_t checksum_errors = 0;
+};
+
+struct InodeSpace {
+    InodeNum inode = 0;
+    uint64_t bytes = 0;  ///< allocated blocks x block_size
+};
+
+class Store {
+public:
+    virtual ~Store() = default;
+    /// Opens, checks identity and geometry, replays. done->result 0 or negative errno; `error` says thing, reason, next step.
+    virtual void open(runtime::Completion& done) = 0;
+    virtual const std::string& error() const = 0;
+    /// Submits an operation; after open only. Bad ranges come back as -EINVAL, never an assertion.
+    virtual void submit(Operation& operation) = 0;
+    virtual void list(ListOperation& operation) = 0;
+    /// Tells how objects of a pool map to PGs, so that listings need not scan everything. Rebuilds the index in slices.
+    virtual void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) = 0;
+    /// Copies the external bitmap (bitmap_bytes()) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
+    virtual Version peek(const ObjectId& object, Version version, uint8_t* bitmap) = 0;
+    virtual StoreStats stats() const = 0;
+    virtual std::vector<InodeSpace> space_by_inode() const = 0;
+    /// Ends background work; submitted operations complete first.
+    virtual void close(runtime::Completion& done) = 0;
+    virtual const StoreOptions& options() const = 0;
+    uint32_t bitmap_bytes() const { return options().block_size / options().bitmap_granularity / 8; }
+};
+
+std::unique_ptr<Store> create_store(runtime::Loop& loop, const StoreOptions& options, Logger& logger);
+
+}  // namespace vitastor::store
