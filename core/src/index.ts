@@ -17,3 +17,6 @@ export * from './schema/stats.js';
 export * from './seams/clock.js';
 export * from './seams/random.js';
 export * from './seams/etcd.js';
+export * from './cluster-view.js';
+export * from './cluster-state.js';
+export * from './data-ops.js';
