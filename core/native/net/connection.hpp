@@ -28,9 +28,10 @@ struct Call : ListNode {
     iovec payload[kMaxPayloadIov];       ///< sent after the header, borrowed until on_reply
     int payload_count = 0;
 
-    /// Where the reply's payload goes. bitmap_out: up to bitmap_capacity bytes (a longer bitmap is a protocol error).
-    /// data_out: scatter list of exactly the expected data bytes, for READ and SEC_READ. nullptr + data_count 0: the payload is
-    /// received into reply_payload (allocated, for lists and JSON), bounded by wire limits.
+    /// Where the reply's payload goes. bitmap_out: up to bitmap_capacity bytes (a longer bitmap is a protocol error);
+    /// nullptr: the bitmap is thrown away.
+    /// data_out: scatter list of exactly the expected data bytes, for READ and SEC_READ; it must sum up to the request's len.
+    /// nullptr + data_count 0: the payload is received into reply_payload (allocated, for lists and JSON), bounded by wire limits.
     uint8_t* bitmap_out = nullptr;
     uint32_t bitmap_capacity = 0;
     const iovec* data_out = nullptr;
@@ -47,6 +48,8 @@ struct Call : ListNode {
     // ---- private to Connection
     uint64_t id = 0;
     Call* hash_next = nullptr;
+    bool leaving = false;  ///< still in the send queue or in the kernel's hands: on_reply waits for that
+    bool replied = false;
 };
 
 /// One request that we received; owns its payload. Lives in a pool of its connection; given to the handler by on_request, which
@@ -57,10 +60,14 @@ struct Request : ListNode {
     wire::Opcode opcode{};
     uint64_t id = 0;
     wire::PayloadSizes sizes;
-    /// bitmap_bytes of bitmap, then padding so that data() is 4096-aligned, then data_bytes.
+    /// Bitmaps of up to kSmallBitmap bytes lie inside the request, then data starts the buffer; longer ones start the buffer and
+    /// data follows at the next multiple of 4096. No buffer if there is nothing to hold.
+    static constexpr size_t kSmallBitmap = 64;
     Buffer buffer;
-    uint8_t* bitmap() { return buffer.data(); }
-    uint8_t* data();  ///< 4096-aligned
+    uint8_t bitmap_small[kSmallBitmap];
+    uint8_t* bitmap() { return sizes.bitmap_bytes <= kSmallBitmap ? bitmap_small : buffer.data(); }
+    size_t data_offset() const { return sizes.bitmap_bytes <= kSmallBitmap ? 0 : (sizes.bitmap_bytes + 4095) & ~size_t{4095}; }
+    uint8_t* data() { return buffer.data() + data_offset(); }  ///< data_bytes, 4096-aligned; never touched when data_bytes is 0
     Connection* connection = nullptr;  ///< nullptr after the connection has died
     OsdNum peer_osd = 0;               ///< number announced by the peer when this arrived; 0 = client
     uint64_t received_ns = 0;
@@ -68,12 +75,17 @@ struct Request : ListNode {
 
     // ---- the answer: set by the handler before Connection::reply
     uint8_t reply[wire::kHeaderSize];
-    iovec reply_iov[kMaxReplyIov];  ///< borrowed until the request is destroyed (owner: reply_buffer or `buffer`)
+    uint8_t reply_small[64];  ///< room for a short bitmap; as the first reply_iov it leaves in one piece with the header
+    iovec reply_iov[kMaxReplyIov];  ///< borrowed until on_finished (owner: reply_buffer, `buffer`, or whoever is told by on_finished)
     int reply_count = 0;
     Buffer reply_buffer;
-    uint8_t reply_small[64];  ///< room for a short bitmap
     /// Optional: runs when the answer has left or the connection has died, just before the request is recycled.
     void (*on_finished)(Request* self) = nullptr;
+
+    // ---- private to Connection
+    void* pool = nullptr;
+    Request* next_live = nullptr;
+    Request* prev_live = nullptr;
 };
 
 enum class CloseReason { by_us, by_peer, error, protocol, timeout };
@@ -81,8 +93,8 @@ enum class CloseReason { by_us, by_peer, error, protocol, timeout };
 class ConnectionHandler {
 public:
     virtual ~ConnectionHandler() = default;
-    /// A complete request. PING is answered by the connection itself and never arrives here. A request of a peer that may not
-    /// send any (client role) closes the connection instead.
+    /// A complete request. PING and unknown opcodes (-EINVAL) are answered by the connection itself and never arrive here. A
+    /// request of a peer that may not send any (client role) closes the connection instead.
     virtual void on_request(Connection& connection, Request& request) = 0;
     /// Once, after all Calls in flight have been answered with -EPIPE and all Requests have connection == nullptr.
     virtual void on_closed(Connection& connection, CloseReason reason, const std::string& text) = 0;
@@ -91,6 +103,8 @@ public:
 struct ConnectionOptions {
     uint32_t receive_buffer_bytes = 65536;  ///< tcp_header_buffer_size
     uint32_t max_requests_in_flight = 16384;  ///< received and not yet answered; beyond it we stop receiving
+    uint64_t max_request_bytes = 128ull << 20;       ///< payload of requests not yet answered; beyond it we stop receiving
+    uint64_t max_reply_bytes_queued = 128ull << 20;  ///< answers that the peer does not take; beyond it we stop receiving
     bool accept_requests = false;             ///< OSD side, or our end of an OSD-OSD connection (PING only)
 };
 
@@ -105,8 +119,11 @@ public:
 
     /// Queues a request; it leaves at the end of this turn at the latest. On a closed connection on_reply runs on the next turn.
     void send(Call& call);
-    /// Queues the answer (request.reply, reply_iov) and recycles the request when it has left.
-    void reply(Request& request);
+    /// Queues the answer (request.reply, reply_iov) and recycles the request when it has left; at once if the connection has
+    /// died (then request.connection is nullptr). Static, so that it can be called in both cases.
+    static void reply(Request& request);
+    /// An answer without fields and payload.
+    static void reply_status(Request& request, int64_t retval);
     /// Closes soon: on_closed runs on a later turn. Idempotent.
     void close(CloseReason reason, const std::string& text);
     bool closed() const;

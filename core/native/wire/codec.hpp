@@ -54,6 +54,8 @@ Result<std::vector<ObjectVersion>> decode_triples(std::span<const uint8_t> in);
 void encode_describe_items(std::span<uint8_t> out, std::span<const DescribeItem> items);
 Result<std::vector<DescribeItem>> decode_describe_items(std::span<const uint8_t> in);
 
+inline constexpr size_t kMaxSecureModes = 16;  ///< of an offer; more are ignored
+
 /// SHOW_CONFIG payloads. Unknown fields are ignored. Source: wire-protocol 6.
 struct ConfigRequestJson {
     OsdNum osd_num = 0;  ///< 0 = client
