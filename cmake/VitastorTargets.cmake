@@ -62,6 +62,7 @@ function(vitastor_library name)
     _vitastor_no_exceptions(${name})
     target_link_libraries(${name} PRIVATE ${libs})
     target_link_options(${name} PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined)
+    add_dependencies(product ${name})
 endfunction()
 
 # vitastor_addon(NAME SOURCES file... LIBS layer...)
@@ -88,6 +89,7 @@ function(vitastor_addon name)
     _vitastor_no_exceptions(${name})
     target_link_libraries(${name} PRIVATE ${libs})
     target_link_options(${name} PRIVATE -Wl,--exclude-libs,ALL)
+    add_dependencies(product ${name})
 endfunction()
 
 # doctest's main, compiled once.

@@ -1,3 +1,112 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-console.error('The dev tool is being written.');
-process.exitCode = 1;
+// The one entry behind every npm command: node tools/dev/main.mjs VERB [OPTIONS]
+
+import { join } from 'node:path';
+import { format } from './format.mjs';
+import { fuzz } from './fuzz.mjs';
+import { lint } from './lint.mjs';
+import { buildDir } from './native.mjs';
+import { setup, setupAndBuild } from './setup.mjs';
+import { test } from './test.mjs';
+import { Stop, red, root, run, say } from './ui.mjs';
+import { unit } from './unit.mjs';
+import { existsSync } from 'node:fs';
+
+const HELP = `npm run VERB [-- OPTIONS]; start and test also as \`npm start\` and \`npm test\`.
+
+  start     a cluster on this machine, real data written and verified (-- --help for options)
+  test      everything that guards a change
+  setup     Debian and npm packages only
+  build     set-up, native code, TypeScript [-- PRESET: dev, asan, tsan, release, fuzz]
+  unit      native and TypeScript unit tests [-- FILTER]
+  lint      quick checks of the house rules [-- --quick: without compiling]
+  format    clang-format over C++ and C
+  bench     figures beside raw figures of the same run [-- NAME --quick --json --check]
+  sim       simulated clusters [-- --seed N, --seeds N, --minutes M]
+  e2e       end-to-end tests on real processes [-- NAME]
+  fuzz      fuzz targets under sanitizers [-- NAME --seconds N]
+  soak      long form of the end-to-end tests
+  package   Debian and RPM packages
+`;
+
+/**
+ * Hands over to a compiled program of a package.
+ * @param {string} path inside the repository
+ * @param {readonly string[]} args
+ */
+async function handOver(path, args) {
+  const file = join(root, path);
+  if (!existsSync(file)) throw new Stop(`${path} is not there: this part is not written yet, or was not built.`);
+  // Ctrl-C reaches the child through the terminal; it decides when to end.
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => {});
+  return (await run([process.execPath, file, ...args])).code;
+}
+
+/** @param {string} verb @param {string[]} args @returns {Promise<number>} exit code */
+async function dispatch(verb, args) {
+  switch (verb) {
+    case 'setup':
+      await setup();
+      say('All packages are there.');
+      return 0;
+    case 'build':
+      await setupAndBuild(/** @type {import('./native.mjs').Preset} */ (args[0] ?? 'dev'));
+      return 0;
+    case 'start':
+      if (!args.includes('--help') && !args.includes('-h')) await setupAndBuild('dev', ['product']);
+      else await setupForHelp();
+      return await handOver('tools/dist/src/start/main.js', args);
+    case 'unit': {
+      await setupAndBuild();
+      return report(await unit(args[0]));
+    }
+    case 'lint':
+      await setup();
+      return report(await lint({ compile: !args.includes('--quick') }));
+    case 'format':
+      return await format(args);
+    case 'test':
+      return await test(args);
+    case 'fuzz':
+      return report(await fuzz(args));
+    case 'sim':
+      await setupAndBuild();
+      return await handOver('sim/dist/src/main.js', args);
+    case 'e2e':
+      await setupAndBuild();
+      return await handOver('test/dist/src/e2e.js', args);
+    case 'soak':
+      await setupAndBuild();
+      return await handOver('test/dist/src/e2e.js', ['--soak', ...args]);
+    case 'bench':
+      await setupAndBuild('dev', ['product']);
+      return await handOver('test/dist/src/bench.js', args);
+    case 'package':
+      throw new Stop('Packages are not written yet: packaging/ comes with a later issue.');
+    default:
+      say(HELP);
+      return verb === '' || verb === 'help' || verb === '--help' ? 0 : 1;
+  }
+}
+
+/** Help must not install or build more than it has to: it is printed from the compiled program. */
+async function setupForHelp() {
+  if (!existsSync(join(root, 'tools', 'dist', 'src', 'start', 'main.js'))) await setupAndBuild('dev', ['product']);
+}
+
+/** @param {import('./unit.mjs').Count} count */
+function report(count) {
+  say(`${count.passed} passed, ${count.failed} failed`);
+  return count.failed > 0 ? 1 : 0;
+}
+
+process.env['VITASTOR_BUILD_DIR'] ??= buildDir('dev');
+const [verb = '', ...args] = process.argv.slice(2);
+try {
+  process.exitCode = await dispatch(verb, args);
+} catch (error) {
+  if (!(error instanceof Stop)) throw error;
+  process.stderr.write(`${red('Stopped:')} ${error.message}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Debian packages: finds out which are missing, says what they are for, installs them through apt-get.
+// The names hold on Debian 12 and 13.
+
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Stop, ask, mustRun, quote, root, run, say, which } from './ui.mjs';
+
+/** Package → what it is needed for. */
+const BUILD = {
+  'g++': 'C++ compiler',
+  cmake: 'native build',
+  'ninja-build': 'native build',
+  pkgconf: 'finding libraries',
+  'liburing-dev': 'io_uring',
+  'libisal-dev': 'checksums and erasure codes',
+  'libcurl4-openssl-dev': 'etcd from C++',
+  'libsimdjson-dev': 'JSON in C++',
+  'doctest-dev': 'native tests',
+};
+const RUN = {
+  fio: 'load generator of npm start, tests and benchmarks',
+  'dpkg-dev': 'unpacking fio’s source for its headers',
+  'etcd-client': 'etcdctl',
+  'ca-certificates': 'downloads over https',
+};
+
+/** @returns {Record<string, string>} */
+const wanted = () => ({ ...BUILD, ...RUN });
+
+/** The wanted packages that are not installed. */
+export function missingPackages() {
+  const names = Object.keys(wanted());
+  const out = ask(['sh', '-c', `dpkg-query -W -f '\${Package} \${db:Status-Status}\\n' ${quote(names)} 2>/dev/null; true`]);
+  const installed = new Set(
+    out.split('\n').filter((line) => line.endsWith(' installed')).map((line) => line.split(' ')[0]),
+  );
+  return names.filter((name) => !installed.has(name));
+}
+
+/** Where etcd is: the system's, or the copy under build/deps/etcd. '' when there is none. */
+export function etcdPath() {
+  const local = join(root, 'build', 'deps', 'etcd', 'usr', 'bin', 'etcd');
+  return existsSync(local) ? local : which('etcd');
+}
+
+/** How to become root, as leading words of a command; null when there is no way. */
+function asRoot() {
+  if (process.getuid?.() === 0) return [];
+  if (!which('sudo')) return null;
+  if (process.stdin.isTTY) return ['sudo'];
+  return ask(['sh', '-c', 'sudo -n true && echo yes']) ? ['sudo', '-n'] : null;
+}
+
+/** True when apt knows a version of every package. @param {readonly string[]} names */
+function aptKnows(names) {
+  const policy = ask(['apt-cache', 'policy', ...names]);
+  const candidates = policy.match(/^ {2}Candidate: (?!\(none\))/gm) ?? [];
+  return candidates.length >= names.length;
+}
+
+/** Installs what is missing. Throws Stop with the exact command where it may not. */
+export async function installPackages() {
+  const missing = missingPackages();
+  const needEtcd = etcdPath() === '';
+  if (missing.length === 0 && !needEtcd) return;
+  if (!which('apt-get')) {
+    throw new Stop(
+      'This is not Debian (there is no apt-get). Please install what these packages hold, then start again:\n  ' +
+        missing.map((name) => `${name} (${wanted()[name]})`).concat(needEtcd ? ['etcd'] : []).join(', '),
+    );
+  }
+  const prefix = asRoot();
+  const names = needEtcd && prefix === null ? [...missing, 'etcd-server'] : missing;
+  const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...names];
+  if (missing.length > 0) {
+    say(`${missing.length} Debian package${missing.length > 1 ? 's are' : ' is'} missing:`);
+    for (const name of missing) say(`  ${name.padEnd(22)} ${wanted()[name]}`);
+  }
+  if (missing.length > 0 && prefix === null) {
+    const who = which('sudo') ? 'sudo asks for a password and there is no terminal' : 'this is not root and there is no sudo';
+    throw new Stop(`They cannot be installed from here (${who}). Please run as root, then start again:\n  apt-get update && ${quote(install)}`);
+  }
+  /** @param {string[]} argv */
+  const privileged = (argv) => {
+    const command = [...(prefix ?? []), 'env', 'DEBIAN_FRONTEND=noninteractive', 'LC_ALL=C', ...argv];
+    say(`Running: ${quote(command)}${prefix?.[0] === 'sudo' ? '   (installing needs root)' : ''}`);
+    return run(command, { quiet: !process.stdout.isTTY });
+  };
+  let updated = false;
+  const update = async () => {
+    updated = true;
+    return await privileged(['apt-get', 'update', '-q']);
+  };
+  if (prefix !== null && !aptKnows([...missing, ...(needEtcd ? ['etcd-server'] : [])])) await update();
+  if (missing.length > 0) {
+    let result = await privileged([...install, '-q']);
+    if (result.code !== 0 && !updated) {
+      await update(); // stale lists name packages that are gone
+      result = await privileged([...install, '-q']);
+    }
+    const left = missingPackages();
+    if (left.length > 0) {
+      process.stderr.write(result.output);
+      throw new Stop(`apt-get could not install: ${left.join(', ')}. Its words are above.`);
+    }
+  }
+  if (needEtcd) await fetchEtcd();
+}
+
+/**
+ * etcd is unpacked under build/deps/etcd, not installed: Debian's package would start a service on
+ * this machine, and the clusters of npm start and of the tests run their own.
+ */
+async function fetchEtcd() {
+  const dir = join(root, 'build', 'deps');
+  const temporary = join(dir, `etcd.${process.pid}`);
+  mkdirSync(temporary, { recursive: true });
+  try {
+    say('Fetching the package etcd-server (unpacked under build/deps, not installed).');
+    const got = await run(['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root', 'etcd-server'], { cwd: temporary, quiet: true });
+    const deb = readdirSync(temporary).find((name) => name.endsWith('.deb'));
+    if (got.code !== 0 || !deb) {
+      throw new Stop(`etcd-server could not be fetched:\n${got.output}Please run as root, then start again:\n  apt-get update && apt-get install etcd-server`);
+    }
+    await mustRun(['dpkg-deb', '-x', deb, 'out'], { cwd: temporary, quiet: true });
+    rmSync(join(dir, 'etcd'), { recursive: true, force: true });
+    renameSync(join(temporary, 'out'), join(dir, 'etcd'));
+  } finally {
+    rmSync(temporary, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The set-up that every verb starts with: idempotent, and quick when there is nothing to do.
+
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { installPackages } from './debian.mjs';
+import { buildNative } from './native.mjs';
+import { buildTypeScript, installNpmPackages } from './npm.mjs';
+import { Stop, root, since, say } from './ui.mjs';
+
+/** Debian and npm packages. */
+export async function setup() {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (!(major >= 18)) throw new Stop(`Node.js ${process.versions.node} is too old: 20 is needed to build, 18.20 to run.`);
+  mkdirSync(join(root, 'build'), { recursive: true });
+  await installPackages();
+  await installNpmPackages();
+}
+
+/**
+ * Set-up, native build and TypeScript.
+ * @param {import('./native.mjs').Preset} [preset]
+ * @param {readonly string[]} [targets] native targets
+ */
+export async function setupAndBuild(preset = 'dev', targets = []) {
+  const started = performance.now();
+  await setup();
+  await buildNative(preset, targets);
+  await buildTypeScript();
+  if (performance.now() - started > 3000) say(`Built in ${since(started)}.`);
+}
