@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Solver over HiGHS (WebAssembly), in process. One instance a process; each solve has its own model and frees it.
+
+import * as highsModule from 'highs';
+import type { Highs } from 'highs';
+import type { LinearProgram, Solver } from './placement/solver.js';
+
+type Load = (typeof highsModule)['default']['default'];
+
+/** The package's types describe its CommonJS form; its ES module exports the loader itself as default. */
+function loader(): Load {
+  const exported: unknown = highsModule.default;
+  return (typeof exported === 'function' ? exported : highsModule.default.default) as Load;
+}
+
+/** Loads the module once. solve() blocks its thread: 3 OSDs under 5 ms, 300 OSDs with 10,000 candidates below a second. */
+export class HighsSolver implements Solver {
+  #highs: Promise<Highs> | null = null;
+
+  async solve(program: LinearProgram): Promise<number[]> {
+    this.#highs ??= loader()();
+    const highs = await this.#highs;
+    const rows = program.rowUpper.length;
+    const columns = program.cost.length;
+    const starts = new Int32Array(columns + 1);
+    const indices: number[] = [];
+    program.columnRows.forEach((list, column) => {
+      indices.push(...list);
+      starts[column + 1] = indices.length;
+    });
+    return highs.withModel({
+      numCols: columns,
+      numRows: rows,
+      sense: highs.constants.objectiveSense.maximize,
+      colCost: [...program.cost],
+      colLower: new Float64Array(columns),
+      colUpper: program.columnUpper.map((upper) => (Number.isFinite(upper) ? upper : highs.infinity)),
+      rowLower: new Float64Array(rows).fill(-highs.infinity),
+      rowUpper: [...program.rowUpper],
+      matrix: {
+        format: 'csc', numRows: rows, numCols: columns, starts, indices: Int32Array.from(indices), values: new Float64Array(indices.length).fill(1),
+      },
+    }, (model) => {
+      model.options.set({ output_flag: false, solver: 'ipm', random_seed: 0 });
+      model.run();
+      if (model.getModelStatus() !== highs.constants.modelStatus.optimal) {
+        throw new Error(`placement program (${columns} columns, ${rows} rows) has no optimum: HiGHS status ${model.getModelStatus()}`);
+      }
+      return Array.from(model.getSolution().colValue);
+    });
+  }
+}
