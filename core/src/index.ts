@@ -20,3 +20,4 @@ export * from './seams/etcd.js';
 export * from './cluster-view.js';
 export * from './cluster-state.js';
 export * from './data-ops.js';
+export * from './seams/system.js';

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// @vitastor/core/testing: stand-ins for the seams, for unit tests and the simulator.
+
+export * from './seams/memory-etcd.js';
+export * from './seams/virtual-clock.js';
