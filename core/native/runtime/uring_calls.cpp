@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The seam's calls on the io_uring loop: sockets and files.
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/os_net.hpp"
+#include "runtime/uring_loop.hpp"
+
+namespace vitastor::runtime {
+
+namespace {
+
+/// Files in memory: up to here a copy on this thread is cheaper than a worker thread of the kernel (docs/adr/0001).
+constexpr uint64_t kInlineLimit = 1 << 20;
+
+}  // namespace
+
+// ---- network
+
+int64_t UringLoop::new_socket(int fd) {
+    Socket handle = sockets_.open();
+    SocketSlot& slot = sockets_.get(handle);
+    slot.fd = fd;
+    slot.drained = false;
+    return handle;
+}
+
+void UringLoop::connect(const Address& address, Completion& completion) {
+    sockaddr_storage where{};
+    socklen_t length = 0;
+    int fd = parse_address(address, &where, &length);
+    if (fd == 0) fd = make_stream_socket(where.ss_family, 0);
+    if (fd < 0) return ready_.push(completion, fd);
+    Op* op = new_op(Kind::connect, completion);
+    op->fd = fd;
+    op->address = where;
+    op->address_length = length;
+    start(op);
+}
+
+Result<Socket> UringLoop::listen(const Address& address, uint16_t* port) {
+    Result<int> fd = listen_on(address, 0, port);
+    if (!fd.ok()) return fd.status();
+    return static_cast<Socket>(new_socket(fd.value()));
+}
+
+void UringLoop::accept(Socket listener, Completion& completion) {
+    SocketSlot& slot = sockets_.get(listener);
+    Op* op = new_op(Kind::accept, completion);
+    op->fd = slot.fd;
+    op->slot = sockets_.index_of(listener);
+    slot.ops.push_back(op);
+    start(op);
+}
+
+void UringLoop::receive(Socket socket, const iovec* iov, int count, Completion& completion) {
+    SocketSlot& slot = sockets_.get(socket);
+    Op* op = new_op(Kind::receive, completion);
+    op->fd = slot.fd;
+    op->slot = sockets_.index_of(socket);
+    op->iov = iov;
+    op->count = count;
+    slot.ops.push_back(op);
+    start(op);
+}
+
+void UringLoop::send(Socket socket, const iovec* iov, int count, Completion& completion) {
+    SocketSlot& slot = sockets_.get(socket);
+    Op* op = new_op(Kind::send, completion);
+    op->fd = slot.fd;
+    op->slot = sockets_.index_of(socket);
+    op->iov = iov;
+    op->count = count;
+    slot.ops.push_back(op);
+    start(op);
+}
+
+void UringLoop::close_socket(Socket socket) {
+    uint32_t index = sockets_.close(socket);
+    SocketSlot& slot = sockets_.at(index);
+    if (slot.ops.empty()) {
+        ::close(std::exchange(slot.fd, -1));
+        sockets_.recycle(index);
+        return;
+    }
+    // The peer must see the end now; the descriptor itself lives until the kernel has let go of it.
+    ::shutdown(slot.fd, SHUT_RDWR);
+    for (Op* op = slot.ops.front(); op != nullptr;) {
+        Op* next = slot.ops.next(op);
+        Completion* completion = op->completion;
+        cancel(*completion);
+        op = next;
+    }
+}
+
+void UringLoop::cancel(Completion& completion) {
+    uint64_t data = completion.loop_data[0];
+    if (data == 0 || data == ReadyQueue::kMark) return;
+    auto* op = reinterpret_cast<Op*>(data);
+    if (op->cancel_requested) return;
+    op->cancel_requested = true;
+    if (!op->queued) return queue_cancel(op);
+    // The kernel has not seen it.
+    std::erase(waiting_, op);
+    op->queued = false;
+    if (op->kind == Kind::connect) ::close(op->fd);
+    if (op->kind == Kind::accept || op->kind == Kind::receive || op->kind == Kind::send) finish_socket_op(op);
+    if (op->kind >= Kind::read) files_.at(op->slot).in_flight--;
+    free_op(op);
+    ready_.push(completion, -ECANCELED);
+}
+
+std::string UringLoop::peer_name(Socket socket) { return peer_text(sockets_.get(socket).fd); }
+
+// ---- disk
+
+Result<File> UringLoop::open_file(const std::string& path, const FileOptions& options) {
+    Result<OpenedFile> opened = open_os_file(path, options);
+    if (!opened.ok()) return opened.status();
+    File handle = files_.open();
+    FileSlot& slot = files_.get(handle);
+    slot.os = opened.value();
+    slot.in_flight = 0;
+    return handle;
+}
+
+void UringLoop::file_op(Kind kind, File file, const iovec* iov, int count, uint64_t offset, uint64_t length,
+                        Completion& completion) {
+    FileSlot& slot = files_.get(file);
+    Op* op = new_op(kind, completion);
+    op->fd = slot.os.fd;
+    op->slot = files_.index_of(file);
+    op->iov = iov;
+    op->count = count;
+    op->offset = offset;
+    op->length = length;
+    slot.in_flight++;
+    start(op);
+}
+
+void UringLoop::read(File file, const iovec* iov, int count, uint64_t offset, Completion& completion) {
+    FileSlot& slot = files_.get(file);
+    if (slot.os.in_memory && iov_bytes(iov, count) <= kInlineLimit) {
+        return ready_.push(completion, blocking_read(slot.os.fd, iov, count, offset));
+    }
+    file_op(Kind::read, file, iov, count, offset, 0, completion);
+}
+
+void UringLoop::write(File file, const iovec* iov, int count, uint64_t offset, Completion& completion) {
+    FileSlot& slot = files_.get(file);
+    if (slot.os.in_memory && iov_bytes(iov, count) <= kInlineLimit) {
+        return ready_.push(completion, blocking_write(slot.os.fd, iov, count, offset));
+    }
+    file_op(Kind::write, file, iov, count, offset, 0, completion);
+}
+
+void UringLoop::sync(File file, Completion& completion) {
+    FileSlot& slot = files_.get(file);
+    if (slot.os.in_memory) return ready_.push(completion, blocking_sync(slot.os.fd));
+    file_op(Kind::sync, file, nullptr, 0, 0, 0, completion);
+}
+
+void UringLoop::discard(File file, uint64_t offset, uint64_t length, Completion& completion) {
+    file_op(Kind::discard, file, nullptr, 0, offset, length, completion);
+}
+
+void UringLoop::close_file(File file) {
+    uint32_t index = files_.close(file);
+    FileSlot& slot = files_.at(index);
+    if (slot.in_flight > 0) return;  // closed by the last operation
+    ::close(std::exchange(slot.os.fd, -1));
+    files_.recycle(index);
+}
+
+}  // namespace vitastor::runtime
