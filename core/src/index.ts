@@ -21,3 +21,5 @@ export * from './cluster-view.js';
 export * from './cluster-state.js';
 export * from './data-ops.js';
 export * from './seams/system.js';
+export * from './seams/etcd-address.js';
+export * from './seams/etcd3-adapter.js';
