@@ -67,6 +67,10 @@ export class ClusterState {
   #pendingReload = false;
   #lastLoadMs = Number.NEGATIVE_INFINITY;
   #watchStartedMs = 0;
+  /** A new watch starts behind this: everything up to here has been seen on every range. */
+  #resume = 0n;
+  /** Per range the newest event applied: a resumed watch repeats what other ranges had seen already. */
+  #seen: bigint[] = [];
   #stopped = false;
 
   constructor(options: ClusterStateOptions) {
@@ -127,12 +131,14 @@ export class ClusterState {
     this.#lastLoadMs = this.#options.clock.nowMs();
     const pairs = new Map<string, KeyValue>();
     for (const kv of result.responses.flat()) pairs.set(kv.key, kv);
+    this.#resume = result.revision;
+    this.#seen = this.#ranges.map(() => result.revision);
     this.#changed(this.view.replaceAll([...pairs.values()], result.revision), true);
   }
 
   #startWatch(): void {
     this.#watchStartedMs = this.#options.clock.nowMs();
-    this.#watch = this.#options.etcd.watch(this.#ranges, this.view.revision + 1n, {
+    this.#watch = this.#options.etcd.watch(this.#ranges, this.#resume + 1n, {
       onEvents: (events, revision) => this.#onEvents(events, revision),
       onEnd: (reason) => this.#onEnd(reason),
     });
@@ -141,7 +147,7 @@ export class ClusterState {
   #onEvents(events: readonly WatchEvent[], revision: bigint): void {
     if (this.#stopped) return;
     const last = new Map<string, WatchEvent>();
-    for (const event of events) last.set(event.key, event);
+    for (const event of events) if (this.#isNew(event)) last.set(event.key, event);
     const changes: StateChange[] = [];
     for (const event of last.values()) {
       const change = this.view.apply({
@@ -149,8 +155,18 @@ export class ClusterState {
       });
       if (change) changes.push(change);
     }
-    if (revision > this.view.revision) this.view.revision = revision;
+    if (revision > this.#resume) this.#resume = revision;
+    const newest = events.reduce((max, event) => (event.modRevision > max ? event.modRevision : max), revision);
+    if (newest > this.view.revision) this.view.revision = newest;
     this.#changed(changes, false);
+  }
+
+  #isNew(event: WatchEvent): boolean {
+    const i = this.#ranges.findIndex((range) => ('key' in range ? event.key === range.key : event.key.startsWith(range.prefix)));
+    const seen = this.#seen[i];
+    if (seen === undefined || event.modRevision < seen) return false;
+    this.#seen[i] = event.modRevision;
+    return true;
   }
 
   #onEnd(reason: 'compacted' | 'cancelled' | 'lost'): void {
