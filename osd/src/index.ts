@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// @vitastor/osd: control of one OSD, for main and for the simulator.
 
-export {};
+export * from './engine.js';
+export { OsdControl, type OsdControlDeps, type OsdEnd } from './osd-control.js';
+export type { OsdOptions } from './options.js';

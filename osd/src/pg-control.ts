@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One PG that this OSD leads, wants to lead, or is giving up. Pure decisions: it is told what etcd, the transactions and the
+// engine say, and answers with what to write and what to command. Source: semantics.md 7.2, 7.4; etcd schema 5.8, 7.
+//
+//   absent ──(wanted, key absent)──► locking ──(our key seen through the watch)──► running ──(changed)──► stopping ──► unlocking ──► absent
+
+import { encodePgHistory, encodePgState, EMPTY_PG_HISTORY, stringifyJson, type PgHistory, type PoolConfig } from '@vitastor/core';
+import type { HistoryWanted, PgId, PgStateChanged } from './engine.js';
+import { PG_BITS, wordsOf } from './pg-bits.js';
+
+export type PgPhase = 'absent' | 'locking' | 'running' | 'stopping' | 'unlocking';
+
+/** How the engine was last told to lead it, and what would make that wrong. */
+export interface PgTarget {
+  osdSet: number[];
+  /** Parameters of the pool that a running PG cannot change. */
+  poolSignature: string;
+}
+
+/** What etcd says about one PG right now. */
+export interface PgFacts {
+  /** null: not ours to lead (another primary, paused, pool unknown or of another layout). */
+  target: PgTarget | null;
+  /** Under our present lease, by somebody else (or by an old lease), or not there. */
+  stateKey: 'absent' | 'ours' | 'foreign';
+  history: PgHistory;
+  historyRevision: bigint;
+}
+
+/** One transaction part. Conditions and effects of etcd schema 5.8. */
+export interface PgWrite {
+  control: PgControl;
+  state:
+    | { kind: 'lock'; value: string }
+    | { kind: 'update'; value: string }
+    | { kind: 'unlock' }
+    | null;
+  history: { value: string; seenRevision: bigint } | null;
+  /** Runs when it is in etcd. */
+  done: () => void;
+}
+
+export interface PgActions {
+  /** Something to write: nextWrite() will give it. */
+  dirty(control: PgControl): void;
+  startPg(control: PgControl, history: PgHistory, osdSet: number[], interval: bigint): void;
+  stopPg(control: PgControl, interval: bigint): void;
+  confirmHistory(control: PgControl, interval: bigint, epoch: bigint): void;
+  nextInterval(): bigint;
+  log(text: string): void;
+}
+
+export function poolSignature(pool: PoolConfig, pgCount: number): string {
+  return [
+    pool.scheme, pool.pgSize, pool.pgMinSize, pool.parityChunks, pool.pgStripeSizeBytes, pool.blockSizeBytes,
+    pool.bitmapGranularityBytes, pool.immediateCommit, pool.localReads, pgCount,
+  ].join(' ');
+}
+
+/** Sorted, without zeroes and doubles. */
+export function osdSetOf(numbers: Iterable<number | bigint>): number[] {
+  return [...new Set([...numbers].map(Number).filter((n) => n !== 0))].sort((a, b) => a - b);
+}
+
+const sameSet = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
+
+/** Equality of what matters to peering; the epoch and next_scrub do not. */
+function sameMembers(a: PgHistory, b: PgHistory): boolean {
+  const sets = (h: PgHistory): string => h.osdSets.map((set) => osdSetOf(set).join()).sort().join(';');
+  return sameSet(osdSetOf(a.allPeers), osdSetOf(b.allPeers)) && sets(a) === sets(b);
+}
+
+export class PgControl {
+  readonly id: PgId;
+  readonly #osd: number;
+  readonly #actions: PgActions;
+  #phase: PgPhase = 'absent';
+  #facts: PgFacts = { target: null, stateKey: 'absent', history: EMPTY_PG_HISTORY, historyRevision: 0n };
+  #target: PgTarget | null = null;
+  #interval = 0n;
+  /** The history that peering of this interval knows, with our own additions. */
+  #history: PgHistory = EMPTY_PG_HISTORY;
+  #reported: PgStateChanged | null = null;
+  #stateDirty = false;
+  #wanted: HistoryWanted | null = null;
+  /** Our history write that was made and is not yet seen through the watch: epoch, or null. */
+  #unconfirmed: { epoch: bigint; forEngine: boolean } | null = null;
+  #lockWritten = false;
+  #writing = false;
+
+  constructor(id: PgId, osd: number, actions: PgActions) {
+    this.id = id;
+    this.#osd = osd;
+    this.#actions = actions;
+  }
+
+  get phase(): PgPhase {
+    return this.#phase;
+  }
+
+  /** Nothing to do and nothing of ours in etcd: the object may be forgotten. */
+  get idle(): boolean {
+    return this.#phase === 'absent' && this.#facts.target === null && !this.#writing;
+  }
+
+  /** Last state that the engine reported in this interval, for statistics. */
+  get stateBits(): number {
+    return this.#phase === 'running' ? (this.#reported?.state ?? PG_BITS.starting) : 0;
+  }
+
+  /** etcd has changed (or was reloaded). */
+  update(facts: PgFacts): void {
+    this.#facts = facts;
+    switch (this.#phase) {
+      case 'absent':
+        if (facts.target && facts.stateKey !== 'foreign') {
+          this.#phase = 'locking';
+          this.#lockWritten = facts.stateKey === 'ours';
+          if (this.#lockWritten) this.#start(); else this.#actions.dirty(this);
+        }
+        break;
+      case 'locking':
+        if (facts.stateKey === 'ours') this.#start();
+        else if (!this.#lockWritten && (!facts.target || facts.stateKey === 'foreign')) this.#phase = 'absent';
+        else if (!this.#lockWritten) this.#actions.dirty(this);
+        break;
+      case 'running':
+        this.#checkRunning(facts);
+        break;
+      case 'stopping':
+        break;
+      case 'unlocking':
+        this.#actions.dirty(this);
+        break;
+    }
+  }
+
+  /** The engine reports a state; events of an older interval are ignored. */
+  onState(event: PgStateChanged): void {
+    if (event.interval !== this.#interval) return;
+    if (event.state & PG_BITS.offline) {
+      if (this.#phase === 'stopping' || this.#phase === 'running') {
+        this.#phase = 'unlocking';
+        this.#wanted = null;
+        this.#unconfirmed = null;
+        this.#actions.dirty(this);
+      }
+      return;
+    }
+    if (this.#phase !== 'running') return;
+    this.#reported = event;
+    this.#stateDirty = true;
+    this.#actions.dirty(this);
+  }
+
+  onHistoryWanted(event: HistoryWanted): void {
+    if (event.interval !== this.#interval || this.#phase !== 'running') return;
+    this.#wanted = event;
+    this.#actions.dirty(this);
+  }
+
+  /** The transaction with our write failed its conditions: look at etcd again (update() will come). */
+  onConflict(): void {
+    this.#writing = false;
+    if (this.#phase === 'running' && this.#reported) this.#stateDirty = true;
+  }
+
+  /** What to write now, or null. The caller runs it as (part of) one transaction and then calls done() or onConflict(). */
+  nextWrite(): PgWrite | null {
+    if (this.#writing) return null;
+    const write = this.#makeWrite();
+    if (write) this.#writing = true;
+    return write;
+  }
+
+  #makeWrite(): PgWrite | null {
+    switch (this.#phase) {
+      case 'locking':
+        if (this.#lockWritten || !this.#facts.target || this.#facts.stateKey !== 'absent') return null;
+        return {
+          control: this,
+          state: { kind: 'lock', value: this.#stateText(['starting'], []) },
+          history: null,
+          done: () => {
+            this.#writing = false;
+            if (this.#phase === 'locking') this.#lockWritten = true;
+          },
+        };
+      case 'running':
+        return this.#runningWrite();
+      case 'unlocking':
+        if (this.#facts.stateKey !== 'ours') {
+          this.#unlocked();
+          return null;
+        }
+        return { control: this, state: { kind: 'unlock' }, history: null, done: () => this.#unlocked() };
+      default:
+        return null;
+    }
+  }
+
+  #runningWrite(): PgWrite | null {
+    const reported = this.#stateDirty ? this.#reported : null;
+    const next = this.#unconfirmed ? null : this.#nextHistory();
+    if (!reported && !next) return null;
+    const interval = this.#interval;
+    if (reported) this.#stateDirty = false;
+    return {
+      control: this,
+      state: reported ? { kind: 'update', value: this.#stateText(wordsOf(reported.state), reported.peers) } : null,
+      history: next ? { value: stringifyJson(encodePgHistory(next.history)), seenRevision: this.#facts.historyRevision } : null,
+      done: () => {
+        this.#writing = false;
+        if (this.#phase !== 'running' || this.#interval !== interval) return;
+        if (next) {
+          this.#history = next.history;
+          this.#unconfirmed = { epoch: next.history.epoch, forEngine: next.forEngine };
+          // The watch may have been faster than the answer.
+          this.#checkRunning(this.#facts);
+        }
+        if (this.#phase === 'running' && (this.#stateDirty || this.#wanted)) this.#actions.dirty(this);
+      },
+    };
+  }
+
+  /** The history that should stand in etcd after the next write, or null if it stands there. */
+  #nextHistory(): { history: PgHistory; forEngine: boolean } | null {
+    const target = this.#target;
+    if (!target) return null;
+    const current = this.#facts.history;
+    const wanted = this.#wanted;
+    if (wanted) {
+      const osdSets = wanted.addCurrentSet
+        ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet))
+        : current.osdSets;
+      const epoch = wanted.epoch > current.epoch ? wanted.epoch : current.epoch;
+      return { history: { ...current, epoch, osdSets, allPeers: osdSetOf([...current.allPeers, ...target.osdSet]) }, forEngine: true };
+    }
+    const state = this.#reported?.state ?? 0;
+    const clean = state === PG_BITS.active;
+    if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return null;
+    const allPeers = clean ? osdSetOf(target.osdSet) : osdSetOf([...target.osdSet, ...(this.#reported?.deadPeers ?? [])]);
+    const minimal = current.osdSets.length === 0 && sameSet(osdSetOf(current.allPeers), allPeers);
+    const untouched = current.osdSets.length === 0 && current.allPeers.length === 0 && clean;
+    if (minimal || untouched) return null;
+    return { history: { ...current, osdSets: [], allPeers }, forEngine: false };
+  }
+
+  #stateText(words: ReturnType<typeof wordsOf>, peers: readonly bigint[]): string {
+    return stringifyJson(encodePgState({ primary: this.#osd, state: words, peers: osdSetOf(peers) }));
+  }
+
+  #start(): void {
+    const target = this.#facts.target;
+    if (!target) {
+      this.#phase = 'unlocking';
+      this.#actions.dirty(this);
+      return;
+    }
+    this.#phase = 'running';
+    this.#target = target;
+    this.#interval = this.#actions.nextInterval();
+    this.#history = this.#facts.history;
+    this.#reported = null;
+    this.#stateDirty = false;
+    this.#wanted = null;
+    this.#unconfirmed = null;
+    this.#actions.startPg(this, this.#history, target.osdSet, this.#interval);
+  }
+
+  #checkRunning(facts: PgFacts): void {
+    const pending = this.#unconfirmed;
+    if (pending && facts.history.epoch >= pending.epoch && sameMembers(facts.history, this.#history)) {
+      this.#unconfirmed = null;
+      const wanted = this.#wanted;
+      if (pending.forEngine && wanted && wanted.epoch <= pending.epoch) {
+        this.#wanted = null;
+        this.#actions.confirmHistory(this, this.#interval, pending.epoch);
+      }
+      this.#actions.dirty(this);
+    }
+    const why = this.#mustStop(facts);
+    if (!why) {
+      if (this.#stateDirty || this.#wanted) this.#actions.dirty(this);
+      return;
+    }
+    this.#actions.log(`PG ${this.id.pool}/${this.id.pg} stops: ${why}`);
+    this.#phase = 'stopping';
+    this.#actions.stopPg(this, this.#interval);
+  }
+
+  #mustStop(facts: PgFacts): string | null {
+    const target = this.#target;
+    if (!facts.target || !target) return 'another OSD shall lead it';
+    if (!sameSet(facts.target.osdSet, target.osdSet)) return 'its set of OSDs has changed';
+    if (facts.target.poolSignature !== target.poolSignature) return 'its pool has changed';
+    if (facts.stateKey !== 'ours') return 'its state key was taken away';
+    // Until our own write shows up the watch may still give the former history.
+    if (!this.#unconfirmed && !this.#writing && !sameMembers(facts.history, this.#history)) return 'its history was changed by somebody else';
+    return null;
+  }
+
+  #unlocked(): void {
+    this.#writing = false;
+    if (this.#phase !== 'unlocking') return;
+    this.#phase = 'absent';
+    this.#target = null;
+    this.#reported = null;
+    // Our key may still stand in the view: then the watch will bring its end, and update() with it.
+    if (this.#facts.stateKey === 'ours') this.#facts = { ...this.#facts, stateKey: 'foreign' };
+    else this.update(this.#facts);
+  }
+}
+
+function mergeSet(sets: readonly number[][], added: number[]): number[][] {
+  const known = sets.some((set) => sameSet(osdSetOf(set), added));
+  return known || added.length === 0 ? [...sets] : [...sets, added];
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// OSD control over an in-memory etcd, a virtual clock, and an engine that only records what it was told.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { KeySpace, parseJson, type JsonObject } from '@vitastor/core';
+import { MemoryEtcd, settle, VirtualClock, type MemoryEtcdClient } from '@vitastor/core/testing';
+import type { Command, EngineApi, EngineEvent, StoreStats } from '../src/engine.js';
+import { OsdControl, type OsdEnd } from '../src/osd-control.js';
+import type { OsdOptions } from '../src/options.js';
+import { PG_BITS } from '../src/pg-bits.js';
+
+const STORE: StoreStats = {
+  totalBlocks: 100n, freeBlocks: 90n, objectCount: 10n, memoryBytes: 0n, deviceBytesWritten: 0n, clientBytesWritten: 0n, flushes: 0n, checksumErrors: 0n,
+};
+const KEYS = new KeySpace();
+
+class FakeEngine implements EngineApi {
+  readonly commands: Command[] = [];
+  readonly clock: VirtualClock;
+  #emit: (events: EngineEvent[]) => void = () => undefined;
+
+  constructor(clock: VirtualClock) {
+    this.clock = clock;
+  }
+
+  create = (onEvents: (events: EngineEvent[]) => void): EngineApi => {
+    this.#emit = onEvents;
+    return this;
+  };
+
+  bootTimeNs(): bigint {
+    return BigInt(Math.round(this.clock.nowMs() * 1e6));
+  }
+
+  emit(...events: EngineEvent[]): void {
+    this.#emit(events);
+  }
+
+  post(command: Command): void {
+    this.commands.push(command);
+    if (command.kind === 'configure') {
+      this.clock.after(1, () => this.emit({ kind: 'ready', port: 7001, addresses: ['0.0.0.0'], store: STORE, runtime: 'fake' }));
+    }
+    if (command.kind === 'stop') this.clock.after(1, () => this.emit({ kind: 'stopped' }));
+  }
+
+  of<K extends Command['kind']>(kind: K): Extract<Command, { kind: K }>[] {
+    return this.commands.filter((c): c is Extract<Command, { kind: K }> => c.kind === kind);
+  }
+}
+
+function optionsOf(osd: number): OsdOptions {
+  return {
+    identity: { osd, host: `host${osd}`, version: '3.0.8', blockSize: 131072, bitmapGranularity: 4096, immediateCommit: 'all' },
+    configure: {
+      store: {
+        osdNum: BigInt(osd), dataDevice: '/dev/null', metaDevice: '', dataOffset: 0n, dataSize: 0n, metaOffset: 0n, metaSize: 0n,
+        blockSize: 131072, bitmapGranularity: 4096, immediateCommit: 'all', disableDataFsync: false, disableMetaFsync: false,
+        disableDeviceLock: false, readonly: false, checksums: true, dataIo: 'direct', metaIo: 'direct', maxWriteIodepth: 128, create: true,
+      },
+      listen: [{ host: '0.0.0.0', port: 0 }], clusterNetworks: [], settings: {}, leaseTimeoutS: 5n,
+    },
+    lease: { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 },
+    inodeVanishMs: 60_000, statsIntervalMs: 30_000, etcdQuickTimeoutMs: 1000, etcdSlowTimeoutMs: 5000,
+  };
+}
+
+interface Rig {
+  clock: VirtualClock;
+  server: MemoryEtcd;
+  client: MemoryEtcdClient;
+  engine: FakeEngine;
+  control: OsdControl;
+  logs: string[];
+  end: Promise<OsdEnd>;
+}
+
+function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock()): Rig {
+  const etcd = server ?? new MemoryEtcd(clock);
+  const client = etcd.client();
+  const engine = new FakeEngine(clock);
+  const logs: string[] = [];
+  const control = new OsdControl({
+    etcd: client, clock, keys: KEYS, createEngine: engine.create, options: optionsOf(osd),
+    publishedAddresses: () => ['127.0.0.1'], settingsFor: () => ({}), log: (level, text) => logs.push(`${level} ${text}`),
+  });
+  return { clock, server: etcd, client, engine, control, logs, end: control.run() };
+}
+
+async function advance(r: { clock: VirtualClock }, ms: number): Promise<void> {
+  await r.clock.advance(ms);
+  await settle();
+}
+
+function json(server: MemoryEtcd, key: string): JsonObject | undefined {
+  const text = server.get(key);
+  return text === undefined ? undefined : (parseJson(text) as JsonObject);
+}
+
+function putPool(server: MemoryEtcd, extra: Record<string, unknown> = {}): void {
+  server.put(KEYS.configPools, JSON.stringify({ 1: { name: 'p', scheme: 'replicated', pg_size: 2, pg_minsize: 1, pg_count: 1, ...extra } }));
+}
+
+function putPg(server: MemoryEtcd, osdSet: (number | string)[], primary: number | string, extra: Record<string, unknown> = {}): void {
+  server.put(KEYS.pgConfig, JSON.stringify({ hash: 'x', items: { 1: { 1: { osd_set: osdSet, primary, ...extra } } } }));
+}
+
+async function running(r: Rig): Promise<bigint> {
+  putPool(r.server);
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 100);
+  const start = r.engine.of('startPg').at(-1);
+  assert.ok(start, 'the PG was started');
+  return start.interval;
+}
+
+const state = (interval: bigint, bits: number, peers = [1n, 2n], deadPeers: bigint[] = []): EngineEvent => (
+  { kind: 'pgStateChanged', pg: { pool: 1, pg: 1 }, interval, state: bits, peers, deadPeers, reason: '' });
+
+test('announces itself under its lease, and tells the engine the deadline', async () => {
+  const r = rig();
+  await advance(r, 50);
+  assert.deepEqual(json(r.server, KEYS.osdState(1)), {
+    state: 'up', addresses: ['127.0.0.1'], port: 7001, host: 'host1', version: '3.0.8', primary_enabled: true, blockstore_enabled: true,
+  });
+  const first = r.engine.of('leaseUntil').at(0)?.deadlineNs ?? 0n;
+  assert.ok(first > r.engine.bootTimeNs());
+  await advance(r, 3000);
+  assert.ok((r.engine.of('leaseUntil').at(-1)?.deadlineNs ?? 0n) > first + 2_000_000_000n);
+});
+
+test('takes a PG: starting under the lease, then the engine, then its states', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1)), { primary: 1, state: ['starting'], peers: [] });
+  r.engine.emit(state(interval, PG_BITS.active | PG_BITS.degraded, [1n]));
+  await advance(r, 10);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1)), { primary: 1, state: ['active', 'degraded'], peers: [1] });
+});
+
+test('an epoch is confirmed only after etcd has it and the watch has shown it', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 7n, addCurrentSet: true, currentSet: [1n] });
+  await settle();
+  assert.equal(r.engine.of('confirmHistory').length, 0);
+  await advance(r, 20);
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1)), { epoch: 7, osd_sets: [[1]], all_peers: [1, 2] });
+  assert.deepEqual(r.engine.of('confirmHistory'), [{ kind: 'confirmHistory', pg: { pool: 1, pg: 1 }, interval, epoch: 7n }]);
+  assert.equal(r.engine.of('stopPg').length, 0, 'our own history does not make us peer again');
+});
+
+test('a clean PG gets a minimal history', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 3n, addCurrentSet: true, currentSet: [1n] });
+  await advance(r, 20);
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 20);
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1)), { epoch: 3, osd_sets: [], all_peers: [1, 2] });
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1)), { primary: 1, state: ['active'], peers: [1, 2] });
+  r.engine.emit(state(interval, PG_BITS.active | PG_BITS.left_on_dead, [1n], [9n]));
+  await advance(r, 20);
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1))?.['all_peers'], [1, 2, 9]);
+  assert.equal(r.engine.of('stopPg').length, 0);
+});
+
+test("somebody else's history change makes the PG stop and start with it", async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  r.server.put(KEYS.pgHistory(1, 1), JSON.stringify({ epoch: 1, osd_sets: [['2', '3']], all_peers: [] }));
+  await advance(r, 20);
+  assert.deepEqual(r.engine.of('stopPg'), [{ kind: 'stopPg', pg: { pool: 1, pg: 1 }, interval }]);
+  r.engine.emit(state(interval, PG_BITS.offline));
+  await advance(r, 50);
+  const again = r.engine.of('startPg').at(-1);
+  assert.equal(r.engine.of('startPg').length, 2);
+  assert.deepEqual(again?.historySets, [[2n, 3n]]);
+});
+
+test('moving the primary away deletes the key after the engine has drained', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  putPg(r.server, ['1', '2'], '2');
+  await advance(r, 20);
+  assert.equal(r.engine.of('stopPg').length, 1);
+  assert.ok(r.server.get(KEYS.pgState(1, 1)), 'still ours while operations drain');
+  r.engine.emit(state(interval, PG_BITS.offline));
+  await advance(r, 50);
+  assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined);
+  assert.equal(r.engine.of('startPg').length, 1);
+});
+
+test('a paused PG, a set of the wrong length, and a PG held by somebody else are not taken', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server);
+  putPg(r.server, ['1', '2'], '1', { pause: true });
+  await advance(r, 50);
+  putPg(r.server, ['1'], '1');
+  await advance(r, 50);
+  r.server.put(KEYS.pgState(1, 1), JSON.stringify({ primary: 2, state: ['active'], peers: [2] }));
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 50);
+  assert.equal(r.engine.of('startPg').length, 0);
+  r.server.delete(KEYS.pgState(1, 1));
+  await advance(r, 50);
+  assert.equal(r.engine.of('startPg').length, 1);
+});
+
+test('a pool of another block size is refused with both values named, once', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server, { block_size: 1048576 });
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 100);
+  assert.equal(r.engine.of('startPg').length, 0);
+  const told = r.logs.filter((line) => line.includes('refused'));
+  assert.equal(told.length, 1);
+  assert.match(told[0] ?? '', /1048576.*131072/);
+});
+
+test('garbage in one key is named and the rest works', async () => {
+  const r = rig();
+  await advance(r, 50);
+  r.server.put(KEYS.configInode(1, 5n), '{"name":');
+  r.server.put(KEYS.pgHistory(1, 1), '[]');
+  await running(r);
+  assert.ok(r.logs.some((line) => line.includes(KEYS.configInode(1, 5n))));
+});
+
+test('etcd away for longer than the lease: fenced, registered again, PG taken again', async () => {
+  const r = rig();
+  await advance(r, 50);
+  await running(r);
+  r.client.connected = false;
+  await advance(r, 6000);
+  assert.equal(r.engine.of('leaseUntil').at(-1)?.deadlineNs, 0n);
+  r.client.connected = true;
+  await advance(r, 3000);
+  assert.equal(r.engine.of('startPg').length, 2);
+  assert.equal(r.engine.of('configure').length, 1, 'the store stays open');
+  assert.ok((r.engine.of('startPg')[1]?.interval ?? 0n) > (r.engine.of('startPg')[0]?.interval ?? 0n));
+  assert.equal(json(r.server, KEYS.osdState(1))?.['state'], 'up');
+});
+
+test('a transaction whose answer was lost is noticed through the watch', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server);
+  r.client.failNext('reply-lost');
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 2000);
+  assert.equal(r.engine.of('startPg').length, 1);
+});
+
+test('a second instance of a number that is up says where the first one is and ends with 0', async () => {
+  const a = rig();
+  await advance(a, 50);
+  const b = rig(1, a.server, a.clock);
+  await advance(a, 9000);
+  assert.deepEqual(await b.end, { exitCode: 0, reason: 'already up' });
+  assert.ok(b.logs.some((line) => line.includes('already up at 127.0.0.1 port 7001')));
+});
+
+test('after kill -9 the next instance waits for the old lease and comes up', async () => {
+  const a = rig();
+  await advance(a, 50);
+  a.client.close();
+  const b = rig(1, a.server, a.clock);
+  await advance(a, 7500);
+  assert.equal(b.engine.of('leaseUntil').length > 0, true);
+  assert.equal(json(b.server, KEYS.osdState(1))?.['state'], 'up');
+  assert.ok(b.logs.some((line) => line.includes('OSD 1 is up')));
+});
+
+test('stop: the engine stops first, then the lease is revoked and every key is gone', async () => {
+  const r = rig();
+  await advance(r, 50);
+  await running(r);
+  const stopped = r.control.stop();
+  await advance(r, 100);
+  await stopped;
+  assert.deepEqual(await r.end, { exitCode: 0, reason: 'stopped' });
+  assert.equal(r.server.get(KEYS.osdState(1)), undefined);
+  assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined);
+});
+
+test('a fatal engine ends with 1 and frees the lease', async () => {
+  const r = rig();
+  await advance(r, 50);
+  r.engine.emit({ kind: 'fatal', name: 'store', text: 'the disk is gone' });
+  await advance(r, 50);
+  const end = await r.end;
+  assert.equal(end.exitCode, 1);
+  assert.match(end.reason, /the disk is gone/);
+  assert.equal(r.server.get(KEYS.osdState(1)), undefined);
+});
+
+test('statistics: sizes in bytes, rates over the period, time with three decimals', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const counters = (count: bigint): { count: bigint; usec: bigint; bytes: bigint } => ({ count, usec: count * 100n, bytes: count * 4096n });
+  const statistics = (count: bigint): EngineEvent => ({
+    kind: 'statistics', store: STORE, space: [{ inode: (1n << 48n) | 3n, bytes: 131072n }], opStats: { primary_read: counters(count) }, subopStats: {},
+    recoveryDegraded: counters(0n), recoveryMisplaced: counters(0n), pgs: [], inodes: [{ inode: (1n << 48n) | 3n, read: counters(count), write: counters(0n), del: counters(0n) }],
+    slowOpsPrimary: 0n, slowOpsSecondary: 0n, memoryBytes: 0n, memoryBy: {},
+  });
+  r.engine.emit(statistics(1000n));
+  await advance(r, 10_000);
+  r.engine.emit(statistics(6000n));
+  await advance(r, 10);
+  const stats = json(r.server, KEYS.osdStats(1));
+  assert.equal(stats?.['size'], 13107200);
+  assert.equal(stats?.['free'], 11796480);
+  assert.match(String(stats?.['time']), /^\d+\.\d{3}$/);
+  const read = (stats?.['op_stats'] as JsonObject)['primary_read'] as JsonObject;
+  assert.equal(read['count'], 6000);
+  assert.equal(read['iops'], 500);
+  assert.equal(read['lat'], 100);
+  assert.deepEqual(json(r.server, KEYS.osdSpace(1)), { 1: { 3: 131072 } });
+});
