@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A few etcd calls over the JSON gateway, for tests and diagnosis: independent of the code under test.
+
+const encode = (text: string): string => Buffer.from(text).toString('base64');
+const decode = (text: string): string => Buffer.from(text, 'base64').toString();
+
+/** The key after all keys that start with `prefix`. */
+function prefixEnd(prefix: string): string {
+  const bytes = Buffer.from(prefix);
+  bytes.writeUInt8((bytes.at(-1) ?? 0) + 1, bytes.length - 1);
+  return bytes.toString('base64');
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+export class EtcdHttp {
+  readonly address: string;
+
+  /** address: `http://host:port` */
+  constructor(address: string) {
+    this.address = address;
+  }
+
+  async #call(path: string, body: Record<string, unknown>, timeoutMs = 5000): Promise<Record<string, unknown>> {
+    const response = await fetch(`${this.address}/v3${path}`, {
+      method: 'POST',
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    const reply: unknown = await response.json();
+    if (!response.ok || !isObject(reply)) {
+      throw new Error(`etcd ${this.address}${path}: ${response.status} ${JSON.stringify(reply)}`);
+    }
+    return reply;
+  }
+
+  /** Whole keys → values of everything below a prefix. */
+  async prefix(prefix: string): Promise<Map<string, string>> {
+    return await this.#range({ key: encode(prefix), range_end: prefixEnd(prefix) });
+  }
+
+  async get(key: string): Promise<string | undefined> {
+    return (await this.#range({ key: encode(key) })).get(key);
+  }
+
+  async #range(body: Record<string, unknown>): Promise<Map<string, string>> {
+    const { kvs } = await this.#call('/kv/range', body);
+    const result = new Map<string, string>();
+    for (const pair of Array.isArray(kvs) ? kvs : []) {
+      if (isObject(pair)) result.set(decode(String(pair['key'] ?? '')), decode(String(pair['value'] ?? '')));
+    }
+    return result;
+  }
+
+  async put(key: string, value: string): Promise<void> {
+    await this.#call('/kv/put', { key: encode(key), value: encode(value) });
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#call('/kv/deleterange', { key: encode(key) });
+  }
+
+  async deletePrefix(prefix: string): Promise<void> {
+    await this.#call('/kv/deleterange', { key: encode(prefix), range_end: prefixEnd(prefix) });
+  }
+
+  /** Forgets everything before the present revision: watches from the past are cancelled. */
+  async compact(): Promise<void> {
+    const { header } = await this.#call('/kv/range', { key: encode('\x00') });
+    const revision = isObject(header) ? header['revision'] : undefined;
+    await this.#call('/kv/compaction', { revision, physical: true });
+  }
+
+  /** True when it answers within the time given. */
+  async alive(timeoutMs = 1000): Promise<boolean> {
+    try {
+      await this.#call('/maintenance/status', {}, timeoutMs);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The lab: real processes, started and stopped by the test that wants them.
+
+export { Child, type ChildOptions, type Exit } from './child.js';
+export { EtcdHttp } from './etcd-http.js';
+export { type FioJob, type FioSide, parseFio } from './fio.js';
+export { type CommandOptions, type CommandResult, Lab, type LabOptions, type Params, type PoolOptions, type PoolState } from './lab.js';
+export { freePort } from './ports.js';
+export { type ProcUsage, procUsage, processesNaming } from './proc.js';
+export { type Programs, findPrograms } from './programs.js';
+export { sleep, until, type UntilOptions } from './wait.js';
