@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "pg/access.hpp"
+
+#include <cerrno>
+
+namespace vitastor::pg {
+
+int LockTable::lock(const PgId& pg, OsdNum osd, ConnectionSerial connection, uint32_t state, OsdNum* holder) {
+    auto [it, fresh] = locks_.try_emplace(pg);
+    if (!fresh && it->second.osd != osd) {
+        *holder = it->second.osd;
+        return -EBUSY;
+    }
+    it->second = {osd, connection, state};
+    return 0;
+}
+
+void LockTable::unlock(const PgId& pg, OsdNum osd) {
+    auto it = locks_.find(pg);
+    if (it != locks_.end() && it->second.osd == osd) locks_.erase(it);
+}
+
+void LockTable::release_connection(ConnectionSerial connection) {
+    std::erase_if(locks_, [&](const auto& item) { return item.second.connection == connection; });
+}
+
+const PgLock* LockTable::find(const PgId& pg) const {
+    if (locks_.empty()) return nullptr;
+    auto it = locks_.find(pg);
+    return it == locks_.end() ? nullptr : &it->second;
+}
+
+bool LockTable::any_in_pool(PoolId pool) const {
+    auto it = locks_.lower_bound(PgId{pool, 0});
+    return it != locks_.end() && it->first.pool == pool;
+}
+
+void ListFence::listed(const PgId& pg, ConnectionSerial connection) { last_[pg] = connection; }
+
+bool ListFence::allows(const PgId& pg, ConnectionSerial connection) const {
+    auto it = last_.find(pg);
+    if (it != last_.end()) return it->second == connection;
+    return closed_pools_.empty() || !closed_pools_.contains(pg.pool);
+}
+
+void ListFence::reset_pool(PoolId pool) {
+    std::erase_if(last_, [&](const auto& item) { return item.first.pool == pool; });
+    closed_pools_[pool] = true;
+}
+
+bool lock_allows(const AccessQuestion& question) {
+    if (question.mode == LockMode::never || question.ignore_lock) return true;
+    if (question.mode == LockMode::localize_only && !question.pool_local_reads) return true;
+    if (question.led_here) return false;
+    return question.lock && question.asking != 0 && question.lock->osd == question.asking;
+}
+
+}  // namespace vitastor::pg

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the listings of all peers mean: for each object the version that counts, where it lies, and what must be flushed.
+// Pure logic, no I/O. Source: semantics 8.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "pg/objects.hpp"
+#include "pg/scheme.hpp"
+#include "store/store.hpp"
+
+namespace vitastor::pg {
+
+/// One version of one copy or chunk, as listed by an OSD.
+struct ListedEntry {
+    uint32_t role = 0;
+    OsdNum osd = 0;
+    Version version = 0;
+    bool stable = true;
+};
+
+enum class FlushKind : uint8_t { stabilize, rollback };
+/// To do before the object may be written: stabilise up to `what.version`, or roll everything newer back.
+struct FlushAction {
+    FlushKind kind{};
+    OsdNum osd = 0;
+    ObjectVersion what;  ///< with role bits
+    bool operator==(const FlushAction&) const = default;
+};
+
+struct Verdict {
+    bool invalid = false;  ///< an impossible role: the PG refuses to work
+    bool exists = false;   ///< false: only rollbacks remain
+    uint32_t state = 0;    ///< wire::object_state bits; 0 = clean
+    Version target = 0;    ///< version that counts
+    Version newest = 0;    ///< newest version seen anywhere
+    std::vector<Location> locations;  ///< good copies, then outdated ones; sorted; without corrupted marks
+    std::vector<FlushAction> flush;
+};
+
+/// Judges one object. object: without role bits; entries: of this object, any order, at least one. `out` is overwritten.
+void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, const ObjectId& object,
+                  std::span<const ListedEntry> entries, Verdict& out);
+
+/// Merges listings in slices and fills an ObjectTable. Use: add all listings, then step() until it returns true.
+class PeeringMerge {
+public:
+    PeeringMerge(const Scheme& scheme, std::vector<OsdNum> current_set, ObjectTable& objects);
+    /// Takes over the listing of one OSD. Memory stays that of the listings: they are sorted in place.
+    void add_listing(OsdNum osd, store::Listing&& listing);
+    /// Handles at most about `budget` entries. true: finished.
+    bool step(size_t budget);
+
+    // ---- results, once finished
+    bool invalid() const { return invalid_; }
+    const std::string& invalid_text() const { return invalid_text_; }
+    uint64_t max_epoch() const { return max_epoch_; }
+    std::vector<FlushAction>& flush() { return flush_; }
+
+private:
+    struct Run {
+        const ObjectVersion* at;
+        const ObjectVersion* end;
+        OsdNum osd;
+        bool stable;
+    };
+    struct Source {
+        OsdNum osd;
+        bool stable;
+        std::vector<ObjectVersion> entries;
+        size_t sorted = 0;
+    };
+    static bool later(const Run& a, const Run& b);
+    void judge_group();
+    bool sort_some(size_t budget);
+
+    Scheme scheme_;
+    std::vector<OsdNum> current_set_;
+    ObjectTable& objects_;
+    std::vector<Source> sources_;
+    std::vector<Run> heap_;
+    bool heap_ready_ = false;
+    ObjectId group_;
+    std::vector<ListedEntry> entries_;
+    Verdict verdict_;
+    bool invalid_ = false;
+    std::string invalid_text_;
+    uint64_t max_epoch_ = 0;
+    std::vector<FlushAction> flush_;
+};
+
+}  // namespace vitastor::pg
