@@ -23,3 +23,8 @@ export * from './data-ops.js';
 export * from './seams/system.js';
 export * from './seams/etcd-address.js';
 export * from './seams/etcd3-adapter.js';
+export * from './config/parameters.js';
+export * from './config/values.js';
+export * from './config/command-line.js';
+export * from './config/config.js';
+export * from './pg-math.js';
