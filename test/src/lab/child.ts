@@ -138,6 +138,11 @@ export class Child {
     return this.#captured.stderr;
   }
 
+  /** Somebody called stop(), kill9() or expectExit(). */
+  get unwanted(): boolean {
+    return this.#expected;
+  }
+
   /** From now on its end is no surprise. */
   expectExit(): void {
     this.#expected = true;

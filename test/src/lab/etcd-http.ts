@@ -54,6 +54,18 @@ export class EtcdHttp {
     return result;
   }
 
+  /** Revision of creation and lease ('0': none) of a key; undefined when it is not there. */
+  async origin(key: string): Promise<{ createRevision: string; lease: string } | undefined> {
+    const { kvs } = await this.#call('/kv/range', { key: encode(key) });
+    const pair: unknown = Array.isArray(kvs) ? kvs[0] : undefined;
+    return isObject(pair) ? { createRevision: String(pair['create_revision'] ?? ''), lease: String(pair['lease'] ?? '0') } : undefined;
+  }
+
+  /** Ends a lease and deletes its keys. */
+  async revoke(lease: string): Promise<void> {
+    await this.#call('/lease/revoke', { ID: lease });
+  }
+
   async put(key: string, value: string): Promise<void> {
     await this.#call('/kv/put', { key: encode(key), value: encode(value) });
   }

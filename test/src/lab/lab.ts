@@ -46,6 +46,11 @@ export interface LabOptions {
   osdBytes?: number;
   /** etcd without fsync: quick, and good enough against kill -9. Default: true in RAM or a temporary directory. */
   etcdUnsafe?: boolean;
+  /**
+   * What a supervisor does: an OSD or monitor that ends by itself is started again, and the lease of a reaped OSD is revoked at once.
+   * Without it, only an OSD that ends with 0 (its number was still up) is started again, as its unit file would.
+   */
+  respawn?: boolean;
   /** Called when a daemon ends by itself. */
   onDeath?: (child: Child) => void;
 }
@@ -95,6 +100,9 @@ function parse(text: string | undefined): Record<string, unknown> {
   }
 }
 
+/** Pause before a daemon that ended by itself is started again. */
+const RESPAWN_MS = 500;
+
 export class Lab {
   readonly dir: string;
   readonly programs: Programs;
@@ -111,7 +119,10 @@ export class Lab {
   #monitorParams = new Map<string, Params>();
   #commands = new Set<Child>();
   #commandNumber = 0;
+  #stopping = false;
   #stopped = false;
+  /** Revision at which the state key of an OSD's earlier life was made: not a sign of the new one. */
+  #osdBefore = new Map<number, string>();
 
   private constructor(dir: string, keep: boolean, options: LabOptions) {
     this.dir = dir;
@@ -172,15 +183,27 @@ export class Lab {
     writeFileSync(this.configPath, `${JSON.stringify(config, null, 2)}\n`);
   }
 
-  #daemon(name: string, argv: readonly string[]): Child {
-    const onDeath = this.#options.onDeath;
+  #daemon(name: string, argv: readonly string[], onEnd?: (child: Child) => void): Child {
+    const onDeath = (child: Child): void => {
+      if (this.#stopping) return;
+      this.#options.onDeath?.(child);
+      onEnd?.(child);
+    };
     return new Child({
       name,
       argv,
       logFile: join(this.dir, 'log', `${name}.log`),
       env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir },
-      ...(onDeath ? { onDeath } : {}),
+      onDeath,
     });
+  }
+
+  /** Runs `again` after a pause unless `child` was stopped for good meanwhile. */
+  #later(child: Child, again: () => Promise<unknown>): void {
+    const timer = setTimeout(() => {
+      if (!this.#stopping && !child.unwanted) void again().catch(() => {});
+    }, RESPAWN_MS);
+    timer.unref();
   }
 
   // ------------------------------------------------------------ etcd
@@ -258,10 +281,13 @@ export class Lab {
       config_path: this.configPath,
       mon_http_ip: this.host,
       mon_http_port: this.#monitorParams.get(name)?.['mon_http_port'] ?? (await freePort(this.host)),
+      ...this.#monitorParams.get(name),
       ...params,
     };
     this.#monitorParams.set(name, all);
-    const child = this.#daemon(name, [...this.programs.monitor, ...flags(all)]);
+    const child = this.#daemon(name, [...this.programs.monitor, ...flags(all)], (dead) => {
+      if (this.#options.respawn === true) this.#later(dead, () => this.startMonitor(name));
+    });
     this.monitors.set(name, child);
     return child;
   }
@@ -301,21 +327,65 @@ export class Lab {
       ...(this.immediateCommit === 'small' ? { disable_journal_fsync: true } : {}),
       ...own,
     };
-    const child = this.#daemon(`osd${num}`, [...this.programs.osd, ...flags(all)]);
-    this.osds.set(num, child);
+    this.#osdBefore.set(num, await this.#osdStateRevision(num));
+    this.#spawnOsd(num, flags(all));
     if (options.wait !== false) await this.waitOsdUp(num);
+    return this.#osd(num);
+  }
+
+  #spawnOsd(num: number, args: readonly string[]): void {
+    const child = this.#daemon(`osd${num}`, [...this.programs.osd, ...args], (dead) => {
+      if (this.#options.respawn === true && dead.exit?.code !== 0) void this.revokeOsd(num);
+      if (this.#options.respawn === true || dead.exit?.code === 0) {
+        this.#later(dead, () => Promise.resolve(this.#spawnOsd(num, args)));
+      }
+    });
+    this.osds.set(num, child);
+  }
+
+  #osd(num: number): Child {
+    const child = this.osds.get(num);
+    if (!child) throw new Error(`OSD ${num} was not started in this lab`);
     return child;
   }
 
+  async #osdStateRevision(num: number): Promise<string> {
+    try {
+      return (await this.etcd.origin(`${this.prefix}/osd/state/${num}`))?.createRevision ?? '';
+    } catch {
+      return ''; // etcd is down: whatever comes later is new enough
+    }
+  }
+
+  /** What a supervisor may do once an OSD's process is reaped: its lease ends now, not when it runs out. */
+  async revokeOsd(num: number): Promise<void> {
+    try {
+      const origin = await this.etcd.origin(`${this.prefix}/osd/state/${num}`);
+      if (origin && origin.lease !== '0') await this.etcd.revoke(origin.lease);
+    } catch {
+      // The lease runs out by itself.
+    }
+  }
+
   async waitOsdUp(num: number, timeoutMs = 60_000): Promise<void> {
-    const child = this.osds.get(num);
     const key = `${this.prefix}/osd/state/${num}`;
-    await until(`OSD ${num} is up (key ${key})`, async () => (await this.etcd.get(key)) !== undefined, {
-      timeoutMs,
-      everyMs: 50,
-      diagnose: () => child?.story() ?? 'it was not started',
-      hopeless: () => (child?.exit ? child.story() : undefined),
-    });
+    const before = this.#osdBefore.get(num) ?? '';
+    await until(
+      `OSD ${num} is up (key ${key})`,
+      async () => {
+        const origin = await this.etcd.origin(key);
+        return origin !== undefined && origin.createRevision !== before;
+      },
+      {
+        timeoutMs,
+        everyMs: 50,
+        diagnose: () => this.#osd(num).story(),
+        hopeless: () => {
+          const { exit } = this.#osd(num);
+          return exit && exit.code !== 0 ? this.#osd(num).story() : undefined;
+        },
+      },
+    );
   }
 
   /** Kills every daemon of the lab at once, as a power cut would end the processes. */
@@ -498,6 +568,7 @@ export class Lab {
 
   /** Stops tools, OSDs, monitors and etcd, in this order; removes a temporary directory. May be called twice. */
   async stopAll(): Promise<void> {
+    this.#stopping = true;
     await Promise.all([...this.#commands].map((child) => child.kill9()));
     await Promise.all([...this.osds.values()].map((child) => child.stop()));
     await Promise.all([...this.monitors.values()].map((child) => child.stop()));

@@ -9,7 +9,7 @@ export interface UntilOptions {
   timeoutMs: number;
   /** Pause between two looks. */
   everyMs?: number;
-  /** Called when the time is up; its answer becomes part of the message. */
+  /** Called when the time is up (not when it is hopeless); its answer becomes part of the message. */
   diagnose?: () => Promise<string> | string;
   /** Something that makes waiting useless; a text ends it at once. */
   hopeless?: () => string | undefined;
@@ -40,7 +40,7 @@ export async function until<T>(
       const parts = [
         reason === undefined ? `${what}: not reached within ${options.timeoutMs / 1000} s` : `${what}: cannot be reached: ${reason}`,
         ...(last ? [`last error: ${last}`] : []),
-        ...(options.diagnose ? [await options.diagnose()] : []),
+        ...(options.diagnose && reason === undefined ? [await options.diagnose()] : []),
       ];
       throw new Error(parts.join('\n'));
     }
