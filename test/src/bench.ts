@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// npm run bench: figures beside raw figures of the same run. Not a test: only --check looks at targets.
+
+import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './bench/cluster.js';
+import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
+import { rawBenchmark } from './bench/raw.js';
+import { Lab } from './lab/index.js';
+
+async function withLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
+  const lab = await Lab.create({ ram: true });
+  try {
+    return await run(lab);
+  } finally {
+    await lab.stopAll();
+  }
+}
+
+const BENCHMARKS: readonly Benchmark[] = [
+  rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
+];
+
+const HELP = `npm run bench [-- NAME...] [--quick] [--json] [--check]
+
+  NAME     one of: ${BENCHMARKS.map((b) => b.name).join(', ')} (default: all but raw, which is part of cluster)
+  --quick  a short form, under a minute
+  --json   figures with units and targets on stdout
+  --check  prints the figures that miss their target and exits with 1
+
+${BENCHMARKS.map((b) => `  ${b.name.padEnd(14)} ${b.summary}`).join('\n')}
+`;
+
+async function main(argv: readonly string[]): Promise<number> {
+  const flags = new Set(argv.filter((word) => word.startsWith('-')));
+  if (flags.has('--help') || flags.has('-h')) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const names = argv.filter((word) => !word.startsWith('-'));
+  const unknown = [
+    ...names.filter((name) => !BENCHMARKS.some((b) => b.name === name)),
+    ...[...flags].filter((flag) => !['--quick', '--json', '--check'].includes(flag)),
+  ];
+  if (unknown.length > 0) {
+    process.stderr.write(`unknown: ${unknown.join(', ')}\n\n${HELP}`);
+    return 2;
+  }
+  const quick = flags.has('--quick');
+  const json = flags.has('--json');
+  const chosen = BENCHMARKS.filter((b) => (names.length > 0 ? names.includes(b.name) : b.name !== 'raw' && !(quick && b.name !== 'cluster')));
+  const figures: Figure[] = [];
+  for (const benchmark of chosen) {
+    const made = await benchmark.run({
+      seconds: quick ? 2 : 10,
+      repeats: quick ? 1 : 3,
+      progress: (text) => process.stderr.write(`# ${text}\n`),
+    });
+    if (!json) for (const figure of made) process.stdout.write(`${describe(figure)}\n`);
+    figures.push(...made);
+  }
+  if (json) process.stdout.write(`${JSON.stringify({ figures }, null, 2)}\n`);
+  const missed = figures.filter((figure) => !meets(figure));
+  if (!flags.has('--check')) return 0;
+  for (const figure of missed) process.stderr.write(`missed: ${describe(figure)}\n`);
+  return missed.length > 0 ? 1 : 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));
