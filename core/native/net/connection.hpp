@@ -20,6 +20,7 @@ namespace vitastor::net {
 class Connection;
 
 /// One request that we send. Embedded in the caller's object (derive from it); pinned from Connection::send until on_reply ran.
+/// Its list node must be free meanwhile. On entry to on_reply the call is free for reuse or destruction.
 /// on_reply runs exactly once: with status 0 and the decoded reply, or with a negative errno:
 /// -EPIPE (connection gone), -EPROTO (the reply does not fit; the connection has been closed).
 struct Call : ListNode {
@@ -134,6 +135,7 @@ public:
     void require_sequencing();  ///< incoming ids must be previous + 1 from now on
     /// Keepalive per wire-protocol 1.3: PING after idle_ns of silence, close when it is not answered within timeout_ns.
     void start_keepalive(uint64_t idle_ns, uint64_t timeout_ns);
+    void stop_keepalive();
 
     uint64_t calls_in_flight() const;
     uint64_t requests_in_flight() const;

@@ -64,6 +64,7 @@ public:
     /// Wants a connection to `osd` from now on: connects at once if there is none (a first attempt is never delayed), and keeps
     /// reconnecting every connect_interval while wanted and an address is known.
     void want(OsdNum osd);
+    /// Stops trying and closes a live connection (on_peer_down follows).
     void unwant(OsdNum osd);
     /// Usable (handshake done) connection, or nullptr.
     Connection* get(OsdNum osd);
