@@ -24,14 +24,15 @@ void ReadyQueue::push(Completion& completion, int64_t result) {
     last_ = &completion;
 }
 
-unsigned ReadyQueue::run() {
+unsigned ReadyQueue::run(void (*before)(void*, Completion&), void* arg) {
     Completion* item = first_;
     first_ = last_ = nullptr;
     unsigned count = 0;
     while (item != nullptr) {
         auto* next = reinterpret_cast<Completion*>(item->loop_data[1]);
+        if (before != nullptr) before(arg, *item);
         item->loop_data[0] = 0;
-        item->on_done(item, static_cast<int64_t>(item->loop_data[2]));
+        item->on_done(item, result_of(*item));
         item = next;
         count++;
     }
@@ -107,7 +108,8 @@ bool RealLoop::run_deferred() {
 bool RealLoop::run_local() {
     bool ran = run_timers();
     ran = run_mail() || ran;
-    unsigned delivered = ready_.run();
+    unsigned delivered = ready_.run(
+        [](void* self, Completion& completion) { static_cast<RealLoop*>(self)->before_ready(completion); }, this);
     counters_.completions += delivered;
     ran = delivered > 0 || ran;
     return run_deferred() || ran;

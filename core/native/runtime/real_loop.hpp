@@ -16,11 +16,18 @@ namespace vitastor::runtime {
 class ReadyQueue {
 public:
     static constexpr uint64_t kMark = 1;  ///< loop_data[0] of a completion that waits here
+    static bool holds(const Completion& completion) { return completion.loop_data[0] == kMark; }
+    static int64_t result_of(const Completion& completion) { return static_cast<int64_t>(completion.loop_data[2]); }
+    /// For a completion that waits here.
+    static void change_result(Completion& completion, int64_t result) {
+        completion.loop_data[2] = static_cast<uint64_t>(result);
+    }
 
     bool empty() const { return first_ == nullptr; }
     void push(Completion& completion, int64_t result);
     /// Delivers what is there now, not what handlers add. Returns the number delivered.
-    unsigned run();
+    /// before(arg, completion) runs for each just before its on_done; may be null.
+    unsigned run(void (*before)(void* arg, Completion& completion) = nullptr, void* arg = nullptr);
 
 private:
     Completion* first_ = nullptr;
@@ -50,6 +57,8 @@ protected:
 
     /// Runs due timers, the mailbox, ready results and deferred work, each as it stood on entry. True if anything ran.
     bool run_local();
+    /// Just before a ready result is delivered.
+    virtual void before_ready(Completion&) {}
     /// Something of the above could run now (timers aside).
     bool local_pending() const {
         return !ready_.empty() || !deferred_.empty() || has_mail_.load(std::memory_order_acquire);
