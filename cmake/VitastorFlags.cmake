@@ -5,7 +5,12 @@ option(VITASTOR_TESTS "Build tests" ON)
 option(VITASTOR_FUZZ "Build fuzz targets" OFF)
 option(VITASTOR_LTO "Optimise across files when linking" OFF)
 option(VITASTOR_VERIFY "Turn the costly checks of VITASTOR_VERIFY on" OFF)
-option(VITASTOR_WERROR "Warnings stop the build" ON)
+# A newer compiler knows newer warnings; they shall not keep anybody from building.
+set(vitastor_werror_default OFF)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    set(vitastor_werror_default ON)
+endif()
+option(VITASTOR_WERROR "Warnings stop the build (default: with GCC 12)" ${vitastor_werror_default})
 set(VITASTOR_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
 
 set(CMAKE_C_STANDARD 11)
