@@ -27,7 +27,7 @@ export function parseList(value: JsonValue): string[] | null {
   return items.length === value.length ? splitAddresses(items) : null;
 }
 
-export type ParameterValue = boolean | number | string | string[] | JsonValue;
+export type ParameterValue = JsonValue;
 
 /** null: garbage, or 0 where 0 means the default. Numbers beyond the limits of the parameter become the limit. */
 export function parseParameter(spec: Parameter, value: JsonValue): ParameterValue {
@@ -60,5 +60,5 @@ export function parseParameter(spec: Parameter, value: JsonValue): ParameterValu
 
 function limit(spec: Parameter, n: number | null): number | null {
   if (n === null || (n === 0 && spec.min !== undefined && spec.min > 0)) return null;
-  return Math.min(Math.max(n, spec.min ?? n), spec.max ?? n);
+  return Math.min(Math.max(n, spec.min ?? -Infinity), spec.max ?? Infinity);
 }
