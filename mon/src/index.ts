@@ -6,4 +6,4 @@ export { HighsSolver } from './highs-solver.js';
 export { Monitor } from './monitor.js';
 export type { MonitorDeps, Role } from './instance.js';
 export { SILENT_LOG, type Log } from './log.js';
-export { decodeSettings, type MonSettings } from './settings.js';
+export { monSettings, type MonSettings } from './settings.js';

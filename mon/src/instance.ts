@@ -4,14 +4,14 @@
 
 import {
   ClusterState, decodeGlobalConfig, decodeText, encodeMonMember, errorText, PATHS_ALL, problemText, stringifyJson, VitastorError, type Cancel,
-  type ChangeSet, type ClusterView, type Clock, type Etcd, type JsonObject, type KeySpace,
+  type ChangeSet, type ClusterView, type Clock, type Config, type Etcd, type JsonObject, type KeySpace,
 } from '@vitastor/core';
 import { Election } from './election.js';
 import { Lease } from './lease.js';
 import type { Log } from './log.js';
 import { PgManager } from './pg-manager.js';
 import type { Solver } from './placement/index.js';
-import { decodeSettings, type MonSettings } from './settings.js';
+import { monSettings, type MonSettings } from './settings.js';
 import { StatsWriter } from './stats-writer.js';
 
 export interface MonitorDeps {
@@ -23,8 +23,10 @@ export interface MonitorDeps {
   hostname: string;
   /** Addresses of this machine, for people. */
   ips: readonly string[];
-  /** Puts /config/global between file and command line. */
-  merge: (global: JsonObject) => JsonObject;
+  /** File and command line; /config/global is put between them. */
+  config: Config;
+  /** /config/global was read or has changed. */
+  onConfig?: (config: Config) => void;
 }
 
 export type Role = 'starting' | 'standby' | 'master';
@@ -47,7 +49,7 @@ export class MonitorInstance {
 
   constructor(deps: MonitorDeps) {
     this.#d = deps;
-    this.#settings = decodeSettings(deps.merge({}));
+    this.#settings = monSettings(deps.config);
   }
 
   get role(): Role {
@@ -134,12 +136,12 @@ export class MonitorInstance {
   }
 
   async #readGlobal(): Promise<void> {
-    const { etcd, keys, log, merge } = this.#d;
+    const { etcd, keys, log } = this.#d;
     const result = await etcd.txn({ compare: [], success: [{ op: 'range', range: { key: keys.configGlobal } }] }, FIRST_TIMEOUT_MS);
     const text = result.responses[0]?.[0]?.value ?? '';
     if (text === '') return;
     try {
-      this.#settings = decodeSettings(merge(decodeText(decodeGlobalConfig, text)));
+      this.#takeGlobal(decodeText(decodeGlobalConfig, text));
     } catch (error) {
       log.error(`key ${keys.configGlobal}: ${errorText(error)}; going on without it`);
     }
@@ -206,7 +208,9 @@ export class MonitorInstance {
   }
 
   #takeGlobal(global: JsonObject): void {
-    this.#settings = decodeSettings(this.#d.merge(global));
+    const config = this.#d.config.withEtcd(global);
+    this.#settings = monSettings(config);
+    this.#d.onConfig?.(config);
   }
 
   #onChange(set: ChangeSet, masterLease: bigint): void {

@@ -64,3 +64,37 @@ export function initialSlots(sets: readonly LeafSet[], pgSize: number, rotate: b
     return padded.map((_, slot) => padded[(slot + turn) % pgSize] ?? -1);
   });
 }
+
+/**
+ * Numbers new PGs so that, with all OSDs up, primaries are spread in proportion: PG n is led by its slot (n mod filled lead slots).
+ * leadSlots: slots that lead first (pg_size of replicated pools, data chunks otherwise).
+ */
+export function numberPgs(pgs: readonly (readonly number[])[], leadSlots: number, seed: number): number[][] {
+  const groups = new Map<string, { slots: readonly number[]; leaders: number[]; total: number; used: number }>();
+  const uses = new Map<number, number>();
+  for (const slots of pgs) {
+    const leaders = slots.slice(0, leadSlots).filter((leaf) => leaf !== -1);
+    for (const leaf of leaders) uses.set(leaf, (uses.get(leaf) ?? 0) + 1);
+    const group = groups.get(setKey(slots)) ?? { slots, leaders, total: 0, used: 0 };
+    group.total++;
+    groups.set(setKey(slots), group);
+  }
+  const leads = new Map<number, number>();
+  const list = [...groups.values()];
+  return pgs.map((_, i) => {
+    let best = list[0];
+    let bestScore = Number.POSITIVE_INFINITY;
+    list.forEach((group, g) => {
+      if (group.used === group.total) return;
+      const leader = group.leaders[(i + 1) % group.leaders.length] ?? -1;
+      // How far its leader and the group itself have come; a hash decides between equals.
+      const score = ((leads.get(leader) ?? 0) + 1) / (uses.get(leader) ?? 1) + group.used / group.total + hash32(seed, i, g) / 2 ** 60;
+      if (score < bestScore) [best, bestScore] = [group, score];
+    });
+    if (best === undefined) return [];
+    best.used++;
+    const leader = best.leaders[(i + 1) % best.leaders.length] ?? -1;
+    leads.set(leader, (leads.get(leader) ?? 0) + 1);
+    return [...best.slots];
+  });
+}

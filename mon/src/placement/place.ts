@@ -2,7 +2,7 @@
 // One pool's placement from the tree and the previous sets. Pure: equal inputs give equal results. Source: etcd schema 9.
 
 import type { PoolConfig } from '@vitastor/core';
-import { align, initialSlots, orderSlots, shuffled } from './align.js';
+import { align, initialSlots, numberPgs, orderSlots, shuffled } from './align.js';
 import { Combinations, setKey, sortedSet, type LeafSet } from './combinations.js';
 import { expand, foldTree, type Leaf } from './fold.js';
 import { countUses, fairShares, optimise } from './optimise.js';
@@ -53,7 +53,7 @@ export async function placePool(input: PlaceInput): Promise<Placement | null> {
   const rotate = pool.scheme !== 'replicated';
   let slots: number[][];
   if (previous.length === 0) {
-    slots = shuffled(initialSlots(chosen, pool.pgSize, rotate), pool.id);
+    slots = numberPgs(initialSlots(chosen, pool.pgSize, rotate), rotate ? pool.dataChunks : pool.pgSize, pool.id);
   } else {
     const positions = input.previous.map((set) => set.map((osd) => (osd === 0 ? -1 : leafOf.get(osd) ?? -1)));
     slots = align(shuffled(chosen, pool.id), previous).map((set, pg) => orderSlots(set, positions[pg] ?? [], pool.pgSize));
