@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Virtual time for both languages: one native event or one timer, then all promises, then the next.
+
+import type { Cancel, Clock } from '@vitastor/core';
+import type { SimWorld } from './native.js';
+
+interface Timer {
+  atNs: bigint;
+  order: number;
+  fire: () => void;
+}
+
+const NS_PER_MS = 1_000_000;
+
+/** Timers of the TypeScript side, on the world's clock. Equal times fire in order of creation. */
+export class SimClock implements Clock {
+  readonly #world: SimWorld;
+  #heap: Timer[] = [];
+  #order = 0;
+
+  constructor(world: SimWorld) {
+    this.#world = world;
+  }
+
+  nowMs(): number {
+    return Number(this.#world.nowNs()) / NS_PER_MS;
+  }
+
+  wallMs(): number {
+    return 1_700_000_000_000 + Math.floor(this.nowMs());
+  }
+
+  after(delayMs: number, fire: () => void): Cancel {
+    const timer: Timer = { atNs: this.#world.nowNs() + BigInt(Math.max(0, Math.round(delayMs * NS_PER_MS))), order: this.#order++, fire };
+    this.#push(timer);
+    return () => {
+      timer.fire = () => undefined;
+    };
+  }
+
+  /** -1n: none. */
+  nextNs(): bigint {
+    return this.#heap[0]?.atNs ?? -1n;
+  }
+
+  fireNext(): void {
+    const timer = this.#pop();
+    timer?.fire();
+  }
+
+  #before(a: Timer, b: Timer): boolean {
+    return a.atNs < b.atNs || (a.atNs === b.atNs && a.order < b.order);
+  }
+
+  #push(timer: Timer): void {
+    const heap = this.#heap;
+    let i = heap.length;
+    heap.push(timer);
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      const above = heap[parent];
+      if (!above || this.#before(above, timer)) break;
+      heap[i] = above;
+      i = parent;
+    }
+    heap[i] = timer;
+  }
+
+  #pop(): Timer | undefined {
+    const heap = this.#heap;
+    const top = heap[0];
+    const last = heap.pop();
+    if (!top || !last || heap.length === 0) return top;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      const left = heap[child];
+      if (!left) break;
+      const right = heap[child + 1];
+      if (right && this.#before(right, left)) child++;
+      const least = heap[child];
+      if (!least || this.#before(last, least)) break;
+      heap[i] = least;
+      i = child;
+    }
+    heap[i] = last;
+    return top;
+  }
+}
+
+/** All promises that can settle have settled. */
+export function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Runs until `done()` or until virtual time has reached `untilMs`. Returns whether `done` was reached. */
+export async function runUntil(world: SimWorld, clock: SimClock, untilMs: number, done: () => boolean): Promise<boolean> {
+  const untilNs = BigInt(Math.round(untilMs * NS_PER_MS));
+  await settled();
+  while (!done()) {
+    const native = world.nextNs();
+    const timer = clock.nextNs();
+    const isTimer = timer >= 0n && (native < 0n || timer < native);
+    const next = isTimer ? timer : native;
+    if (next < 0n || next > untilNs) {
+      world.advance(untilNs);
+      return done();
+    }
+    if (isTimer) {
+      world.advance(timer);
+      clock.fireNext();
+      await settled();
+    } else if (world.step()) {
+      await settled();
+    }
+  }
+  return true;
+}

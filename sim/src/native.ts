@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The test-only addon: the simulated runtime, with the real engine and the real client on it. One clock, one thread; callbacks run
+// from inside step(). Implemented by sim/binding; times in virtual nanoseconds.
+
+import type { CreateEngine, EngineApi } from '@vitastor/osd';
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export interface DiskOptions {
+  sizeBytes: bigint;
+  /** Unflushed sectors are kept, lost or torn by a power cut. */
+  volatileCache: boolean;
+}
+
+export interface SimEngine extends EngineApi {
+  /** The process dies: nothing of it runs any more. Its node must be crashed first. */
+  destroy(): void;
+}
+
+/** One pair of etcd for the native client. value '' = deleted. */
+export interface NativePair {
+  key: string;
+  value: string;
+  modRevision: bigint;
+}
+
+export interface SimClient {
+  /** A full load of etcd, as of `revision`. */
+  load(pairs: NativePair[], revision: bigint): void;
+  apply(events: NativePair[], revision: bigint): void;
+  /** done(0) or done(-errno). image: chosen by the caller. */
+  openImage(image: number, name: string, done: (result: number) => void): void;
+  /** data: `length` bytes when result ≥ 0. */
+  read(image: number, offset: bigint, length: number, done: (result: number, data: Uint8Array) => void): void;
+  write(image: number, offset: bigint, data: Uint8Array, done: (result: number) => void): void;
+  flush(image: number, done: (result: number) => void): void;
+  destroy(): void;
+}
+
+export interface SimWorld {
+  nowNs(): bigint;
+  /** Virtual time of the next native event; -1n: none. */
+  nextNs(): bigint;
+  /** Runs the next native event. True: it has called into JavaScript. */
+  step(): boolean;
+  /** Lets time pass up to `ns`; no native event lies before it. */
+  advance(ns: bigint): void;
+  /** Folds a line into the trace. */
+  note(text: string): void;
+  /** Hash of everything that has happened, hexadecimal. */
+  hash(): string;
+  /** Returns the node's number. It is reachable at `address`. */
+  addNode(name: string, address: string): number;
+  addDisk(path: string, options: DiskOptions): void;
+  /** Sockets die, operations in flight never complete. powerLoss: unflushed sectors of its disks are kept, lost or torn by the seed. */
+  crash(node: number, powerLoss: boolean): void;
+  /** A crashed node may be used again. */
+  restart(node: number): void;
+  /** Cuts messages from one node to another; connections that carry them die when they notice. */
+  cut(from: number, to: number): void;
+  heal(from: number, to: number): void;
+  createEngine(node: number, onEvents: Parameters<CreateEngine>[0]): SimEngine;
+  createClient(node: number, options: Record<string, string>): SimClient;
+  destroy(): void;
+}
+
+export interface NativeModule {
+  createWorld(seed: bigint): SimWorld;
+  /** Probe name → times hit in this process. */
+  probes(): Record<string, number>;
+}
+
+/** Throws where the addon was not built. */
+export function loadNative(buildDir: string | undefined): NativeModule {
+  const root = fileURLToPath(new URL('../../..', import.meta.url));
+  const places = [...(buildDir === undefined ? [] : [buildDir]), join(root, 'build', 'dev')].map((dir) => join(dir, 'vitastor_sim.node'));
+  const path = places.find((place) => existsSync(place));
+  if (path === undefined) throw new Error(`the simulator's addon was not found (looked at ${places.join(', ')}): run \`npm run build\``);
+  return createRequire(import.meta.url)(path) as NativeModule;
+}
