@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// HTTP POSTs over libcurl's multi interface, driven on one thread together with a Loop that brings time, timers and mailboxes.
+// The sockets are curl's own: with the Loop they are this layer's part of the runtime's door (see README).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/list.hpp"
+#include "runtime/loop.hpp"
+
+namespace vitastor::cluster {
+
+class HttpClient;
+
+/// One POST. Embedded in the caller's object; in flight from HttpClient::start until on_done runs or cancel() returns.
+struct HttpExchange : ListNode {
+    // ---- set by the caller
+    std::string url;
+    std::string body;
+    uint64_t timeout_ms = 0;          ///< for the whole exchange; 0 = none (streams)
+    uint64_t connect_timeout_ms = 0;  ///< 0 = timeout_ms
+    size_t max_response = 1u << 30;   ///< more is an error
+    /// Streams: called with each piece; false ends the exchange with an error. nullptr: pieces are gathered in `response`.
+    bool (*on_data)(HttpExchange* self, std::string_view piece) = nullptr;
+    /// status: HTTP status, 0 = no answer, then error says why. Runs from HttpClient::run_once, exactly once unless cancelled.
+    void (*on_done)(HttpExchange* self, int status, const std::string& error) = nullptr;
+
+    // ---- results
+    std::string response;
+
+    // ---- private to HttpClient
+    void* easy = nullptr;
+    HttpClient* client = nullptr;
+    bool active() const { return easy != nullptr; }
+};
+
+class HttpClient {
+public:
+    explicit HttpClient(runtime::Loop& loop);
+    /// Everything in flight must have been cancelled.
+    ~HttpClient();
+    HttpClient(const HttpClient&) = delete;
+    HttpClient& operator=(const HttpClient&) = delete;
+
+    void start(HttpExchange& exchange);
+    /// on_done does not run. No effect when not in flight.
+    void cancel(HttpExchange& exchange);
+    /// Runs what is ready of curl and of the loop; if nothing is, sleeps until something is or until_ns (loop time; 0 = do not sleep).
+    void run_once(uint64_t until_ns);
+
+private:
+    void finish_ready();
+    void* take_easy();
+    void give_back(void* easy);
+
+    runtime::Loop& loop_;
+    void* multi_ = nullptr;
+    void* headers_ = nullptr;
+    static constexpr int kKeepEasy = 4;
+    void* idle_[kKeepEasy] = {};
+    List<HttpExchange> active_;
+};
+
+}  // namespace vitastor::cluster
