@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "base/result.hpp"
@@ -14,5 +15,8 @@ Result<std::string> read_small_file(const std::string& path, size_t max_bytes);
 
 /// gethostname(); "localhost" if that fails. Any thread.
 std::string host_name();
+
+/// CLOCK_BOOTTIME in nanoseconds, the clock of all real loops. Any thread.
+uint64_t boot_time_ns();
 
 }  // namespace vitastor::runtime
