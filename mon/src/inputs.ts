@@ -4,7 +4,7 @@
 
 import { createHash } from 'node:crypto';
 import {
-  decodeNodePlacement, decodeRawPools, DEFAULT_OSD_CONFIG, type ClusterView, type PgItem, type PoolConfig,
+  decodeGlobalConfig, decodeNodePlacement, decodeRawPools, decodeText, DEFAULT_OSD_CONFIG, type ClusterView, type PgItem, type PoolConfig,
 } from '@vitastor/core';
 import { buildTree, withDefaultLevels, type ChainedOsd, type Levels, type TreeOsd } from './placement/index.js';
 import type { MonSettings } from './settings.js';
@@ -96,7 +96,7 @@ function unreadableInputs(view: ClusterView, suspects: ReadonlySet<string>): str
     const entry = view.entry(key);
     const parsed = view.keys.parse(key);
     switch (entry === undefined ? undefined : parsed?.kind) {
-      case 'config/global': return Object.keys(view.global).length === 0;
+      case 'config/global': return Object.keys(view.global).length === 0 && !decodes(() => decodeText(decodeGlobalConfig, entry?.value ?? ''));
       case 'config/node_placement':
         return view.nodePlacement.size === 0 && !decodes(() => decodeNodePlacement(key, entry?.value ?? ''));
       case 'osd/stats': return parsed?.kind === 'osd/stats' && !view.osdStats.has(parsed.osd);

@@ -190,6 +190,7 @@ export class MonitorInstance {
       onProblem: (problem) => {
         suspects.add(problem.key);
         log.error(`${problemText(problem)}; it is left out`);
+        this.#pgs?.onProblem(problem.key);
       },
       onTrouble: (text) => log.warn(text),
       onFatal: (error) => this.#fail(error),

@@ -54,7 +54,7 @@ async function main(words: readonly string[]): Promise<number> {
   describe(config);
   let used = addresses.join(',');
   const monitor = new Monitor({
-    etcd, clock, solver: new HighsSolver(), log, config, keys: new KeySpace(config.string('etcd_prefix')), hostname: hostname(), ips: localIps(),
+    etcd, clock, solver: await HighsSolver.load(), log, config, keys: new KeySpace(config.string('etcd_prefix')), hostname: hostname(), ips: localIps(),
     onConfig: (current) => {
       describe(current);
       const next = requireEtcdAddresses(current);

@@ -99,6 +99,12 @@ export class PgManager {
     }
   }
 
+  /** A value of this key did not decode. A PG map that we know is written again. */
+  onProblem(key: string): void {
+    const { keys } = this.#o.view;
+    if (key === keys.pgConfig || key === keys.configPools) this.#schedule(this.#o.settings().changeDelayMs);
+  }
+
   /** Called after each statistics run: object counts may have made a pool backfillfull, or no longer. */
   onStats(): void {
     const { view } = this.#o;
@@ -178,8 +184,9 @@ export class PgManager {
     for (const key of inputs.unreadable) this.#sayOnce(`${key} cannot be read: PGs that exist are not moved until it is repaired or deleted`);
     const placements = this.#placementsFor(inputs);
     const plan = planChange({ view, inputs, placements, masterLease, backfillfullRatio: settings.backfillfullRatio });
-    this.#waiting = plan !== null && plan.waiting.length > 0;
-    if (plan === null || plan.success.length === 0) return;
+    this.#waiting = plan.waiting.length > 0;
+    plan.complaints.forEach((text) => this.#sayOnce(text));
+    if (plan.success.length === 0) return;
     const result = await etcd.txn({ compare: plan.compare, success: plan.success }, settings.requestTimeoutMs);
     if (this.#stopped) return;
     if (!result.succeeded) {

@@ -27,11 +27,14 @@ export interface PlanInput {
 
 export interface Plan {
   compare: Compare[];
+  /** Empty: everything is as it should be, or has to wait. */
   success: TxnOp[];
   /** Pools that wait until their PGs have stopped. */
   waiting: number[];
-  /** One line each, for the log. */
+  /** What happens once this is written: one line each, for the log. */
   notes: string[];
+  /** What cannot be done, whether or not anything is written. */
+  complaints: string[];
 }
 
 /** The stored hash asks for a full reshuffle: somebody wrote it as "" or null. (A record that never had one does not.) */
@@ -47,8 +50,7 @@ export function isPgConfigUnknown(view: ClusterView): boolean {
   return view.pgConfig === null && (view.entry(view.keys.pgConfig) !== undefined || view.entry(view.keys.oldPgConfig) !== undefined);
 }
 
-/** null: everything is as it should be. */
-export function planChange(input: PlanInput): Plan | null {
+export function planChange(input: PlanInput): Plan {
   return new Planner(input).plan();
 }
 
@@ -59,8 +61,11 @@ class Planner {
   readonly #success: TxnOp[] = [];
   readonly #waiting: number[] = [];
   readonly #notes: string[] = [];
+  readonly #complaints: string[] = [];
   readonly #items: PgItems = new Map();
   #pausing = false;
+  /** A pool could not be given its new placement: the run is not over. */
+  #held = false;
   #forgetClean = new Set<number>();
 
   constructor(input: PlanInput) {
@@ -68,7 +73,7 @@ class Planner {
     this.#current = input.view.pgConfig ?? { hash: '', items: new Map(), backfillfullPools: [] };
   }
 
-  plan(): Plan | null {
+  plan(): Plan {
     const { view, inputs, placements } = this.#in;
     const deleted = new Set(deletedPools(view));
     for (const id of [...new Set([...this.#current.items.keys(), ...inputs.pools.keys()])].sort((a, b) => a - b)) {
@@ -77,18 +82,17 @@ class Planner {
       else if (pool === undefined) this.#keepUnknown(id);
       else this.#placePool(pool);
     }
-    const settled = placements !== null && this.#waiting.length === 0 && inputs.unreadable.length === 0;
+    const settled = placements !== null && this.#waiting.length === 0 && inputs.unreadable.length === 0 && !this.#held;
     const next: PgConfig = { hash: settled ? inputs.hash : this.#unsettledHash(), items: this.#items, backfillfullPools: [] };
     next.backfillfullPools = backfillfullPools(view, next.items, this.#in.backfillfullRatio);
     this.#putConfig(next);
     this.#putLastClean();
-    if (this.#success.length === 0) return this.#waiting.length ? { compare: [], success: [], waiting: this.#waiting, notes: [] } : null;
     if (this.#pausing) {
       for (const { key } of view.entries()) if (key.startsWith(view.keys.at('osd/state/'))) this.#unchanged(key);
     }
     return {
       compare: [{ target: 'lease', key: view.keys.monMaster, result: 'equal', value: this.#in.masterLease }, ...this.#compare.values()],
-      success: this.#success, waiting: this.#waiting, notes: this.#notes,
+      success: this.#success, waiting: this.#waiting, notes: this.#notes, complaints: this.#complaints,
     };
   }
 
@@ -126,13 +130,16 @@ class Planner {
     // The PGs of a pool go on as they are for as long as its change cannot be made.
     if (placement === null || (countChanges && inputs.unreadable.length > 0)) {
       this.#items.set(pool.id, items.map((item, i) => ({ ...item, primary: this.#primary(pool, i + 1, item.osdSet) })));
-      if (countChanges && placements !== null && inputs.unreadable.length > 0) this.#notes.push(`pool ${pool.id}: pg_count change waits until unreadable keys are repaired`);
+      if (countChanges && placements !== null && inputs.unreadable.length > 0) {
+        this.#complaints.push(`pool ${pool.id}: pg_count stays ${items.length} until ${inputs.unreadable.join(', ')} can be read`);
+      }
       return;
     }
     const hidden = this.#unreadableHistory(pool.id, items.length);
     if (hidden !== null) {
+      this.#held = true;
       this.#items.set(pool.id, items.map((item, i) => ({ ...item, primary: this.#primary(pool, i + 1, item.osdSet) })));
-      this.#notes.push(`pool ${pool.id}: its PGs are not moved, because ${hidden} cannot be read; repair or delete that key`);
+      this.#complaints.push(`pool ${pool.id}: its PGs are not moved, because ${hidden} cannot be read; repair or delete that key`);
       return;
     }
     if (countChanges) {

@@ -13,7 +13,7 @@ import {
 } from '../src/index.js';
 
 /** One for all tests: loading the module takes longer than any program here. */
-export const solver = new HighsSolver();
+export const solver = await HighsSolver.load();
 export const defaultLevels: Levels = withDefaultLevels(new Map());
 export const GIB = 2 ** 30;
 
