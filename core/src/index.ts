@@ -28,3 +28,7 @@ export * from './config/values.js';
 export * from './config/command-line.js';
 export * from './config/config.js';
 export * from './pg-math.js';
+export * from './etcd-calls.js';
+export * from './images.js';
+export * from './tree.js';
+export * from './pool-admin.js';
