@@ -18,6 +18,10 @@ constexpr std::string_view kLocalOnly[] = {
     "use_rdma",      "use_sync_send_recv", "min_zerocopy_send_size",
 };
 
+constexpr std::string_view kLists[] = {"etcd_address", "osd_network", "osd_cluster_network", "bind_address"};
+
+bool is_list(std::string_view name) { return std::find(std::begin(kLists), std::end(kLists), name) != std::end(kLists); }
+
 std::string_view trim(std::string_view text) {
     while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
     while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
@@ -42,7 +46,11 @@ public:
         const std::string* text = layers_.find(name);
         if (!text || text->empty()) return;
         auto value = parse_size(*text);
-        if (!value) return garbage(name, *text, std::to_string(out));
+        if (!value) {
+            auto negative = parse_int(*text);
+            if (!negative) return garbage(name, *text, std::to_string(out));
+            value = min_value;
+        }
         if (*value == 0) return;
         out = static_cast<Number>(std::clamp(*value, min_value, max_value));
     }
@@ -74,7 +82,9 @@ private:
 
 }  // namespace
 
-std::optional<bool> parse_bool(std::string_view text) {
+std::optional<bool> parse_bool(std::string_view given) {
+    std::string text;
+    for (char c : given) text += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
     if (text == "1" || text == "true" || text == "yes") return true;
     if (text == "0" || text == "false" || text == "no") return false;
     return std::nullopt;
@@ -140,7 +150,9 @@ Result<ConfigMap> decode_config_object(std::string_view json) {
     ConfigMap values;
     for (auto field : object) {
         if (field.value.is_null()) continue;
-        values[std::string(field.key)] = json_text(field.value);
+        std::string name(field.key);
+        auto text = is_list(name) ? json_list_text(field.value) : json_text(field.value);
+        if (text) values[name] = std::move(*text);
     }
     return values;
 }

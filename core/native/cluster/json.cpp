@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cluster/json.hpp"
 
+#include "cluster/config.hpp"
+
 namespace vitastor::cluster {
 
 std::optional<uint64_t> parse_u64(std::string_view text) {
@@ -33,11 +35,7 @@ std::optional<bool> json_bool(JsonElement element) {
     bool value = false;
     if (element.get(value) == simdjson::SUCCESS) return value;
     std::string_view text;
-    if (element.get(text) == simdjson::SUCCESS) {
-        if (text == "1" || text == "true" || text == "yes") return true;
-        if (text == "0" || text == "false" || text == "no") return false;
-        return std::nullopt;
-    }
+    if (element.get(text) == simdjson::SUCCESS) return parse_bool(text);
     auto number = json_u64(element);
     if (number && *number <= 1) return *number == 1;
     return std::nullopt;
@@ -53,18 +51,21 @@ std::string json_text(JsonElement element) {
     if (element.is_null()) return {};
     std::string_view text;
     if (element.get(text) == simdjson::SUCCESS) return std::string(text);
-    JsonArray array;
-    if (element.get(array) == simdjson::SUCCESS) {
-        std::string joined;
-        bool scalars = true;
-        for (JsonElement item : array) {
-            if (item.is_array() || item.is_object()) scalars = false;
-            if (!joined.empty()) joined += ',';
-            joined += json_text(item);
-        }
-        if (scalars) return joined;
-    }
     return simdjson::minify(element);
+}
+
+std::optional<std::string> json_list_text(JsonElement element) {
+    if (auto text = json_string(element)) return text;
+    JsonArray array;
+    if (element.get(array) != simdjson::SUCCESS) return std::nullopt;
+    std::string joined;
+    for (JsonElement item : array) {
+        auto text = json_string(item);
+        if (!text) return std::nullopt;
+        if (!joined.empty()) joined += ',';
+        joined += *text;
+    }
+    return joined;
 }
 
 std::optional<JsonElement> json_field(const JsonObject& object, std::string_view name) {

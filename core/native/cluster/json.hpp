@@ -21,8 +21,10 @@ std::optional<uint64_t> parse_u64(std::string_view text);
 /// true/false, or strings and numbers 1/true/yes and 0/false/no. Source: configuration.md 1.1.
 std::optional<bool> json_bool(JsonElement element);
 std::optional<std::string> json_string(JsonElement element);
-/// A scalar as plain text; an array of scalars joined by commas; anything else as minified JSON; null as an empty string.
+/// A scalar as plain text; anything else as minified JSON; null as an empty string.
 std::string json_text(JsonElement element);
+/// A string as it is, an array of strings joined by commas; nullopt for anything else.
+std::optional<std::string> json_list_text(JsonElement element);
 /// The field, or nullopt when it is absent or null.
 std::optional<JsonElement> json_field(const JsonObject& object, std::string_view name);
 

@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "cluster/config.hpp"
+#include "cluster/etcd_gateway.hpp"
+#include "cluster/json.hpp"
 
 using namespace vitastor;
 using namespace vitastor::cluster;
@@ -83,4 +85,80 @@ TEST_CASE("garbage and zero mean the default, minima hold, zero speaks where it 
     CHECK(logger.text.find("osd_idle_timeout") != std::string::npos);
     CHECK(normalize_prefix("") == "/");
     CHECK(normalize_prefix("/vitastor") == "/vitastor");
+}
+
+// The same table as in TypeScript: each JSON value through our text form and the parser of its kind.
+TEST_CASE("value forms of the shared table") {
+    std::ifstream file(std::string(VITASTOR_SOURCE_DIR) + "/test/fixtures/config-values.json");
+    REQUIRE(file);
+    std::string json((std::istreambuf_iterator<char>(file)), {});
+    simdjson::dom::parser parser;
+    JsonElement root;
+    REQUIRE(parser.parse(json).get(root) == simdjson::SUCCESS);
+    int rows = 0;
+    auto each = [&](const char* kind, auto check) {
+        JsonArray list;
+        REQUIRE(root[kind].get(list) == simdjson::SUCCESS);
+        for (JsonElement row : list) {
+            JsonElement value, is;
+            REQUIRE(row["value"].get(value) == simdjson::SUCCESS);
+            bool has_is = row["is"].get(is) == simdjson::SUCCESS;
+            std::string shown = std::string(kind) + " " + std::string(simdjson::minify(row));
+            CAPTURE(shown);
+            check(value, has_is ? std::optional(is) : std::nullopt, row);
+            rows++;
+        }
+    };
+    auto same = [](auto parsed, std::optional<JsonElement> is) {
+        std::string expected = is ? json_text(*is) : "";
+        if (!parsed) return expected.empty();
+        if constexpr (std::is_same_v<decltype(parsed), std::optional<bool>>) return expected == (*parsed ? "true" : "false");
+        else if constexpr (std::is_same_v<decltype(parsed), std::optional<double>>) return std::stod(expected) == *parsed;
+        else return expected == std::to_string(*parsed);
+    };
+    each("boolean", [&](auto value, auto is, auto) { CHECK(same(parse_bool(json_text(value)), is)); });
+    each("size_bytes", [&](auto value, auto is, auto) { CHECK(same(parse_size(json_text(value)), is)); });
+    each("duration_seconds", [&](auto value, auto is, auto) { CHECK(same(parse_time_s(json_text(value)), is)); });
+    each("integer", [&](auto value, auto is, auto) { CHECK(same(parse_int(json_text(value)), is)); });
+    each("number", [&](auto value, auto is, auto) { CHECK(same(parse_number(json_text(value)), is)); });
+    each("list", [&](auto value, auto is, auto) {
+        auto text = json_list_text(value);
+        if (is->is_null()) {
+            CHECK_FALSE(text.has_value());
+            return;
+        }
+        REQUIRE(text);
+        auto items = parse_list(*text);
+        JsonArray expected;
+        REQUIRE(is->get(expected) == simdjson::SUCCESS);
+        size_t i = 0;
+        for (JsonElement item : expected) {
+            REQUIRE(i < items.size());
+            CHECK(items[i++] == json_text(item));
+        }
+        CHECK(items.size() == i);
+    });
+    each("etcd_address", [&](auto value, auto is, JsonElement row) {
+        auto base = etcd_base_url(json_text(value));
+        if (is) {
+            CHECK_FALSE(base.ok());
+            return;
+        }
+        std::string host = json_text(row["host"].value_unsafe()), path = json_text(row["path"].value_unsafe());
+        if (host.find(':') != std::string::npos) host = "[" + host + "]";
+        CHECK(base.value() == "http://" + host + ":" + json_text(row["port"].value_unsafe()) + (path.empty() ? "/v3" : path));
+    });
+    each("limits", [&](auto value, auto is, JsonElement row) {
+        std::string name = json_text(row["parameter"].value_unsafe());
+        ConfigLayers layers;
+        layers.options[name] = json_text(value);
+        TextLogger logger;
+        ClientConfig config = resolve_config(layers, logger);
+        std::map<std::string, uint64_t> ours = {{"peer_connect_interval", config.peer_connect_interval_s},
+            {"client_retry_interval", config.client_retry_interval_ms},
+            {"client_eio_retry_interval", config.client_eio_retry_interval_ms},
+            {"client_max_dirty_bytes", config.client_max_dirty_bytes}};
+        if (ours.count(name)) CHECK(std::to_string(ours[name]) == json_text(*is));
+    });
+    CHECK(rows > 80);
 }
