@@ -210,8 +210,15 @@ void Connection::Impl::send_ping() {
 
 void Connection::Impl::on_ping_reply() {
     ping_busy = false;
-    if (ping_call.status == 0 && ping_call.retval != 0)
+    if (!is_open() || ping_call.status != 0)
+        return;
+    if (ping_call.retval != 0) {
         protocol_error("PING was answered with " + std::to_string(ping_call.retval));
+        return;
+    }
+    ping_waiting = ping_grace = false;
+    if (keepalive.armed())
+        loop.arm(keepalive, last_receive_ns + idle_ns);
 }
 
 // ---- an idle connection gives memory back
