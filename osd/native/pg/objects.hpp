@@ -19,7 +19,10 @@ struct Location {
     uint32_t role = 0;
     uint32_t flags = 0;
     OsdNum osd = 0;
-    bool good() const { return flags == 0; }
+    /// Holds the version that counts, as far as known. An inconsistent copy may be right.
+    bool good() const {
+        return (flags & (wire::DescribeItem::kOutdated | wire::DescribeItem::kCorrupted)) == 0;
+    }
     auto operator<=>(const Location&) const = default;
 };
 

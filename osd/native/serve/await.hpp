@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// co_await for store operations, listings, calls to peers, pauses and turns of the loop.
+// Each is a named local of a coroutine, started by its owner, awaited exactly once per start.
+#pragma once
+
+#include <coroutine>
+#include <utility>
+
+#include "net/connection.hpp"
+#include "runtime/loop.hpp"
+#include "store/store.hpp"
+
+namespace vitastor::serve {
+
+/// Waits for one event; the waker calls set() from any stack of the loop's thread.
+class Signal {
+public:
+    void set() {
+        done_ = true;
+        if (waiter_) std::exchange(waiter_, nullptr).resume();
+    }
+    bool await_ready() const noexcept { return done_; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { waiter_ = waiter; }
+    void await_resume() noexcept { done_ = false; }
+
+private:
+    std::coroutine_handle<> waiter_ = nullptr;
+    bool done_ = false;
+};
+
+/// Fill the fields, store.submit(op), co_await op.
+struct StoreAwait : store::Operation {
+    StoreAwait() {
+        on_done = [](store::Operation* self) { static_cast<StoreAwait*>(self)->signal_.set(); };
+    }
+    bool await_ready() const noexcept { return signal_.await_ready(); }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
+    int64_t await_resume() noexcept {
+        signal_.await_resume();
+        return result;
+    }
+
+private:
+    Signal signal_;
+};
+
+struct ListAwait : store::ListOperation {
+    ListAwait() {
+        on_done = [](store::ListOperation* self) { static_cast<ListAwait*>(self)->signal_.set(); };
+    }
+    bool await_ready() const noexcept { return signal_.await_ready(); }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
+    int64_t await_resume() noexcept {
+        signal_.await_resume();
+        return result;
+    }
+
+private:
+    Signal signal_;
+};
+
+/// Encode the request, connection->send(call), co_await call: retval of the reply, or a negative errno when there is none.
+struct CallAwait : net::Call {
+    CallAwait() {
+        on_reply = [](net::Call* self) { static_cast<CallAwait*>(self)->signal_.set(); };
+    }
+    bool await_ready() const noexcept { return signal_.await_ready(); }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
+    int64_t await_resume() noexcept {
+        signal_.await_resume();
+        return status ? status : retval;
+    }
+
+private:
+    Signal signal_;
+};
+
+/// Lets others run: the coroutine goes on in a later turn of the loop.
+struct Yield : runtime::Deferred {
+    explicit Yield(runtime::Loop& loop) : loop_(loop) {
+        on_run = [](runtime::Deferred* self) { std::exchange(static_cast<Yield*>(self)->waiter_, nullptr).resume(); };
+    }
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept {
+        waiter_ = waiter;
+        loop_.defer(*this);
+    }
+    void await_resume() noexcept {}
+
+private:
+    runtime::Loop& loop_;
+    std::coroutine_handle<> waiter_ = nullptr;
+};
+
+struct Pause : runtime::Timer {
+    Pause(runtime::Loop& loop, uint64_t duration_ns) : loop_(loop), duration_ns_(duration_ns) {
+        on_fire = [](runtime::Timer* self) { std::exchange(static_cast<Pause*>(self)->waiter_, nullptr).resume(); };
+    }
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept {
+        waiter_ = waiter;
+        loop_.arm(*this, loop_.now_ns() + duration_ns_);
+    }
+    void await_resume() noexcept {}
+
+private:
+    runtime::Loop& loop_;
+    uint64_t duration_ns_;
+    std::coroutine_handle<> waiter_ = nullptr;
+};
+
+}  // namespace vitastor::serve

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// SEC_LIST (secondary and primary form) and DESCRIBE. Long ones yield every few thousand entries.
+// Source: wire-protocol 8.8, 8.9, 9.7; safety 2.
+#include <algorithm>
+
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using wire::Opcode;
+
+namespace {
+constexpr size_t kSlice = 4000;
+constexpr uint64_t kDescribeLimit = 1048576;
+
+bool whole_pool(const wire::ListRequest& m, PoolId pool) {
+    return m.min_inode == full_inode(pool, 0) && m.max_inode == full_inode(pool, (1ull << kPoolShift) - 1) &&
+           m.min_stripe == 0 && m.max_stripe == UINT64_MAX && m.stable_limit == 0;
+}
+
+/// -EINVAL, or 0. Checks that need no knowledge of pools.
+int check_list(const wire::ListRequest& m) {
+    PoolId pool = pool_of(m.min_inode);
+    if (m.list_pg == 0 || m.pg_count == 0 || m.list_pg > m.pg_count || m.pg_stripe_size < 4096) return -EINVAL;
+    if (pool == 0 || pool_of(m.max_inode) != pool || m.max_inode < m.min_inode) return -EINVAL;
+    return 0;
+}
+}  // namespace
+
+/// Everything that arrived before has been done: a listing must contain it (wire-protocol 9.7).
+runtime::Task<> Osd::wait_secondary_writes() {
+    uint64_t up_to = next_sequence_++;
+    while (live_sub_writes_.front() && live_sub_writes_.front()->sequence < up_to) {
+        runtime::WaitList::Waiter waiter = sub_write_done_.wait();
+        co_await waiter;
+    }
+}
+
+runtime::Task<> Osd::list_secondary(Op* op) {
+    net::Request& request = *op->request;
+    auto message = wire::decode<wire::ListRequest>(wire::ConstHeaderBytes(request.header));
+    if (int bad = check_list(message)) {
+        answer(op, bad, wire::ListReply{});
+        co_return;
+    }
+    PoolId pool_id = pool_of(message.min_inode);
+    Pool* pool = find_pool(pool_id);
+    if (!pool || pool->info.pg_count != message.pg_count || pool->info.pg_stripe_size != message.pg_stripe_size) {
+        answer(op, -EAGAIN, wire::ListReply{});
+        co_return;
+    }
+    PgId id{pool_id, message.list_pg};
+    if (request.peer_osd != 0 && whole_pool(message, pool_id)) {
+        ClientState* client = client_of(request.connection);
+        if (!client || client->voided) {
+            answer(op, -EPIPE, wire::ListReply{});
+            co_return;
+        }
+        list_fence_.listed(id, client->serial);
+    }
+    runtime::Task<> settle = wait_secondary_writes();
+    co_await settle;
+    ListAwait list;
+    list.range = {pool_id,           message.list_pg,    message.min_inode,   message.max_inode,
+                  message.min_stripe, message.max_stripe, message.stable_limit};
+    store_.list(list);
+    int64_t result = co_await list;
+    size_t stable = list.listing.stable.size(), count = stable + list.listing.unstable.size();
+    if (result == 0 && count * wire::kTripleSize > (128u << 20)) result = -ENOMEM;
+    if (result < 0) {
+        answer(op, result, wire::ListReply{});
+        co_return;
+    }
+    if (count) request.reply_buffer = loop_.buffers().allocate(count * wire::kTripleSize);
+    uint8_t* out = request.reply_buffer.data();
+    for (int part = 0; part < 2; part++) {
+        const std::vector<ObjectVersion>& entries = part ? list.listing.unstable : list.listing.stable;
+        for (size_t i = 0; i < entries.size(); i += kSlice) {
+            size_t n = std::min(kSlice, entries.size() - i);
+            wire::encode_triples({out, n * wire::kTripleSize}, {&entries[i], n});
+            out += n * wire::kTripleSize;
+            if (n == kSlice) {
+                Yield yield(loop_);
+                co_await yield;
+            }
+        }
+    }
+    answer_triples(op, count, stable, 0);
+}
+
+void Osd::answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags) {
+    if (count) {
+        op->request->reply_iov[0] = {op->request->reply_buffer.data(), count * wire::kTripleSize};
+        op->request->reply_count = 1;
+    }
+    answer(op, static_cast<int64_t>(count), wire::ListReply{stable, flags});
+}
+
+runtime::Task<> Osd::list_primary(Op* op) {
+    net::Request& request = *op->request;
+    auto message = wire::decode<wire::ListRequest>(wire::ConstHeaderBytes(request.header));
+    PoolId pool_id = pool_of(message.min_inode);
+    Pool* pool = find_pool(pool_id);
+    if (message.list_pg == 0 || message.min_inode != message.max_inode || message.stable_limit != 0 || pool_id == 0) {
+        answer(op, -EINVAL, wire::ListReply{0, wire::ListRequest::kPrimary});
+        co_return;
+    }
+    if (!pool || pool->info.pg_count == 0) {
+        answer(op, -EPIPE, wire::ListReply{0, wire::ListRequest::kPrimary});
+        co_return;
+    }
+    if ((message.pg_stripe_size && message.pg_stripe_size != pool->info.pg_stripe_size) ||
+        (message.pg_count && message.pg_count != pool->info.pg_count) || message.list_pg > pool->info.pg_count) {
+        answer(op, -EINVAL, wire::ListReply{0, wire::ListRequest::kPrimary});
+        co_return;
+    }
+    Pg* pg = pool->pgs[message.list_pg - 1];
+    if (!pg || !pg->active()) {
+        answer(op, -EPIPE, wire::ListReply{0, wire::ListRequest::kPrimary});
+        co_return;
+    }
+    attach_pg(op, pg);
+    op->pool = pool;
+    ListAwait list;
+    list.range = {pool_id,           message.list_pg,    message.min_inode, message.max_inode,
+                  message.min_stripe, message.max_stripe, 0};
+    store_.list(list);
+    int64_t result = co_await list;
+    if (result == 0 && !pg->active()) result = -EPIPE;
+    std::vector<ObjectVersion> all;
+    if (result == 0) {
+        all = std::move(list.listing.stable);
+        all.insert(all.end(), list.listing.unstable.begin(), list.listing.unstable.end());
+        ObjectId from{message.min_inode, message.min_stripe}, to{message.max_inode, message.max_stripe};
+        const auto& unclean = pg->objects.unclean();
+        for (auto it = unclean.lower_bound(from); it != unclean.end() && it->first <= to; ++it) {
+            all.push_back({it->first, 0});
+        }
+        for (ObjectVersion& item : all) {
+            item.object.stripe &= ~kRoleMask;
+            item.version = 0;
+        }
+        std::sort(all.begin(), all.end());
+        all.erase(std::unique(all.begin(), all.end()), all.end());
+        if (all.size() * wire::kTripleSize > (128u << 20)) result = -ENOMEM;
+    }
+    if (result < 0) {
+        answer(op, result, wire::ListReply{0, wire::ListRequest::kPrimary});
+        co_return;
+    }
+    if (!all.empty()) {
+        request.reply_buffer = loop_.buffers().allocate(all.size() * wire::kTripleSize);
+        wire::encode_triples({request.reply_buffer.data(), all.size() * wire::kTripleSize}, all);
+    }
+    answer_triples(op, all.size(), all.size(), wire::ListRequest::kPrimary);
+}
+
+runtime::Task<> Osd::describe(Op* op) {
+    net::Request& request = *op->request;
+    auto message = wire::decode<wire::DescribeRequest>(wire::ConstHeaderBytes(request.header));
+    uint64_t limit = message.limit ? std::min(message.limit, kDescribeLimit) : kDescribeLimit;
+    bool bounded_below = message.min_inode || message.min_offset, bounded_above = message.max_inode || message.max_offset;
+    ObjectId from{message.min_inode, message.min_offset}, to{message.max_inode, message.max_offset};
+    std::vector<wire::DescribeItem> items;
+    std::vector<PgId> ids;
+    for (auto& [id, pg] : pgs_) {
+        if (message.pool && (id.pool != message.pool || (message.pg && id.pg != message.pg))) continue;
+        if (pg->active()) ids.push_back(id);
+    }
+    for (const PgId& id : ids) {
+        ObjectId next = bounded_below ? from : ObjectId{};
+        size_t seen = 0;
+        bool more = true;
+        while (more && items.size() < limit) {
+            more = false;
+            auto it = pgs_.find(id);
+            if (it == pgs_.end() || !it->second->active()) break;
+            const auto& unclean = it->second->objects.unclean();
+            for (auto object = unclean.lower_bound(next); object != unclean.end() && items.size() < limit; ++object) {
+                if (bounded_above && to < object->first) break;
+                if (++seen % kSlice == 0) {
+                    next = object->first;
+                    more = true;
+                    break;
+                }
+                const pg::LocationSet& set = *object->second.set;
+                if (message.state_mask && !(set.state & message.state_mask)) continue;
+                for (const pg::Location& place : set.where) {
+                    items.push_back({object->first, place.role, place.flags, place.osd});
+                }
+            }
+            if (more) {
+                Yield yield(loop_);
+                co_await yield;
+            }
+        }
+    }
+    std::stable_sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return a.object < b.object; });
+    size_t bytes = items.size() * wire::kDescribeItemSize;
+    if (bytes) {
+        request.reply_buffer = loop_.buffers().allocate(bytes);
+        wire::encode_describe_items({request.reply_buffer.data(), bytes}, items);
+        request.reply_iov[0] = {request.reply_buffer.data(), bytes};
+        request.reply_count = 1;
+    }
+    answer(op, static_cast<int64_t>(items.size()), wire::DescribeReply{bytes});
+}
+
+}  // namespace vitastor::serve

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Serves the requests of one OSD: as secondary for the copies that lie here, as primary for the PGs that it leads.
+// One loop, one thread. Promises: acknowledged means durable on every copy that was counted (safety 10); nothing is
+// acknowledged or read past the lease (safety 1); modifications of one object run one after another (semantics 1.6).
+#pragma once
+
+#include "net/peers.hpp"
+#include "net/server.hpp"
+#include "pg/peering.hpp"
+#include "serve/await.hpp"
+#include "serve/types.hpp"
+
+namespace vitastor::serve {
+
+class Osd final : public net::ServerHandler, public net::PeersListener {
+public:
+    Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logger, OsdEvents& events);
+    ~Osd() override;
+    /// Before anything else. Both outlive this object.
+    void attach(net::Peers& peers, net::Server& server);
+
+    // ---- commands
+    void set_settings(const Settings& settings);
+    void set_peers(const std::vector<net::PeerAddress>& up);
+    void set_pools(const std::vector<PoolInfo>& pools);
+    void set_inodes(std::unordered_map<InodeNum, Inode>&& inodes) { inodes_ = std::move(inodes); }
+    void start_pg(const PgId& id, Pg::Start&& start);
+    void stop_pg(const PgId& id, uint64_t interval);
+    void confirm_history(const PgId& id, uint64_t interval, uint64_t epoch);
+    /// now_ns clock; 0 = no lease: fence at once.
+    void set_lease(uint64_t deadline_ns);
+    /// Every PG drains and goes offline; answered by on_all_stopped.
+    void stop_all();
+    /// Timers stop, nothing new starts. After on_all_stopped.
+    void shut_down();
+    Report report();
+    /// Operations at work; 0 = may be destroyed once connections are closed and the store is idle.
+    uint64_t busy() const { return busy_; }
+
+    // ---- net
+    void on_accepted(net::Connection& connection) override;
+    void on_request(net::Connection& connection, net::Request& request) override;
+    void on_peer_announced(net::Connection& connection, OsdNum osd) override;
+    void on_closed(net::Connection& connection) override;
+    void on_peer_up(OsdNum osd) override;
+    void on_peer_down(OsdNum osd) override;
+
+private:
+    // ---- osd.cpp: dispatch, answers, pools
+    Pool* find_pool(PoolId id);
+    Op* new_op(net::Request* request);
+    void free_op(Op* op);
+    void attach_pg(Op* op, Pg* pg);
+    /// The lease holds at this very moment.
+    bool lease_holds();
+    void lease_expired();
+    bool fill_bitmap_space(Op* op);
+    void answer(Op* op, int64_t retval);
+    template <class Message>
+    void answer(Op* op, int64_t retval, const Message& message);
+    void complete(Op* op, int64_t retval);
+    void refuse(net::Request& request, int64_t retval);
+    bool is_modification(wire::Opcode opcode) const;
+    ClientState* client_of(net::Connection* connection);
+    static void on_tick(runtime::Timer* timer);
+    void tick();
+
+    // ---- client.cpp: checks common to READ, WRITE, DELETE, SCRUB
+    bool route(Op* op, bool needs_primary);
+    ObjectQueue* find_queue(const ObjectId& object);
+    /// true: the operation may start now; else it waits its turn.
+    bool enter_queue(Op* op);
+    /// Ends the turn of op; starts what waited.
+    void leave_queue(Op* op);
+    void start_modification(Op* op);
+    bool overlaps_write(const ObjectId& object, uint32_t offset, uint32_t len, ObjectQueue** queue);
+
+    // ---- read.cpp
+    void handle_read(Op* op);
+    void start_read(Op* op);
+    static void on_local_read(store::Operation* operation);
+    void answer_read(Op* op, int64_t result);
+    struct LayerRead {
+        Pool* pool;
+        Pg* pg;  ///< nullptr: local read of a lock holder
+        ObjectId object;
+        uint32_t offset, len;
+        uint8_t* data;    ///< len bytes, 4096-aligned
+        uint8_t* bitmap;  ///< bitmap_bytes
+        uint32_t flags;   ///< of SEC_READ
+        Version version = 0;
+    };
+    /// Reads one object wherever it lies; missing = zeroes, version 0. Result len or an error for the client.
+    runtime::Task<int64_t> read_object(LayerRead& read);
+    runtime::Task<int64_t> read_copy(LayerRead& read, OsdNum osd, Version version);
+    runtime::Task<> read_slow(Op* op);
+    runtime::Task<> read_chain(Op* op);
+    runtime::Task<> wait_overlap(ObjectId object, uint32_t offset, uint32_t len);
+    void mark_copy(Pg& pg, const ObjectId& object, OsdNum osd, uint32_t flag, Version target);
+    std::vector<pg::Location> locations_of(Pg& pg, const ObjectId& object);
+
+    // ---- write.cpp
+    void handle_write(Op* op);
+    void start_write(Op* op);
+    void write_parts(Op* op, const uint8_t* data, uint32_t offset, uint32_t len, uint32_t flags);
+    static void on_local_part(store::Operation* operation);
+    static void on_call_part(net::Call* call);
+    void part_done(Op* op);
+    static void on_write_parts(Op* op);
+    void write_done(Op* op);
+    bool need_history(Op* op);
+    void wait_history(Op* op);
+    /// Success, or the error for the client; marks outdated copies, resets bad connections.
+    int64_t judge_write(Op* op);
+    void free_calls(Op* op);
+    runtime::Task<> write_unclean(Op* op);
+    void note_unsynced(Op* op, bool whole_block);
+    runtime::Task<> finish_gated(Op* op, int64_t retval);
+    SubCall* new_call(Op* op, OsdNum osd, wire::Opcode opcode);
+    void send_call(SubCall* call, net::Connection* connection);
+
+    // ---- remove.cpp
+    runtime::Task<> remove_object(Op* op);
+    runtime::Task<> scrub_object(Op* op);
+
+    // ---- sync.cpp
+    runtime::Task<> sync_op(Op* op);
+    runtime::Task<int64_t> sync_all(bool background);
+    runtime::Task<> autosync();
+
+    // ---- listing.cpp
+    runtime::Task<> list_secondary(Op* op);
+    runtime::Task<> list_primary(Op* op);
+    runtime::Task<> describe(Op* op);
+    runtime::Task<> wait_secondary_writes();
+    void answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags);
+
+    // ---- secondary.cpp
+    int check_access(const net::Request& request, const ObjectId& object, uint32_t flags, bool modifies);
+    void handle_sub_io(Op* op);
+    void handle_sub_delete(Op* op);
+    void handle_sub_sync(Op* op);
+    void handle_lock(Op* op);
+    runtime::Task<> handle_flush(Op* op);
+    runtime::Task<> read_bitmaps(Op* op);
+    static void on_sub_io(store::Operation* operation);
+
+    // ---- pg_run.cpp
+    runtime::Task<> run_pg(Pg& pg);
+    runtime::Task<bool> peer_once(Pg& pg);
+    runtime::Task<> lock_peer(Pg& pg, OsdNum osd, uint32_t* failed);
+    runtime::Task<> list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed);
+    runtime::Task<> list_self(Pg& pg, store::Listing* out, uint32_t* failed);
+    runtime::Task<> flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<ObjectVersion> batch, uint32_t* failed);
+    runtime::Task<bool> flush(Pg& pg, std::vector<pg::FlushAction> actions);
+    runtime::Task<> unlock_all(Pg& pg);
+    runtime::Task<> unlock_peer(Pg& pg, OsdNum osd);
+    runtime::Task<> announce_lock(Pg& pg, OsdNum osd, uint32_t state);
+    runtime::Task<> wait_running(Pg& pg);
+    pg::Reachability reachability();
+    void move(Pg& pg, pg::PhaseEvent event);
+    void publish(Pg& pg);
+    void update_state(Pg& pg);
+    void kick(Pg& pg);
+    void disturb(Pg& pg);
+    void disturb_with(OsdNum osd);
+    void release(Pg& pg);
+    static void on_kick(runtime::Deferred* deferred);
+    void update_wanted();
+    void close_dirty_clients(Pg& pg);
+    void fail_history_waiters(Pg& pg);
+    void erase_pg(Pg* pg);
+
+    // ---- recovery.cpp
+    void wake_recovery();
+    void run_recovery();
+    bool pick_recovery(Pg** pg, ObjectId* object);
+
+    runtime::Loop& loop_;
+    store::Store& store_;
+    const OsdNum osd_num_;
+    Logger& logger_;
+    OsdEvents& events_;
+    net::Peers* peers_ = nullptr;
+    net::Server* server_ = nullptr;
+    Settings settings_;
+    const uint32_t bitmap_bytes_;
+    const uint32_t block_size_;
+    const uint32_t granularity_;
+    const bool readonly_;
+
+    std::map<PoolId, std::unique_ptr<Pool>> pools_;
+    std::vector<std::unique_ptr<Pool>> retired_pools_;  ///< removed while PGs still refer to them
+    Pool* last_pool_ = nullptr;
+    std::map<PgId, std::unique_ptr<Pg>> pgs_;
+    std::unordered_map<InodeNum, Inode> inodes_;
+    std::map<OsdNum, net::PeerAddress> up_;
+    std::set<OsdNum> wanted_;
+
+    uint64_t lease_until_ns_ = 0;
+    bool fenced_ = true;
+    bool stopping_ = false;
+    bool shut_ = false;
+
+    std::unordered_map<net::Connection*, std::unique_ptr<ClientState>> clients_;
+    pg::ConnectionSerial next_serial_ = 1;
+    pg::LockTable locks_;
+    pg::ListFence list_fence_;
+
+    ObjectPool<Op> ops_;
+    ObjectPool<SubCall> calls_;
+    ObjectPool<ObjectQueue> queue_pool_;
+    std::array<ObjectQueue*, 4096> queues_{};
+    uint64_t busy_ = 0;
+    List<Op> live_primary_, live_secondary_, live_sub_writes_;
+    uint64_t next_sequence_ = 1;
+    runtime::WaitList sub_write_done_;
+
+    // ---- durability of pools that are not `all`
+    std::set<OsdNum> unsynced_osds_;
+    std::set<PgId> unsynced_pgs_;
+    uint64_t unsynced_writes_ = 0;
+    bool sync_running_ = false;
+    runtime::WaitList sync_turn_;
+    bool autosync_queued_ = false;
+
+    // ---- recovery
+    uint32_t recovering_ = 0;
+    struct RecoveryKick : runtime::Deferred {
+        Osd* osd = nullptr;
+    } recovery_kick_;
+    std::set<ObjectId> recovery_failed_;
+    struct RecoveryRetry : runtime::Timer {
+        Osd* osd = nullptr;
+    } recovery_retry_;
+
+    struct Tick : runtime::Timer {
+        Osd* osd = nullptr;
+    } tick_, lease_timer_;
+    uint64_t last_autosync_ns_ = 0;
+
+    std::array<Counters, wire::kMaxOpcode + 1> op_stats_{}, subop_stats_{};
+    Counters recovery_degraded_, recovery_misplaced_;
+    std::unordered_map<InodeNum, InodeStats> inode_stats_;
+    uint64_t slow_primary_ = 0, slow_secondary_ = 0;
+};
+
+}  // namespace vitastor::serve

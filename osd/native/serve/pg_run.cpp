@@ -1,0 +1,637 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Life of each led PG: one coroutine that peers, waits for disturbance, peers again, and at last gives the PG up.
+// Source: semantics 7, 8; wire-protocol 9.7-9.9; safety 2, 5.
+#include <algorithm>
+#include <cinttypes>
+
+#include "pg/peering.hpp"
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using pg::Phase;
+using pg::PhaseEvent;
+using runtime::kNsPerMs;
+using wire::Opcode;
+
+namespace {
+constexpr size_t kMergeSlice = 2000;          ///< entries judged between two yields
+constexpr size_t kFlushTriples = 512;
+constexpr uint64_t kConnectRecheckNs = 20 * kNsPerMs;
+
+std::string pg_text(const Pg& pg) { return std::to_string(pg.id.pool) + "/" + std::to_string(pg.id.pg); }
+}  // namespace
+
+// ------------------------------------------------------------------ commands
+
+void Osd::start_pg(const PgId& id, Pg::Start&& start) {
+    auto it = pgs_.find(id);
+    if (it != pgs_.end()) {  // the old interval ends first
+        Pg& old = *it->second;
+        old.next_start = std::move(start);
+        old.stop = true;
+        if (old.active()) close_dirty_clients(old);
+        if (old.phase != Phase::stopping && old.phase != Phase::offline) move(old, PhaseEvent::stop);
+        fail_history_waiters(old);
+        return kick(old);
+    }
+    Pool* pool = find_pool(id.pool);
+    bool known = pool && id.pg >= 1 && id.pg <= pool->info.pg_count && !stopping_;
+    auto owned = std::make_unique<Pg>();
+    Pg& pg = *owned;
+    pg.osd = this;
+    pg.id = id;
+    pg.pool = pool;
+    pg.interval = start.interval;
+    pg.confirmed_epoch = pg.epoch = pg.wanted_epoch = start.epoch;
+    pg.membership = std::move(start.membership);
+    pg.kick.pg = &pg;
+    pg.kick.on_run = on_kick;
+    if (!known) {
+        log(logger_, LogLevel::error, "PG %u/%u cannot be led: its pool or number is not known here", id.pool, id.pg);
+        pg.reason = "pool or PG number is not known to the OSD";
+        events_.on_pg_state(pg, wire::pg_state::offline, {});
+        return;
+    }
+    pool->pgs[id.pg - 1] = &pg;
+    pgs_[id] = std::move(owned);
+    move(pg, PhaseEvent::start);
+    runtime::spawn(run_pg(pg));
+}
+
+void Osd::stop_pg(const PgId& id, uint64_t interval) {
+    auto it = pgs_.find(id);
+    if (it == pgs_.end() || (it->second->interval != interval && it->second->next_start)) {
+        if (it != pgs_.end() && it->second->next_start->interval == interval) it->second->next_start.reset();
+        Pg gone;
+        gone.id = id;
+        gone.interval = interval;
+        return events_.on_pg_state(gone, wire::pg_state::offline, {});
+    }
+    Pg& pg = *it->second;
+    if (pg.interval != interval) return;
+    if (pg.active()) close_dirty_clients(pg);
+    pg.stop = true;
+    if (pg.phase != Phase::stopping && pg.phase != Phase::offline) move(pg, PhaseEvent::stop);
+    fail_history_waiters(pg);
+    kick(pg);
+}
+
+void Osd::stop_all() {
+    stopping_ = true;
+    if (pgs_.empty()) return events_.on_all_stopped();
+    for (auto& [id, pg] : pgs_) {
+        pg->next_start.reset();
+        pg->stop = true;
+        if (pg->active()) close_dirty_clients(*pg);
+        if (pg->phase != Phase::stopping && pg->phase != Phase::offline) move(*pg, PhaseEvent::stop);
+        fail_history_waiters(*pg);
+        kick(*pg);
+    }
+}
+
+// ------------------------------------------------------------------ peers
+
+void Osd::set_peers(const std::vector<net::PeerAddress>& up) {
+    std::map<OsdNum, net::PeerAddress> fresh;
+    for (const net::PeerAddress& peer : up) {
+        if (peer.osd != osd_num_ && peer.osd != 0) fresh[peer.osd] = peer;
+    }
+    std::vector<OsdNum> changed;
+    for (auto& [osd, address] : up_) {
+        if (fresh.contains(osd)) continue;
+        peers_->set_address(osd, std::nullopt);
+        changed.push_back(osd);
+    }
+    for (auto& [osd, address] : fresh) {
+        auto it = up_.find(osd);
+        if (it != up_.end() && it->second == address) continue;
+        peers_->set_address(osd, address);
+        if (it == up_.end()) changed.push_back(osd);
+    }
+    up_ = std::move(fresh);
+    for (OsdNum osd : changed) disturb_with(osd);
+}
+
+void Osd::on_peer_up(OsdNum osd) { disturb_with(osd); }
+
+void Osd::on_peer_down(OsdNum osd) {
+    events_.on_peer_lost(osd, peers_->last_error(osd));
+    disturb_with(osd);
+}
+
+void Osd::disturb_with(OsdNum osd) {
+    for (auto& [id, pg] : pgs_) {
+        std::vector<OsdNum> universe = pg::universe_of(pg->membership);
+        if (std::binary_search(universe.begin(), universe.end(), osd)) disturb(*pg);
+    }
+}
+
+pg::Reachability Osd::reachability() {
+    pg::Reachability world;
+    world.allow_net_split = settings_.allow_net_split;
+    world.up.push_back(osd_num_);
+    world.connected.push_back(osd_num_);
+    for (auto& [osd, address] : up_) {
+        world.up.push_back(osd);
+        if (peers_->get(osd)) {
+            world.connected.push_back(osd);
+        } else if (peers_->last_error(osd).empty()) {
+            world.trying.push_back(osd);
+        }
+    }
+    std::sort(world.up.begin(), world.up.end());
+    std::sort(world.connected.begin(), world.connected.end());
+    return world;
+}
+
+/// Connections are kept to everybody that some led PG may need.
+void Osd::update_wanted() {
+    std::set<OsdNum> needed;
+    for (auto& [id, pg] : pgs_) {
+        for (OsdNum osd : pg::universe_of(pg->membership)) needed.insert(osd);
+    }
+    needed.erase(osd_num_);
+    for (OsdNum osd : needed) {
+        if (!wanted_.contains(osd)) peers_->want(osd);
+    }
+    for (OsdNum osd : wanted_) {
+        if (!needed.contains(osd)) peers_->unwant(osd);
+    }
+    wanted_ = std::move(needed);
+}
+
+// ------------------------------------------------------------------ state
+
+void Osd::kick(Pg& pg) {
+    if (!pg.kick.linked()) loop_.defer(pg.kick);
+}
+
+void Osd::on_kick(runtime::Deferred* deferred) {
+    Pg* pg = static_cast<Pg::Kick*>(deferred)->pg;
+    pg->changed.notify_all();
+    if (pg->dead) pg->osd->erase_pg(pg);
+}
+
+void Osd::release(Pg& pg) {
+    VITASTOR_ASSERT(pg.running > 0);
+    if (--pg.running == 0 && !(pg.active() && !pg.disturbed && !pg.stop)) kick(pg);
+}
+
+void Osd::move(Pg& pg, PhaseEvent event) {
+    std::optional<Phase> next = pg::next_phase(pg.phase, event);
+    VITASTOR_ASSERT(next.has_value());
+    if (pg.active() && *next != Phase::active) {
+        pg.gate = false;
+        pg.gate_waiters.notify_all();
+    }
+    pg.phase = *next;
+    publish(pg);
+}
+
+/// Membership changed: running operations end, then everybody is asked again.
+void Osd::disturb(Pg& pg) {
+    if (pg.stop) return;
+    pg.disturbed = true;
+    if (pg.active()) {
+        close_dirty_clients(pg);
+        unsynced_pgs_.erase(pg.id);
+        pg.extras.clear();
+        move(pg, PhaseEvent::disturb);
+        fail_history_waiters(pg);
+    }
+    kick(pg);
+}
+
+/// The objects changed: flags, and what follows when the PG is clean.
+void Osd::update_state(Pg& pg) {
+    if (pg.active()) publish(pg);
+}
+
+void Osd::publish(Pg& pg) {
+    uint32_t state = pg.state();
+    std::vector<OsdNum> peers;
+    for (OsdNum osd : pg.activation.current_set) {
+        if (osd) peers.push_back(osd);
+    }
+    std::sort(peers.begin(), peers.end());
+    if (pg.active() && pg::allows_local_reads(state)) {  // clean: the past is over (semantics 7.4)
+        pg.membership.history_sets.clear();
+        pg.membership.all_peers = pg.membership.target_set;
+        pg.membership.all_peers.insert(pg.membership.all_peers.end(), pg.activation.dead.begin(), pg.activation.dead.end());
+    }
+    if (!pg.locked.empty() && pg.phase != Phase::stopping && pg.phase != Phase::offline && state != pg.locked_state) {
+        bool leaves = pg::allows_local_reads(pg.locked_state) && !pg::allows_local_reads(state);
+        pg.locked_state = state;
+        if (leaves && pg.active()) pg.gate = true;
+        for (OsdNum osd : pg.locked) {
+            pg.running++;
+            pg.announcing++;
+            runtime::spawn(announce_lock(pg, osd, state));
+        }
+    }
+    if (state == pg.announced && peers == pg.announced_peers) return;
+    pg.announced = state;
+    pg.announced_peers = peers;
+    if (pg.silent) return;
+    if (!pg.active() && pg.phase != Phase::incomplete) {
+        log(logger_, LogLevel::debug, "PG %s is %s", pg_text(pg).c_str(), pg::phase_name(pg.phase));
+    } else {
+        log(logger_, LogLevel::info, "PG %s is %s (state 0x%x)%s%s", pg_text(pg).c_str(), pg::phase_name(pg.phase), state,
+            pg.reason.empty() ? "" : ": ", pg.reason.c_str());
+    }
+    events_.on_pg_state(pg, state, peers);
+}
+
+// ------------------------------------------------------------------ the life
+
+runtime::Task<> Osd::wait_running(Pg& pg) {
+    while (pg.running > 0) {
+        runtime::WaitList::Waiter waiter = pg.changed.wait();
+        co_await waiter;
+    }
+}
+
+runtime::Task<> Osd::run_pg(Pg& pg) {
+    {
+        // Connections first, and out of the caller's stack.
+        Yield yield(loop_);
+        co_await yield;
+    }
+    update_wanted();
+    while (!pg.stop) {
+        runtime::Task<> drained = wait_running(pg);
+        co_await drained;
+        if (pg.stop) break;
+        pg.disturbed = false;
+        move(pg, pg.phase == Phase::repeering ? PhaseEvent::drained : PhaseEvent::peer);
+        runtime::Task<bool> attempt = peer_once(pg);
+        bool settled = co_await attempt;
+        while (settled && !pg.disturbed && !pg.stop) {
+            runtime::WaitList::Waiter waiter = pg.changed.wait();
+            co_await waiter;
+        }
+    }
+    if (pg.phase != Phase::stopping) move(pg, PhaseEvent::stop);
+    runtime::Task<> drained = wait_running(pg);
+    co_await drained;
+    runtime::Task<> unlock = unlock_all(pg);
+    co_await unlock;
+    move(pg, PhaseEvent::drained);
+    pg.dead = true;
+    kick(pg);
+}
+
+void Osd::erase_pg(Pg* pg) {
+    PgId id = pg->id;
+    std::optional<Pg::Start> next = std::move(pg->next_start);
+    Pool* pool = pg->pool;
+    if (id.pg <= pool->pgs.size() && pool->pgs[id.pg - 1] == pg) pool->pgs[id.pg - 1] = nullptr;
+    unsynced_pgs_.erase(id);
+    pgs_.erase(id);
+    std::erase_if(retired_pools_, [&](const auto& retired) {
+        return std::none_of(pgs_.begin(), pgs_.end(), [&](const auto& item) { return item.second->pool == retired.get(); });
+    });
+    update_wanted();
+    if (next) start_pg(id, std::move(*next));
+    if (stopping_ && pgs_.empty()) events_.on_all_stopped();
+}
+
+/// One attempt. true: active or incomplete now, wait for a disturbance; false: try again at once.
+runtime::Task<bool> Osd::peer_once(Pg& pg) {
+    const PoolInfo& info = pg.pool->info;
+    pg.flags = 0;
+    pg.reason.clear();
+    if (!info.scheme.replicated()) pg.reason = "erasure-coded pools are not served by this version";
+    if (info.block_size != block_size_) {
+        pg.reason = "the pool's block_size is " + std::to_string(info.block_size) + ", this OSD's is " + std::to_string(block_size_);
+    } else if (info.bitmap_granularity != granularity_) {
+        pg.reason = "the pool's bitmap_granularity is " + std::to_string(info.bitmap_granularity) + ", this OSD's is " +
+                    std::to_string(granularity_);
+    } else if (pg.membership.target_set.size() != info.scheme.pg_size) {
+        pg.reason = "its osd_set has " + std::to_string(pg.membership.target_set.size()) + " entries, pg_size is " +
+                    std::to_string(info.scheme.pg_size);
+    }
+    update_wanted();
+    pg.activation = pg::check_activation(info.scheme, pg.membership, reachability());
+    if (pg.reason.empty()) {
+        if (pg.activation.readiness == pg::Readiness::wait) {
+            Pause pause(loop_, kConnectRecheckNs);
+            co_await pause;
+            co_return false;
+        }
+        pg.reason = pg.activation.reason;
+    }
+    if (!pg.reason.empty()) {
+        runtime::Task<> unlock = unlock_all(pg);
+        co_await unlock;
+        if (pg.disturbed || pg.stop) co_return false;
+        pg.objects.clear();
+        move(pg, PhaseEvent::refuse);
+        co_return true;
+    }
+    std::vector<OsdNum> reachable;
+    for (OsdNum osd : pg.activation.universe) {
+        if (osd != osd_num_ && !std::binary_search(pg.activation.dead.begin(), pg.activation.dead.end(), osd)) {
+            reachable.push_back(osd);
+        }
+    }
+    uint32_t failed = 0;
+    // ---- locks: all of them before anything is listed
+    std::set<OsdNum> still_there(reachable.begin(), reachable.end());
+    std::erase_if(pg.locked, [&](OsdNum osd) { return !still_there.contains(osd); });
+    if (pg.pool->locks_apply(settings_.lock_mode)) {
+        pg.locked_state = wire::pg_state::peering;
+        for (OsdNum osd : reachable) {
+            const wire::ConfigReplyJson* config = peers_->peer_config(osd);
+            if (!config || !config->pg_locks) continue;
+            pg.running++;
+            runtime::spawn(lock_peer(pg, osd, &failed));
+        }
+        runtime::Task<> drained = wait_running(pg);
+        co_await drained;
+        if (pg.disturbed || pg.stop || failed) co_return false;
+    } else if (!pg.locked.empty()) {
+        runtime::Task<> unlock = unlock_all(pg);
+        co_await unlock;
+    }
+    // ---- listings
+    std::vector<store::Listing> listings(reachable.size() + 1);
+    pg.running += static_cast<uint32_t>(listings.size());
+    for (size_t i = 0; i < reachable.size(); i++) runtime::spawn(list_peer(pg, reachable[i], &listings[i], &failed));
+    runtime::spawn(list_self(pg, &listings.back(), &failed));
+    {
+        runtime::Task<> drained = wait_running(pg);
+        co_await drained;
+    }
+    if (pg.disturbed || pg.stop || failed) co_return false;
+    // ---- what they mean
+    pg.objects.clear();
+    pg::PeeringMerge merge(info.scheme, pg.activation.current_set, pg.objects);
+    for (size_t i = 0; i < reachable.size(); i++) merge.add_listing(reachable[i], std::move(listings[i]));
+    merge.add_listing(osd_num_, std::move(listings.back()));
+    listings.clear();
+    while (!merge.step(kMergeSlice)) {
+        Yield yield(loop_);
+        co_await yield;
+        if (pg.disturbed || pg.stop) co_return false;
+    }
+    if (merge.invalid()) {
+        pg.flags = wire::pg_state::has_invalid;
+        pg.reason = merge.invalid_text();
+        runtime::Task<> unlock = unlock_all(pg);
+        co_await unlock;
+        if (pg.disturbed || pg.stop) co_return false;
+        move(pg, PhaseEvent::refuse);
+        co_return true;
+    }
+    if (!merge.flush().empty()) {
+        runtime::Task<bool> flushing = flush(pg, std::move(merge.flush()));
+        bool flushed = co_await flushing;
+        if (!flushed || pg.disturbed || pg.stop) co_return false;
+    }
+    pg.flags = 0;
+    if (pg.activation.cursize < info.scheme.pg_size) pg.flags |= wire::pg_state::degraded;
+    if (!pg.activation.dead.empty()) pg.flags |= wire::pg_state::left_on_dead;
+    bool exact = (pg.flags | pg.objects.flags()) == 0;
+    pg.epoch = pg::epoch_after_peering(std::max(merge.max_epoch(), pg.epoch), pg.confirmed_epoch, exact);
+    pg.others.clear();
+    pg.connections.clear();
+    pg.self_in_set = false;
+    for (OsdNum osd : pg.activation.current_set) {
+        if (osd == osd_num_) pg.self_in_set = true;
+        if (osd == 0 || osd == osd_num_) continue;
+        if (std::find(pg.others.begin(), pg.others.end(), osd) != pg.others.end()) continue;
+        net::Connection* connection = peers_->get(osd);
+        if (!connection) co_return false;
+        pg.others.push_back(osd);
+        pg.connections.push_back(connection);
+    }
+    move(pg, PhaseEvent::activate);
+    wake_recovery();
+    co_return true;
+}
+
+// ------------------------------------------------------------------ steps of peering
+
+runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
+    bool reported = false;
+    for (;;) {
+        net::Connection* connection = peers_->get(osd);
+        if (!connection || pg.disturbed || pg.stop) {
+            (*failed)++;
+            break;
+        }
+        CallAwait call;
+        wire::LockRequest message{wire::LockRequest::kLock, pg.id.pool, pg.id.pg, wire::pg_state::peering};
+        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
+        connection->send(call);
+        pg.locked.insert(osd);  // from now on it may hold one for us
+        int64_t result = co_await call;
+        subop_stats_[static_cast<size_t>(Opcode::sec_lock)].add(0, 0);
+        if (result == 0) break;
+        if (call.status || (result != -EBUSY && result != -ENOENT)) {
+            (*failed)++;
+            if (!call.status && peers_->get(osd)) peers_->reset(osd, "SEC_LOCK failed with error " + std::to_string(result));
+            break;
+        }
+        auto reply = wire::decode<wire::LockReply>(wire::ConstHeaderBytes(call.reply));
+        if (!reported) {
+            log(logger_, LogLevel::info, "PG %s: OSD %" PRIu64 " does not grant the lock (%s, held by %" PRIu64 "): trying again",
+                pg_text(pg).c_str(), osd, result == -EBUSY ? "busy" : "PG not known there", reply.holder);
+        }
+        reported = true;
+        Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
+        co_await pause;
+    }
+    release(pg);
+}
+
+runtime::Task<> Osd::announce_lock(Pg& pg, OsdNum osd, uint32_t state) {
+    net::Connection* connection = peers_->get(osd);
+    int64_t result = -EPIPE;
+    if (connection) {
+        CallAwait call;
+        wire::LockRequest message{wire::LockRequest::kLock, pg.id.pool, pg.id.pg, state};
+        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
+        connection->send(call);
+        result = co_await call;
+        subop_stats_[static_cast<size_t>(Opcode::sec_lock)].add(0, 0);
+    }
+    if (result < 0 && pg.active()) disturb(pg);
+    if (--pg.announcing == 0 && pg.gate) {
+        pg.gate = false;
+        pg.gate_waiters.notify_all();
+    }
+    release(pg);
+}
+
+runtime::Task<> Osd::unlock_peer(Pg& pg, OsdNum osd) {
+    net::Connection* connection = peers_->get(osd);
+    if (connection && !pg.silent) {
+        CallAwait call;
+        wire::LockRequest message{wire::LockRequest::kUnlock, pg.id.pool, pg.id.pg, 0};
+        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
+        connection->send(call);
+        int64_t result = co_await call;
+        if (result < 0) log(logger_, LogLevel::debug, "unlock at OSD %" PRIu64 " failed", osd);
+    }
+    release(pg);
+}
+
+runtime::Task<> Osd::unlock_all(Pg& pg) {
+    std::set<OsdNum> locked;
+    locked.swap(pg.locked);
+    pg.locked_state = 0;
+    pg.running += static_cast<uint32_t>(locked.size());
+    for (OsdNum osd : locked) runtime::spawn(unlock_peer(pg, osd));
+    runtime::Task<> drained = wait_running(pg);
+    co_await drained;
+}
+
+runtime::Task<> Osd::list_self(Pg& pg, store::Listing* out, uint32_t* failed) {
+    list_fence_.listed(pg.id, 0);
+    runtime::Task<> settle = wait_secondary_writes();
+    co_await settle;
+    ListAwait list;
+    PoolId pool = pg.id.pool;
+    list.range = {pool, pg.id.pg, full_inode(pool, 0), full_inode(pool, (1ull << kPoolShift) - 1), 0, UINT64_MAX, 0};
+    store_.list(list);
+    int64_t result = co_await list;
+    if (result < 0) {
+        (*failed)++;
+        Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
+        co_await pause;
+    }
+    *out = std::move(list.listing);
+    release(pg);
+}
+
+runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed) {
+    constexpr size_t kDecodeSlice = 4000;
+    const PoolInfo info = pg.pool->info;
+    bool reported = false;
+    for (;;) {
+        net::Connection* connection = peers_->get(osd);
+        if (!connection || pg.disturbed || pg.stop) {
+            (*failed)++;
+            break;
+        }
+        CallAwait call;
+        wire::ListRequest message;
+        message.list_pg = pg.id.pg;
+        message.pg_count = info.pg_count;
+        message.pg_stripe_size = info.pg_stripe_size;
+        message.min_inode = full_inode(pg.id.pool, 0);
+        message.max_inode = full_inode(pg.id.pool, (1ull << kPoolShift) - 1);
+        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_list}, message);
+        uint64_t start = loop_.now_ns();
+        connection->send(call);
+        int64_t result = co_await call;
+        subop_stats_[static_cast<size_t>(Opcode::sec_list)].add((loop_.now_ns() - start) / 1000, 0);
+        if (result == -EAGAIN && call.status == 0) {
+            if (!reported) {
+                log(logger_, LogLevel::info, "PG %s: OSD %" PRIu64 " does not know the pool's PGs yet: listing again",
+                    pg_text(pg).c_str(), osd);
+            }
+            reported = true;
+            Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
+            co_await pause;
+            continue;
+        }
+        auto reply = wire::decode<wire::ListReply>(wire::ConstHeaderBytes(call.reply));
+        uint64_t count = result < 0 ? 0 : static_cast<uint64_t>(result);
+        size_t bytes = call.reply_payload ? call.reply_payload.size() : 0;
+        if (result < 0 || reply.stable_count > count || bytes != count * wire::kTripleSize) {
+            (*failed)++;
+            if (call.status == 0 && peers_->get(osd)) {
+                peers_->reset(osd, result < 0 ? "SEC_LIST failed with error " + std::to_string(result)
+                                              : "SEC_LIST answered with counts that do not fit");
+            }
+            break;
+        }
+        out->stable.reserve(reply.stable_count);
+        out->unstable.reserve(count - reply.stable_count);
+        for (size_t i = 0; i < count; i += kDecodeSlice) {
+            size_t n = std::min<size_t>(kDecodeSlice, count - i);
+            std::span<const uint8_t> slice(call.reply_payload.data() + i * wire::kTripleSize, n * wire::kTripleSize);
+            Result<std::vector<ObjectVersion>> triples = wire::decode_triples(slice);
+            if (!triples.ok()) break;
+            for (size_t j = 0; j < n; j++) {
+                (i + j < reply.stable_count ? out->stable : out->unstable).push_back(triples.value()[j]);
+            }
+            if (n == kDecodeSlice) {
+                Yield yield(loop_);
+                co_await yield;
+            }
+        }
+        break;
+    }
+    release(pg);
+}
+
+// ------------------------------------------------------------------ flush of versions left unstable
+
+runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<ObjectVersion> batch, uint32_t* failed) {
+    int64_t result = 0;
+    if (osd == osd_num_) {
+        for (const ObjectVersion& what : batch) {
+            StoreAwait op;
+            op.op = rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
+            op.object = what.object;
+            op.version = what.version;
+            store_.submit(op);
+            int64_t one = co_await op;
+            if (one < 0 && one != -ENOENT) result = one;
+        }
+        if (result < 0) {
+            log(logger_, LogLevel::error, "PG %s: own store failed to flush (error %d)", pg_text(pg).c_str(),
+                static_cast<int>(-result));
+            Pause pause(loop_, 1000 * kNsPerMs);
+            co_await pause;
+        }
+    } else if (net::Connection* connection = peers_->get(osd)) {
+        std::vector<uint8_t> bytes(batch.size() * wire::kTripleSize);
+        wire::encode_triples(bytes, batch);
+        CallAwait call;
+        Opcode opcode = rollback ? Opcode::sec_rollback : Opcode::sec_stabilize;
+        wire::encode_request(wire::HeaderBytes(call.request), {0, opcode}, wire::TripleRequest{bytes.size(), 0});
+        call.payload[0] = {bytes.data(), bytes.size()};
+        call.payload_count = 1;
+        connection->send(call);
+        result = co_await call;
+        subop_stats_[static_cast<size_t>(opcode)].add(0, 0);
+        if (result < 0 && call.status == 0 && peers_->get(osd)) {
+            peers_->reset(osd, std::string(wire::opcode_name(opcode)) + " failed with error " + std::to_string(result));
+        }
+    } else {
+        result = -EPIPE;
+    }
+    if (result < 0) (*failed)++;
+    release(pg);
+}
+
+/// Rollbacks before stabilisations, so that each object ends at its target version.
+runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
+    uint32_t failed = 0;
+    for (bool rollback : {true, false}) {
+        std::map<OsdNum, std::vector<ObjectVersion>> by_osd;
+        for (const pg::FlushAction& action : actions) {
+            if ((action.kind == pg::FlushKind::rollback) == rollback) by_osd[action.osd].push_back(action.what);
+        }
+        for (auto& [osd, all] : by_osd) {
+            for (size_t i = 0; i < all.size(); i += kFlushTriples) {
+                size_t n = std::min(kFlushTriples, all.size() - i);
+                std::vector<ObjectVersion> batch(all.begin() + static_cast<long>(i), all.begin() + static_cast<long>(i + n));
+                pg.running++;
+                runtime::spawn(flush_batch(pg, osd, rollback, std::move(batch), &failed));
+            }
+        }
+        runtime::Task<> drained = wait_running(pg);
+        co_await drained;
+        if (failed || pg.disturbed || pg.stop) co_return false;
+    }
+    co_return true;
+}
+
+}  // namespace vitastor::serve

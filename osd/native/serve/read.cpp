@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// READ: from the own copy when the object is clean (callbacks, no allocation), else wherever a good copy lies; chains of
+// layers; local reads of lock holders. Source: semantics 3.3, 7.5, 11; wire-protocol 8.2; safety 5.
+#include <algorithm>
+#include <cstring>
+
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using wire::Opcode;
+
+void Osd::handle_read(Op* op) {
+    if (!route(op, false)) return;
+    if (!op->pg) {
+        PgId id{op->pool->info.id, op->pool->pg_of(op->object.stripe)};
+        const pg::PgLock* lock = op->pool->info.local_reads ? locks_.find(id) : nullptr;
+        if (!lock || !op->pool->info.scheme.replicated() || !pg::allows_local_reads(lock->state)) {
+            return answer(op, -EPIPE);
+        }
+    }
+    if (!op->pool->info.scheme.replicated()) return answer(op, -EPIPE);
+    fill_bitmap_space(op);
+    if (op->len) op->request->reply_buffer = loop_.buffers().allocate(op->len);
+    if (op->message.meta_revision) {
+        auto it = inodes_.find(op->message.inode);
+        if (it == inodes_.end() || it->second.mod_revision != op->message.meta_revision) return answer(op, -EPIPE);
+        InodeNum parent = it->second.parent;
+        if (parent && pool_of(parent) == pool_of(op->message.inode)) return runtime::spawn(read_chain(op));
+    }
+    start_read(op);
+}
+
+/// Plain read. Waits for an overlapping write first.
+void Osd::start_read(Op* op) {
+    if (op->pg) {
+        ObjectQueue* queue = nullptr;
+        if (overlaps_write(op->object, op->offset, op->len, &queue)) {
+            op->reader.wake = [](ReadWaiter* self) {
+                Op* waiting = static_cast<Op::Reader*>(self)->op;
+                waiting->osd->start_read(waiting);
+            };
+            return queue->readers.push_back(&op->reader);
+        }
+        if (!op->pg->self_in_set || op->pg->gate || op->pg->objects.find(op->object)) return runtime::spawn(read_slow(op));
+    }
+    if (op->len == 0) {
+        op->version = store_.peek(op->object, kNewestVersion, op->bitmap);
+        if (op->version == 0) std::memset(op->bitmap, 0, bitmap_bytes_);
+        return answer_read(op, 0);
+    }
+    op->local.op = op;
+    op->local.store::Operation::op = store::StoreOp::read;
+    op->local.object = op->object;
+    op->local.version = kNewestVersion;
+    op->local.offset = op->offset;
+    op->local.len = op->len;
+    op->iov = {op->request->reply_buffer.data(), op->len};
+    op->local.iov = &op->iov;
+    op->local.iov_count = 1;
+    op->local.bitmap = op->bitmap;
+    op->local.on_done = on_local_read;
+    store_.submit(op->local);
+}
+
+void Osd::on_local_read(store::Operation* operation) {
+    Op* op = static_cast<Op::Local*>(operation)->op;
+    Osd* self = op->osd;
+    if (operation->result == -ENOENT) {
+        std::memset(op->request->reply_buffer.data(), 0, op->len);
+        std::memset(op->bitmap, 0, self->bitmap_bytes_);
+        op->version = 0;
+        return self->answer_read(op, op->len);
+    }
+    if (operation->result < 0) {
+        if (!op->pg) return self->answer_read(op, -EIO);
+        VITASTOR_PROBE("own copy unreadable");
+        self->mark_copy(*op->pg, op->object, self->osd_num_, wire::DescribeItem::kCorrupted,
+                        self->store_.peek(op->object, kNewestVersion, op->bitmap));
+        return runtime::spawn(self->read_slow(op));
+    }
+    op->version = operation->version;
+    self->answer_read(op, op->len);
+}
+
+void Osd::answer_read(Op* op, int64_t result) {
+    net::Request& request = *op->request;
+    wire::ReadReply reply;
+    request.reply_count = 0;
+    if (result >= 0) {
+        reply.bitmap_len = bitmap_bytes_;
+        reply.version = op->version;
+        uint8_t* bitmap = request.reply_small;
+        if (bitmap_bytes_ <= sizeof(request.reply_small)) {
+            std::memcpy(bitmap, op->bitmap, bitmap_bytes_);
+        } else {
+            request.buffer = std::move(op->bitmap_big);
+            bitmap = request.buffer.data();
+        }
+        request.reply_iov[request.reply_count++] = {bitmap, bitmap_bytes_};
+        if (result > 0) {
+            request.reply_iov[request.reply_count++] = {request.reply_buffer.data(), static_cast<size_t>(result)};
+        }
+    }
+    answer(op, result, reply);
+}
+
+// ------------------------------------------------------------------ the long way
+
+std::vector<pg::Location> Osd::locations_of(Pg& pg, const ObjectId& object) {
+    if (pg::UncleanObject* unclean = pg.objects.find(object)) return unclean->set->where;
+    std::vector<pg::Location> where;
+    for (OsdNum osd : pg.activation.current_set) {
+        if (osd) where.push_back({0, 0, osd});
+    }
+    return where;
+}
+
+/// One copy turned out to be outdated or unreadable: the object is unclean from now on.
+void Osd::mark_copy(Pg& pg, const ObjectId& object, OsdNum osd, uint32_t flag, Version target) {
+    std::vector<pg::Location> where = locations_of(pg, object);
+    uint32_t good = 0, state = 0;
+    bool known = false;
+    for (pg::Location& location : where) {
+        if (location.osd == osd) {
+            location.flags |= flag;
+            known = true;
+        }
+        good += location.good();
+        if (location.flags & wire::DescribeItem::kCorrupted) state |= wire::object_state::corrupted;
+    }
+    if (!known) where.push_back({0, flag, osd});
+    state |= good == 0 ? wire::object_state::incomplete : wire::object_state::degraded;
+    pg::UncleanObject* unclean = pg.objects.find(object);
+    pg.objects.set_unclean(object, state, where, unclean ? unclean->target : target);
+    update_state(pg);
+    wake_recovery();
+}
+
+runtime::Task<int64_t> Osd::read_copy(LayerRead& read, OsdNum osd, Version version) {
+    iovec iov{read.data, read.len};
+    if (osd == osd_num_) {
+        if (read.len == 0) {
+            read.version = store_.peek(read.object, version, read.bitmap);
+            co_return read.version ? 0 : -ENOENT;
+        }
+        StoreAwait op;
+        op.op = store::StoreOp::read;
+        op.object = read.object;
+        op.version = version;
+        op.offset = read.offset;
+        op.len = read.len;
+        op.iov = &iov;
+        op.iov_count = 1;
+        op.bitmap = read.bitmap;
+        store_.submit(op);
+        int64_t result = co_await op;
+        read.version = op.version;
+        co_return result;
+    }
+    net::Connection* connection = peers_->get(osd);
+    if (!connection) co_return -EPIPE;
+    CallAwait call;
+    wire::SubRequest message;
+    message.object = read.object;
+    message.version = version;
+    message.offset = read.offset;
+    message.len = read.len;
+    message.flags = read.flags;
+    wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_read}, message);
+    call.bitmap_out = read.bitmap;
+    call.bitmap_capacity = bitmap_bytes_;
+    if (read.len) {
+        call.data_out = &iov;
+        call.data_count = 1;
+    }
+    uint64_t start = loop_.now_ns();
+    connection->send(call);
+    int64_t result = co_await call;
+    subop_stats_[static_cast<size_t>(Opcode::sec_read)].add((loop_.now_ns() - start) / 1000, read.len);
+    if (result >= 0) {
+        auto reply = wire::decode<wire::SubReply>(wire::ConstHeaderBytes(call.reply));
+        read.version = reply.version;
+        if (call.bitmap_size != bitmap_bytes_) std::memset(read.bitmap, 0, bitmap_bytes_);
+    } else if (call.status == 0 && result != -ENOENT && result != -EIO && result != -EDOM && result != -ERANGE) {
+        // Wire-protocol 9.8: anything else costs the connection.
+        if (peers_->get(osd)) peers_->reset(osd, "SEC_READ failed with error " + std::to_string(result));
+        co_return -EPIPE;
+    }
+    co_return result;
+}
+
+runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
+    if (!read.pg) {  // lock holder: own copy or nothing
+        runtime::Task<int64_t> own = read_copy(read, osd_num_, kNewestVersion);
+        int64_t result = co_await own;
+        if (result == -ENOENT) {
+            if (read.len) std::memset(read.data, 0, read.len);
+            std::memset(read.bitmap, 0, bitmap_bytes_);
+            read.version = 0;
+            co_return read.len;
+        }
+        co_return result < 0 ? -EIO : result;
+    }
+    Pg& pg = *read.pg;
+    std::set<OsdNum> tried;
+    for (;;) {
+        if (!pg.active()) co_return -EPIPE;
+        pg::UncleanObject* unclean = pg.objects.find(read.object);
+        Version target = unclean ? unclean->target : kNewestVersion;
+        std::vector<pg::Location> where = locations_of(pg, read.object);
+        OsdNum choice = 0;
+        for (const pg::Location& location : where) {
+            if (!location.good() || tried.contains(location.osd)) continue;
+            if (choice == 0 || location.osd == osd_num_) choice = location.osd;
+        }
+        if (choice == 0) co_return -EIO;
+        tried.insert(choice);
+        runtime::Task<int64_t> attempt = read_copy(read, choice, target);
+        int64_t result = co_await attempt;
+        if (result == -ENOENT && !unclean) {
+            if (read.len) std::memset(read.data, 0, read.len);
+            std::memset(read.bitmap, 0, bitmap_bytes_);
+            read.version = 0;
+            co_return read.len;
+        }
+        if (result == static_cast<int64_t>(read.len)) co_return result;
+        if (result == -EPIPE) co_return -EPIPE;  // the PG re-peers
+        if (!pg.active()) co_return -EPIPE;
+        VITASTOR_PROBE("copy unreadable");
+        log(logger_, LogLevel::warning, "object %llx:%llx: the copy on OSD %llu cannot be read (%s): trying another",
+            static_cast<unsigned long long>(read.object.inode), static_cast<unsigned long long>(read.object.stripe),
+            static_cast<unsigned long long>(choice), strerror(static_cast<int>(-result)));
+        uint32_t flag = result == -ENOENT ? wire::DescribeItem::kOutdated : wire::DescribeItem::kCorrupted;
+        Version known = unclean ? target : store_.peek(read.object, kNewestVersion, read.bitmap);
+        mark_copy(pg, read.object, choice, flag, known);
+    }
+}
+
+runtime::Task<> Osd::read_slow(Op* op) {
+    runtime::Task<> overlap = wait_overlap(op->object, op->offset, op->len);
+    co_await overlap;
+    if (op->pg->gate) {
+        runtime::WaitList::Waiter gate = op->pg->gate_waiters.wait();
+        co_await gate;
+    }
+    LayerRead read{op->pool, op->pg, op->object, op->offset, op->len, op->request->reply_buffer.data(), op->bitmap, 0};
+    runtime::Task<int64_t> attempt = read_object(read);
+    int64_t result = co_await attempt;
+    op->version = read.version;
+    answer_read(op, result);
+}
+
+namespace {
+bool bit(const uint8_t* bitmap, uint32_t i) { return bitmap[i / 8] >> (i % 8) & 1; }
+void set_bit(uint8_t* bitmap, uint32_t i) { bitmap[i / 8] = static_cast<uint8_t>(bitmap[i / 8] | 1u << (i % 8)); }
+constexpr int kMaxLayers = 4096;
+}  // namespace
+
+/// Each granule from the nearest layer where it is present. All layers of the pool share the PG. Source: semantics 11.
+runtime::Task<> Osd::read_chain(Op* op) {
+    const uint32_t unit = granularity_;
+    const uint32_t first = op->len ? op->offset / unit : 0;
+    const uint32_t end = op->len ? (op->offset + op->len) / unit : bitmap_bytes_ * 8;
+    std::vector<uint8_t> covered(bitmap_bytes_), layer_bitmap(bitmap_bytes_);
+    Buffer layer_data;
+    uint8_t* result_data = op->request->reply_buffer.data();
+    if (op->len) std::memset(result_data, 0, op->len);
+    int64_t result = op->len;
+    uint32_t missing = end - first;
+    InodeNum inode = op->message.inode;
+    Version top_version = 0;
+    for (int depth = 0; missing > 0; depth++) {
+        if (depth >= kMaxLayers) {
+            result = -EINVAL;  // the parents form a loop
+            break;
+        }
+        ObjectId object{inode, op->object.stripe};
+        bool top = depth == 0;
+        if (op->pg) {
+            runtime::Task<> overlap = wait_overlap(object, op->offset, op->len);
+            co_await overlap;
+        }
+        if (op->pg && op->pg->gate) {
+            runtime::WaitList::Waiter gate = op->pg->gate_waiters.wait();
+            co_await gate;
+        }
+        // A layer that adds nothing needs no I/O: its bitmap is in memory when the own copy counts.
+        bool own = !op->pg || (op->pg->active() && op->pg->self_in_set && !op->pg->objects.find(object));
+        Version version = 0;
+        bool useful = true;
+        if (own) {
+            version = store_.peek(object, kNewestVersion, layer_bitmap.data());
+            if (version == 0) std::fill(layer_bitmap.begin(), layer_bitmap.end(), 0);
+            useful = false;
+            for (uint32_t i = first; i < end && !useful; i++) useful = bit(layer_bitmap.data(), i) && !bit(covered.data(), i);
+        }
+        if (useful && !(own && op->len == 0)) {
+            if (op->len && !layer_data) layer_data = loop_.buffers().allocate(op->len);
+            LayerRead read{op->pool, op->pg, object, op->offset, op->len, layer_data.data(), layer_bitmap.data(), 0};
+            runtime::Task<int64_t> attempt = read_object(read);
+            result = co_await attempt;
+            if (result < 0) break;
+            version = read.version;
+        }
+        if (top) top_version = version;
+        if (useful) {
+            for (uint32_t i = first; i < end; i++) {
+                if (!bit(layer_bitmap.data(), i) || bit(covered.data(), i)) continue;
+                set_bit(covered.data(), i);
+                missing--;
+                if (op->len) {
+                    size_t at = static_cast<size_t>(i - first) * unit;
+                    std::memcpy(result_data + at, layer_data.data() + at, unit);
+                }
+            }
+        }
+        auto it = inodes_.find(inode);
+        if (it == inodes_.end()) break;
+        InodeNum parent = it->second.parent;
+        if (parent == 0 || pool_of(parent) != pool_of(inode)) break;
+        if (parent == op->message.inode) {
+            result = -EINVAL;
+            break;
+        }
+        inode = parent;
+    }
+    std::memcpy(op->bitmap, covered.data(), bitmap_bytes_);
+    op->version = top_version;
+    if (result >= 0) result = op->len;
+    answer_read(op, result);
+}
+
+}  // namespace vitastor::serve

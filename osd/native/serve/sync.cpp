@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// SYNC of pools that are not `all`, one at a time, and the autosync. Source: semantics 2.3, 2.5, 9.3.
+#include <cinttypes>
+
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using wire::Opcode;
+
+runtime::Task<> Osd::sync_op(Op* op) {
+    uint64_t up_to = next_sequence_++;
+    runtime::Task<int64_t> run = sync_all(false);
+    int64_t result = co_await run;
+    if (result == 0 && op->request->connection) {
+        if (ClientState* client = client_of(op->request->connection)) {
+            std::erase_if(client->dirty, [&](const auto& item) { return item.second <= up_to; });
+        }
+    }
+    answer(op, result);
+}
+
+runtime::Task<> Osd::autosync() {
+    busy_++;
+    runtime::Task<int64_t> run = sync_all(true);
+    int64_t result = co_await run;
+    if (result < 0) {
+        log(logger_, LogLevel::warning, "autosync failed with error %d: it is repeated", static_cast<int>(-result));
+    }
+    last_autosync_ns_ = loop_.now_ns();
+    autosync_queued_ = false;
+    busy_--;
+}
+
+/// Everything written before is durable afterwards. On an error all that was not done counts as unsynced again.
+runtime::Task<int64_t> Osd::sync_all(bool background) {
+    while (sync_running_) {
+        runtime::WaitList::Waiter turn = sync_turn_.wait();
+        co_await turn;
+    }
+    if (unsynced_osds_.empty() && unsynced_pgs_.empty()) co_return 0;
+    sync_running_ = true;
+    std::set<OsdNum> osds;
+    std::set<PgId> pgs;
+    osds.swap(unsynced_osds_);
+    pgs.swap(unsynced_pgs_);
+    uint64_t writes = std::exchange(unsynced_writes_, 0);
+    Op* op = new_op(nullptr);
+    op->on_parts = Parts::done;
+    op->pending = 1;
+    for (OsdNum osd : osds) {
+        if (osd == osd_num_) continue;
+        // A lost peer's PGs have re-peered, and the clients that wrote to them repeat their writes.
+        net::Connection* connection = peers_->get(osd);
+        if (!connection) continue;
+        SubCall* call = new_call(op, osd, Opcode::sec_sync);
+        wire::SubSyncRequest message{background ? wire::sub_flags::recovery : 0};
+        wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_sync}, message);
+        send_call(call, connection);
+    }
+    op->local_used = osds.contains(osd_num_);
+    if (op->local_used) {
+        op->pending++;
+        op->local.store::Operation::op = store::StoreOp::sync;
+        op->local.on_done = on_local_part;
+        store_.submit(op->local);
+    }
+    part_done(op);
+    Parts parts{op};
+    co_await parts;
+    int64_t result = op->local_used && op->local.result < 0 ? op->local.result : 0;
+    if (result < 0) unsynced_osds_.insert(osd_num_);
+    for (SubCall* call = op->calls; call; call = call->next) {
+        if (call->result >= 0) continue;
+        if (call->lost) {
+            result = -EPIPE;
+            continue;
+        }
+        if (result == 0) result = call->result;
+        unsynced_osds_.insert(call->osd);
+        if (!keeps_connection(call->result) && peers_->get(call->osd)) {
+            peers_->reset(call->osd, "SEC_SYNC failed with error " + std::to_string(call->result));
+        }
+    }
+    free_calls(op);
+    if (result < 0) {
+        unsynced_pgs_.insert(pgs.begin(), pgs.end());
+        unsynced_writes_ += writes;
+    } else {
+        // The new copies are durable: the superfluous ones may go. Their deletion is durable after the next SYNC.
+        for (const PgId& id : pgs) {
+            auto it = pgs_.find(id);
+            if (it == pgs_.end() || !it->second->active() || it->second->extras.empty()) continue;
+            Pg& pg = *it->second;
+            attach_pg(op, &pg);
+            std::vector<Pg::Extra> extras;
+            extras.swap(pg.extras);
+            op->pending = 1;
+            for (const Pg::Extra& extra : extras) {
+                if (extra.osd == osd_num_) {
+                    StoreAwait own;
+                    own.op = store::StoreOp::del;
+                    own.object = extra.what.object;
+                    own.version = extra.what.version;
+                    store_.submit(own);
+                    int64_t deleted = co_await own;
+                    if (deleted < 0) log(logger_, LogLevel::error, "own superfluous copy could not be deleted");
+                } else {
+                    SubCall* call = new_call(op, extra.osd, Opcode::sec_delete);
+                    wire::SubDeleteRequest message{extra.what.object, extra.what.version, wire::sub_flags::recovery};
+                    wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_delete}, message);
+                    send_call(call, peers_->get(extra.osd));
+                }
+                unsynced_osds_.insert(extra.osd);
+            }
+            if (--op->pending > 0) {
+                Parts deletes{op};
+                co_await deletes;
+            }
+            free_calls(op);
+            if (pg.active()) {
+                for (const Pg::Extra& extra : extras) {
+                    pg::UncleanObject* unclean = pg.objects.find(extra.what.object);
+                    if (unclean && unclean->target == extra.what.version &&
+                        unclean->set->state == wire::object_state::misplaced) {
+                        pg.objects.set_clean(extra.what.object);
+                    }
+                }
+                update_state(pg);
+            }
+            unsynced_pgs_.insert(id);
+            unsynced_writes_++;
+            op->pg = nullptr;
+            release(pg);
+        }
+    }
+    free_op(op);
+    sync_running_ = false;
+    sync_turn_.notify_all();
+    co_return result;
+}
+
+}  // namespace vitastor::serve
