@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// npm run e2e: stories on real processes. --short: those of `npm test`, in their short form. --soak: the long ones, again and again.
+
+import { EVERYDAY_STORIES } from './e2e/everyday.js';
+import { FAULT_STORIES } from './e2e/faults.js';
+import { MISUSE_STORIES } from './e2e/misuse.js';
+import type { Story } from './e2e/scenario.js';
+import { Lab, processesNaming } from './lab/index.js';
+
+const STORIES: readonly Story[] = [...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES];
+
+const HELP = `npm run e2e [-- NAME...] [--short]
+
+  NAME     ${STORIES.map((story) => story.name).join('\n           ')}
+  --short  the stories of npm test, in their short form
+  --soak   everything in its long form, for hours (--hours N, default 2)
+  --list   only names
+`;
+
+async function run(story: Story, long: boolean): Promise<Error | null> {
+  const labs: Lab[] = [];
+  try {
+    await story.run({
+      long,
+      lab: async (options) => {
+        const lab = await Lab.create({ ram: true, ...options });
+        labs.push(lab);
+        return lab;
+      },
+      say: (text) => process.stdout.write(`    ${text}\n`),
+    });
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  } finally {
+    for (const lab of labs) {
+      await lab.stopAll();
+      const left = processesNaming(lab.dir);
+      if (left.length > 0) process.stdout.write(`    left behind: ${left.map(({ pid, command }) => `${pid} ${command}`).join('; ')}\n`);
+    }
+  }
+}
+
+async function main(words: readonly string[]): Promise<number> {
+  const flags = new Set(words.filter((word) => word.startsWith('--')));
+  const hours = words.includes('--hours') ? Number(words[words.indexOf('--hours') + 1]) : 2;
+  const names = words.filter((word, i) => !word.startsWith('-') && words[i - 1] !== '--hours');
+  const unknown = [
+    ...names.filter((name) => !STORIES.some((story) => story.name === name)),
+    ...[...flags].filter((flag) => !['--short', '--soak', '--list', '--hours', '--help'].includes(flag)),
+  ];
+  if (unknown.length > 0 || flags.has('--help') || flags.has('--list')) {
+    process.stdout.write(unknown.length > 0 ? `unknown: ${unknown.join(', ')}\n\n${HELP}` : HELP);
+    return unknown.length > 0 ? 2 : 0;
+  }
+  const short = flags.has('--short');
+  const chosen = STORIES.filter((story) => (names.length > 0 ? names.includes(story.name) : !short || story.short));
+  const endMs = performance.now() + hours * 3_600_000;
+  let passed = 0;
+  let failed = 0;
+  do {
+    for (const story of chosen) {
+      const startedMs = performance.now();
+      const error = await run(story, !short);
+      const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+      if (error) failed++;
+      else passed++;
+      process.stdout.write(`${error ? 'not ok' : 'ok'} ${story.name} (${seconds} s)\n`);
+      if (error) process.stdout.write(`${(error.stack ?? error.message).replace(/^/gm, '    ')}\n`);
+    }
+  } while (flags.has('--soak') && failed === 0 && performance.now() < endMs);
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
+  return failed > 0 ? 1 : 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));
