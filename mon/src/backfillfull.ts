@@ -3,7 +3,10 @@
 
 import type { ClusterView, PgItems } from '@vitastor/core';
 
-/** For each OSD the objects of all PGs that name it; above ratio × its blocks all pools of those PGs are backfillfull. Ascending. */
+/**
+ * For each OSD the objects of all PGs that name it; above ratio × its blocks all pools of those PGs
+ * are backfillfull. Ascending.
+ */
 export function backfillfullPools(view: ClusterView, items: PgItems, ratio: number): number[] {
   const objects = new Map<number, { count: bigint; pools: Set<number> }>();
   for (const [pool, pgs] of items) {
@@ -22,7 +25,8 @@ export function backfillfullPools(view: ClusterView, items: PgItems, ratio: numb
   for (const [osd, { count, pools }] of objects) {
     const stats = view.osdStats.get(osd);
     if (stats === undefined || stats.sizeBytes === null || stats.blockSizeBytes === 0) continue;
-    if (Number(count) > (Number(stats.sizeBytes) / stats.blockSizeBytes) * ratio) for (const pool of pools) full.add(pool);
+    if (Number(count) > (Number(stats.sizeBytes) / stats.blockSizeBytes) * ratio)
+      for (const pool of pools) full.add(pool);
   }
   return [...full].sort((a, b) => a - b);
 }

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Becoming master: the first transaction that finds /mon/master absent wins; the role ends with the lease. Source: etcd schema 8.2.
+// Becoming master: the first transaction that finds /mon/master absent wins; the role ends with the
+// lease. Source: etcd schema 8.2.
 
 import {
-  encodeMonMember, errorText, stringifyJson, VitastorError, type Cancel, type Clock, type Etcd, type KeySpace, type Watch,
+  encodeMonMember,
+  errorText,
+  stringifyJson,
+  VitastorError,
+  type Cancel,
+  type Clock,
+  type Etcd,
+  type KeySpace,
+  type Watch,
 } from '@vitastor/core';
 import type { Log } from './log.js';
 
@@ -66,12 +75,17 @@ export class Election {
   async #attempt(): Promise<bigint | null> {
     const { etcd, keys, leaseId, hostname, ips, periodMs, log } = this.#candidate;
     const key = keys.monMaster;
-    const value = stringifyJson(encodeMonMember({ ip: [...ips], hostname, id: leaseId.toString() }));
-    const result = await etcd.txn({
-      compare: [{ target: 'createRevision', key, result: 'equal', value: 0n }],
-      success: [{ op: 'put', key, value, lease: leaseId }],
-      failure: [{ op: 'range', range: { key } }],
-    }, periodMs);
+    const value = stringifyJson(
+      encodeMonMember({ ip: [...ips], hostname, id: leaseId.toString() }),
+    );
+    const result = await etcd.txn(
+      {
+        compare: [{ target: 'createRevision', key, result: 'equal', value: 0n }],
+        success: [{ op: 'put', key, value, lease: leaseId }],
+        failure: [{ op: 'range', range: { key } }],
+      },
+      periodMs,
+    );
     // The key may be ours already: an earlier reply was lost.
     const holder = result.responses[0]?.[0];
     if (result.succeeded || holder?.lease === leaseId) {
@@ -87,14 +101,18 @@ export class Election {
   /** Tries again as soon as the master's key goes; the period is only a second line. */
   #follow(revision: bigint): void {
     if (this.#watch !== null || this.#stopped) return;
-    this.#watch = this.#candidate.etcd.watch([{ key: this.#candidate.keys.monMaster }], revision + 1n, {
-      onEvents: (events) => {
-        if (events.some((event) => event.type === 'delete')) this.#wake?.();
+    this.#watch = this.#candidate.etcd.watch(
+      [{ key: this.#candidate.keys.monMaster }],
+      revision + 1n,
+      {
+        onEvents: (events) => {
+          if (events.some((event) => event.type === 'delete')) this.#wake?.();
+        },
+        onEnd: () => {
+          this.#watch = null;
+        },
       },
-      onEnd: () => {
-        this.#watch = null;
-      },
-    });
+    );
   }
 }
 

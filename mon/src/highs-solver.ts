@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Solver over HiGHS (WebAssembly), in process. One instance a process; each solve has its own model and frees it.
+// Solver over HiGHS (WebAssembly), in process. One instance a process; each solve has its own model
+// and frees it.
 
 import * as highsModule from 'highs';
 import type { Highs } from 'highs';
@@ -7,13 +8,19 @@ import type { LinearProgram, Solver } from './placement/solver.js';
 
 type Load = (typeof highsModule)['default']['default'];
 
-/** The package's types describe its CommonJS form; its ES module exports the loader itself as default. */
+/**
+ * The package's types describe its CommonJS form; its ES module exports the loader itself as
+ * default.
+ */
 function loader(): Load {
   const exported: unknown = highsModule.default;
   return (typeof exported === 'function' ? exported : highsModule.default.default) as Load;
 }
 
-/** Made by load(). solve() blocks its thread: 3 OSDs under 5 ms, 300 OSDs with 10,000 candidates below a second. */
+/**
+ * Made by load(). solve() blocks its thread: 3 OSDs under 5 ms, 300 OSDs with 10,000 candidates
+ * below a second.
+ */
 export class HighsSolver implements Solver {
   readonly #highs: Highs;
 
@@ -21,7 +28,10 @@ export class HighsSolver implements Solver {
     this.#highs = highs;
   }
 
-  /** Compiles the module: some 50 ms. Afterwards solving takes no turn of the event loop, which simulations rely on. */
+  /**
+   * Compiles the module: some 50 ms. Afterwards solving takes no turn of the event loop, which
+   * simulations rely on.
+   */
   static async load(): Promise<HighsSolver> {
     return new HighsSolver(await loader()());
   }
@@ -40,25 +50,37 @@ export class HighsSolver implements Solver {
       indices.push(...list);
       starts[column + 1] = indices.length;
     });
-    return highs.withModel({
-      numCols: columns,
-      numRows: rows,
-      sense: highs.constants.objectiveSense.maximize,
-      colCost: [...program.cost],
-      colLower: new Float64Array(columns),
-      colUpper: program.columnUpper.map((upper) => (Number.isFinite(upper) ? upper : highs.infinity)),
-      rowLower: new Float64Array(rows).fill(-highs.infinity),
-      rowUpper: [...program.rowUpper],
-      matrix: {
-        format: 'csc', numRows: rows, numCols: columns, starts, indices: Int32Array.from(indices), values: new Float64Array(indices.length).fill(1),
+    return highs.withModel(
+      {
+        numCols: columns,
+        numRows: rows,
+        sense: highs.constants.objectiveSense.maximize,
+        colCost: [...program.cost],
+        colLower: new Float64Array(columns),
+        colUpper: program.columnUpper.map((upper) =>
+          Number.isFinite(upper) ? upper : highs.infinity,
+        ),
+        rowLower: new Float64Array(rows).fill(-highs.infinity),
+        rowUpper: [...program.rowUpper],
+        matrix: {
+          format: 'csc',
+          numRows: rows,
+          numCols: columns,
+          starts,
+          indices: Int32Array.from(indices),
+          values: new Float64Array(indices.length).fill(1),
+        },
       },
-    }, (model) => {
-      model.options.set({ output_flag: false, solver: 'ipm', random_seed: 0 });
-      model.run();
-      if (model.getModelStatus() !== highs.constants.modelStatus.optimal) {
-        throw new Error(`placement program (${columns} columns, ${rows} rows) has no optimum: HiGHS status ${model.getModelStatus()}`);
-      }
-      return Array.from(model.getSolution().colValue);
-    });
+      (model) => {
+        model.options.set({ output_flag: false, solver: 'ipm', random_seed: 0 });
+        model.run();
+        if (model.getModelStatus() !== highs.constants.modelStatus.optimal) {
+          throw new Error(
+            `placement program (${columns} columns, ${rows} rows) has no optimum: HiGHS status ${model.getModelStatus()}`,
+          );
+        }
+        return Array.from(model.getSolution().colValue);
+      },
+    );
   }
 }

@@ -1,12 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What a placement run works on, taken from the cluster view: the tree, the pools, their hash, and when the next OSD is "out".
-// Source: etcd schema 8.3, 8.5.
+// What a placement run works on, taken from the cluster view: the tree, the pools, their hash, and
+// when the next OSD is "out". Source: etcd schema 8.3, 8.5.
 
 import { createHash } from 'node:crypto';
 import {
-  decodeGlobalConfig, decodeNodePlacement, decodeRawPools, decodeText, DEFAULT_OSD_CONFIG, type ClusterView, type PgItem, type PoolConfig,
+  decodeGlobalConfig,
+  decodeNodePlacement,
+  decodeRawPools,
+  decodeText,
+  DEFAULT_OSD_CONFIG,
+  type ClusterView,
+  type PgItem,
+  type PoolConfig,
 } from '@vitastor/core';
-import { buildTree, withDefaultLevels, type ChainedOsd, type Levels, type TreeOsd } from './placement/index.js';
+import {
+  buildTree,
+  withDefaultLevels,
+  type ChainedOsd,
+  type Levels,
+  type TreeOsd,
+} from './placement/index.js';
 import type { MonSettings } from './settings.js';
 
 export const TIB = 2 ** 40;
@@ -20,7 +33,9 @@ export interface PlacementInputs {
   hash: string;
   /** Milliseconds until the next down OSD leaves the tree; null: none will. */
   nextOutMs: number | null;
-  /** Keys that cannot be read and were never known: PGs that exist must not be moved on that ground. */
+  /**
+   * Keys that cannot be read and were never known: PGs that exist must not be moved on that ground.
+   */
   unreadable: string[];
 }
 
@@ -43,7 +58,10 @@ export function osdTags(view: ClusterView, osd: number): readonly string[] {
  * suspects: keys that failed to decode at some time; may hold keys that are good again.
  */
 export function placementInputs(
-  view: ClusterView, settings: MonSettings, wallMs: number, suspects: ReadonlySet<string>,
+  view: ClusterView,
+  settings: MonSettings,
+  wallMs: number,
+  suspects: ReadonlySet<string>,
 ): PlacementInputs {
   const levels = withDefaultLevels(settings.placementLevels);
   const osds: TreeOsd[] = [];
@@ -58,26 +76,62 @@ export function placementInputs(
       nextOutMs = Math.min(nextOutMs ?? left, left);
     }
     osds.push({
-      num, weight, tags: config.tags, host: stats.host || view.osdStates.get(num)?.host || '',
-      blockSizeBytes: stats.blockSizeBytes, bitmapGranularityBytes: stats.bitmapGranularityBytes, immediateCommit: stats.immediateCommit,
+      num,
+      weight,
+      tags: config.tags,
+      host: stats.host || view.osdStates.get(num)?.host || '',
+      blockSizeBytes: stats.blockSizeBytes,
+      bitmapGranularityBytes: stats.bitmapGranularityBytes,
+      immediateCommit: stats.immediateCommit,
     });
   }
   const tree = buildTree(osds, view.nodePlacement, levels);
-  return { tree, levels, pools: view.pools, hash: inputHash(tree, levels, view), nextOutMs, unreadable: unreadableInputs(view, suspects) };
+  return {
+    tree,
+    levels,
+    pools: view.pools,
+    hash: inputHash(tree, levels, view),
+    nextOutMs,
+    unreadable: unreadableInputs(view, suspects),
+  };
 }
 
 function inputHash(tree: readonly ChainedOsd[], levels: Levels, view: ClusterView): string {
-  const pools = [...view.pools.values()].sort((a, b) => a.id - b.id).map((pool) => [
-    pool.id, pool.scheme, pool.pgSize, pool.parityChunks, pool.pgCount, pool.failureDomain, [...pool.levelPlacement], pool.rawPlacement,
-    pool.maxOsdCombinations, pool.rootNode, pool.osdTags, pool.blockSizeBytes, pool.bitmapGranularityBytes, pool.immediateCommit,
-  ]);
+  const pools = [...view.pools.values()]
+    .sort((a, b) => a.id - b.id)
+    .map((pool) => [
+      pool.id,
+      pool.scheme,
+      pool.pgSize,
+      pool.parityChunks,
+      pool.pgCount,
+      pool.failureDomain,
+      [...pool.levelPlacement],
+      pool.rawPlacement,
+      pool.maxOsdCombinations,
+      pool.rootNode,
+      pool.osdTags,
+      pool.blockSizeBytes,
+      pool.bitmapGranularityBytes,
+      pool.immediateCommit,
+    ]);
   const osds = tree.map((osd) => [
-    osd.num, osd.weight, osd.tags, osd.chain.map((step) => [step.level, step.node]), osd.blockSizeBytes, osd.bitmapGranularityBytes,
+    osd.num,
+    osd.weight,
+    osd.tags,
+    osd.chain.map((step) => [step.level, step.node]),
+    osd.blockSizeBytes,
+    osd.bitmapGranularityBytes,
     osd.immediateCommit,
   ]);
   const sortedLevels = [...levels].sort(([a], [b]) => (a < b ? -1 : 1));
   // Pools that are named and cannot be read matter too: they come back as a change.
-  const text = JSON.stringify({ osds, levels: sortedLevels, pools, invalid: [...view.invalidPools].sort((a, b) => a - b) });
+  const text = JSON.stringify({
+    osds,
+    levels: sortedLevels,
+    pools,
+    invalid: [...view.invalidPools].sort((a, b) => a - b),
+  });
   return createHash('sha1').update(text).digest('hex');
 }
 
@@ -96,25 +150,40 @@ function unreadableInputs(view: ClusterView, suspects: ReadonlySet<string>): str
     const entry = view.entry(key);
     const parsed = view.keys.parse(key);
     switch (entry === undefined ? undefined : parsed?.kind) {
-      case 'config/global': return Object.keys(view.global).length === 0 && !decodes(() => decodeText(decodeGlobalConfig, entry?.value ?? ''));
+      case 'config/global':
+        return (
+          Object.keys(view.global).length === 0 &&
+          !decodes(() => decodeText(decodeGlobalConfig, entry?.value ?? ''))
+        );
       case 'config/node_placement':
-        return view.nodePlacement.size === 0 && !decodes(() => decodeNodePlacement(key, entry?.value ?? ''));
-      case 'osd/stats': return parsed?.kind === 'osd/stats' && !view.osdStats.has(parsed.osd);
-      case 'config/osd': return parsed?.kind === 'config/osd' && !view.osdConfig.has(parsed.osd);
-      default: return false;
+        return (
+          view.nodePlacement.size === 0 &&
+          !decodes(() => decodeNodePlacement(key, entry?.value ?? ''))
+        );
+      case 'osd/stats':
+        return parsed?.kind === 'osd/stats' && !view.osdStats.has(parsed.osd);
+      case 'config/osd':
+        return parsed?.kind === 'config/osd' && !view.osdConfig.has(parsed.osd);
+      default:
+        return false;
     }
   });
 }
 
-/** Pools that still have PGs and are gone from /config/pools. A missing or unreadable /config/pools deletes nothing. */
+/**
+ * Pools that still have PGs and are gone from /config/pools. A missing or unreadable /config/pools
+ * deletes nothing.
+ */
 export function deletedPools(view: ClusterView): number[] {
   const pools = view.entry(view.keys.configPools);
   if (pools === undefined || !decodes(() => decodeRawPools(pools.value))) return [];
-  return [...(view.pgConfig?.items.keys() ?? [])].filter((id) => !view.pools.has(id) && !view.invalidPools.has(id));
+  return [...(view.pgConfig?.items.keys() ?? [])].filter(
+    (id) => !view.pools.has(id) && !view.invalidPools.has(id),
+  );
 }
 
 /** The sets to stay close to: those of the last clean moment, else the present ones. */
 export function previousPgs(view: ClusterView, pool: number): readonly PgItem[] {
   const clean = view.lastCleanPgs?.get(pool);
-  return clean?.length ? clean : view.pgConfig?.items.get(pool) ?? [];
+  return clean?.length ? clean : (view.pgConfig?.items.get(pool) ?? []);
 }

@@ -1,10 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One life of the monitor: configuration, lease, membership, election, and the master's work until something fatal or stop().
-// Everything it learned goes away with it; the next instance starts from etcd alone. Source: etcd schema 8.1.
+// One life of the monitor: configuration, lease, membership, election, and the master's work until
+// something fatal or stop(). Everything it learned goes away with it; the next instance starts from
+// etcd alone. Source: etcd schema 8.1.
 
 import {
-  ClusterState, decodeGlobalConfig, decodeText, encodeMonMember, errorText, PATHS_ALL, problemText, stringifyJson, VitastorError, type Cancel,
-  type ChangeSet, type ClusterView, type Clock, type Config, type Etcd, type JsonObject, type KeySpace,
+  ClusterState,
+  decodeGlobalConfig,
+  decodeText,
+  encodeMonMember,
+  errorText,
+  PATHS_ALL,
+  problemText,
+  stringifyJson,
+  VitastorError,
+  type Cancel,
+  type ChangeSet,
+  type ClusterView,
+  type Clock,
+  type Config,
+  type Etcd,
+  type JsonObject,
+  type KeySpace,
 } from '@vitastor/core';
 import { Election } from './election.js';
 import { Lease } from './lease.js';
@@ -63,7 +79,7 @@ export class MonitorInstance {
 
   /** null: not master. */
   get view(): ClusterView | null {
-    return this.#role === 'master' ? this.#state?.view ?? null : null;
+    return this.#role === 'master' ? (this.#state?.view ?? null) : null;
   }
 
   /** Runs until stop() (resolves) or until this instance cannot go on (rejects). */
@@ -137,7 +153,10 @@ export class MonitorInstance {
 
   async #readGlobal(): Promise<void> {
     const { etcd, keys, log } = this.#d;
-    const result = await etcd.txn({ compare: [], success: [{ op: 'range', range: { key: keys.configGlobal } }] }, FIRST_TIMEOUT_MS);
+    const result = await etcd.txn(
+      { compare: [], success: [{ op: 'range', range: { key: keys.configGlobal } }] },
+      FIRST_TIMEOUT_MS,
+    );
     const text = result.responses[0]?.[0]?.value ?? '';
     if (text === '') return;
     try {
@@ -149,8 +168,22 @@ export class MonitorInstance {
 
   async #grant(): Promise<void> {
     const { etcd, clock, log } = this.#d;
-    const { leaseTtlSeconds: ttlSeconds, leaseRefreshMs: refreshMs, requestTimeoutMs: timeoutMs, retries } = this.#settings;
-    const lease = await Lease.grant({ etcd, clock, log, ttlSeconds, refreshMs, timeoutMs, retries, onLost: (error) => this.#fail(error) });
+    const {
+      leaseTtlSeconds: ttlSeconds,
+      leaseRefreshMs: refreshMs,
+      requestTimeoutMs: timeoutMs,
+      retries,
+    } = this.#settings;
+    const lease = await Lease.grant({
+      etcd,
+      clock,
+      log,
+      ttlSeconds,
+      refreshMs,
+      timeoutMs,
+      retries,
+      onLost: (error) => this.#fail(error),
+    });
     this.#lease = lease;
     // stop() came while the answer was under way.
     if (this.#stopped) await lease.revoke();
@@ -160,7 +193,10 @@ export class MonitorInstance {
     const { etcd, keys, hostname, ips } = this.#d;
     const lease = this.#leaseId();
     const value = stringifyJson(encodeMonMember({ ip: [...ips], hostname, id: '' }));
-    await etcd.txn({ compare: [], success: [{ op: 'put', key: keys.monMember(lease), value, lease }] }, this.#settings.requestTimeoutMs);
+    await etcd.txn(
+      { compare: [], success: [{ op: 'put', key: keys.monMember(lease), value, lease }] },
+      this.#settings.requestTimeoutMs,
+    );
   }
 
   #leaseId(): bigint {
@@ -172,7 +208,14 @@ export class MonitorInstance {
     const { etcd, clock, keys, log, hostname, ips } = this.#d;
     this.#role = 'standby';
     this.#election = new Election({
-      etcd, clock, keys, log, hostname, ips, leaseId: this.#leaseId(), periodMs: this.#settings.startTimeoutMs,
+      etcd,
+      clock,
+      keys,
+      log,
+      hostname,
+      ips,
+      leaseId: this.#leaseId(),
+      periodMs: this.#settings.startTimeoutMs,
     });
     await this.#election.win();
     this.#check();
@@ -184,7 +227,11 @@ export class MonitorInstance {
     const masterLease = this.#leaseId();
     const suspects = new Set<string>();
     this.#state = new ClusterState({
-      etcd, clock, keys, paths: PATHS_ALL, loadTimeoutMs: this.#settings.startTimeoutMs,
+      etcd,
+      clock,
+      keys,
+      paths: PATHS_ALL,
+      loadTimeoutMs: this.#settings.startTimeoutMs,
       guard: () => [{ target: 'lease', key: keys.monMaster, result: 'equal', value: masterLease }],
       onChange: (set) => this.#onChange(set, masterLease),
       onProblem: (problem) => {
@@ -200,9 +247,25 @@ export class MonitorInstance {
     const { view } = this.#state;
     this.#takeGlobal(view.global);
     this.#pgs = new PgManager({
-      view, etcd, clock, solver, log, masterLease, suspects, settings: () => this.#settings, onFatal: (error) => this.#fail(error),
+      view,
+      etcd,
+      clock,
+      solver,
+      log,
+      masterLease,
+      suspects,
+      settings: () => this.#settings,
+      onFatal: (error) => this.#fail(error),
     });
-    this.#stats = new StatsWriter({ view, etcd, clock, log, masterLease, settings: () => this.#settings, onRun: () => this.#pgs?.onStats() });
+    this.#stats = new StatsWriter({
+      view,
+      etcd,
+      clock,
+      log,
+      masterLease,
+      settings: () => this.#settings,
+      onRun: () => this.#pgs?.onStats(),
+    });
     this.#role = 'master';
     this.#pgs.start();
     this.#stats.start();
@@ -221,7 +284,8 @@ export class MonitorInstance {
       this.#fail(new VitastorError('ERR_LEASE_LOST', `${view.keys.monMaster} is no longer ours`));
       return;
     }
-    if (set.changes.some(({ parsed }) => parsed.kind === 'config/global')) this.#takeGlobal(view.global);
+    if (set.changes.some(({ parsed }) => parsed.kind === 'config/global'))
+      this.#takeGlobal(view.global);
     this.#pgs?.onChange(set);
     this.#stats?.onChange(set);
   }

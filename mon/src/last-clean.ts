@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Which PG map was the last one that held everything where it belongs, pool by pool. Source: etcd schema 8.8.
+// Which PG map was the last one that held everything where it belongs, pool by pool. Source: etcd
+// schema 8.8.
 
 import { isCleanState, type ClusterView, type PgItem, type PgItems } from '@vitastor/core';
 
-/** The new record, or null: nothing changes. Pools of which /pg/config knows nothing any more are dropped. */
+/**
+ * The new record, or null: nothing changes. Pools of which /pg/config knows nothing any more are
+ * dropped.
+ */
 export function nextLastClean(view: ClusterView): PgItems | null {
   const config = view.pgConfig;
   if (config === null) return null;
@@ -13,15 +17,23 @@ export function nextLastClean(view: ClusterView): PgItems | null {
   for (const [pool, items] of config.items) {
     const known = old.get(pool);
     const wanted = view.pools.get(pool)?.pgCount;
-    if (items.length > 0 && items.length === wanted && items.every((item, i) => isClean(view, pool, i + 1, item))) {
+    if (
+      items.length > 0 &&
+      items.length === wanted &&
+      items.every((item, i) => isClean(view, pool, i + 1, item))
+    ) {
       result.set(pool, items);
       changed ||= known === undefined || !sameItems(known, items);
     } else if (known !== undefined) {
       result.set(pool, known);
     }
   }
-  changed ||= [...old.keys()].some((pool) => !result.has(pool) && !view.pools.has(pool) && !view.invalidPools.has(pool));
-  for (const [pool, items] of old) if (!result.has(pool) && (view.pools.has(pool) || view.invalidPools.has(pool))) result.set(pool, items);
+  changed ||= [...old.keys()].some(
+    (pool) => !result.has(pool) && !view.pools.has(pool) && !view.invalidPools.has(pool),
+  );
+  for (const [pool, items] of old)
+    if (!result.has(pool) && (view.pools.has(pool) || view.invalidPools.has(pool)))
+      result.set(pool, items);
   return changed ? result : null;
 }
 
@@ -33,5 +45,11 @@ function isClean(view: ClusterView, pool: number, pg: number, item: PgItem): boo
 }
 
 function sameItems(a: readonly PgItem[], b: readonly PgItem[]): boolean {
-  return a.length === b.length && a.every((item, i) => item.osdSet.join(',') === b[i]?.osdSet.join(',') && item.primary === b[i]?.primary);
+  return (
+    a.length === b.length &&
+    a.every(
+      (item, i) =>
+        item.osdSet.join(',') === b[i]?.osdSet.join(',') && item.primary === b[i]?.primary,
+    )
+  );
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A lease that is kept alive, and known to be lost as soon as our own clock says so, whatever etcd or its client say.
+// A lease that is kept alive, and known to be lost as soon as our own clock says so, whatever etcd
+// or its client say.
 
 import { errorText, VitastorError, type Cancel, type Clock, type Etcd } from '@vitastor/core';
 import type { Log } from './log.js';
@@ -16,7 +17,10 @@ export interface LeaseOptions {
   onLost: (error: VitastorError) => void;
 }
 
-/** The local end of the lease comes this much before etcd's, at most: answers and clocks are not that exact. */
+/**
+ * The local end of the lease comes this much before etcd's, at most: answers and clocks are not
+ * that exact.
+ */
 const MARGIN_MS = 500;
 
 /** Granted by grant(), ended by revoke() or, once, by onLost. */
@@ -53,7 +57,9 @@ export class Lease {
     try {
       await this.#options.etcd.leaseRevoke(this.id, this.#options.timeoutMs);
     } catch (error) {
-      this.#options.log.warn(`cannot revoke lease ${this.id}: ${errorText(error)}; its keys vanish within ${this.#options.ttlSeconds} s`);
+      this.#options.log.warn(
+        `cannot revoke lease ${this.id}: ${errorText(error)}; its keys vanish within ${this.#options.ttlSeconds} s`,
+      );
     }
   }
 
@@ -67,7 +73,10 @@ export class Lease {
   }
 
   #lose(reason: string): void {
-    if (this.#end()) this.#options.onLost(new VitastorError('ERR_LEASE_LOST', `lease ${this.id} is lost: ${reason}`));
+    if (this.#end())
+      this.#options.onLost(
+        new VitastorError('ERR_LEASE_LOST', `lease ${this.id} is lost: ${reason}`),
+      );
   }
 
   #watchDeadline(): void {
@@ -99,10 +108,13 @@ export class Lease {
         this.#next();
         return;
       } catch (error) {
-        log.warn(`keepalive of lease ${this.id} failed: ${errorText(error)}; attempt ${attempt} of ${retries}`);
+        log.warn(
+          `keepalive of lease ${this.id} failed: ${errorText(error)}; attempt ${attempt} of ${retries}`,
+        );
         // An answer that fails at once must not use up all attempts in one moment.
         const wait = Math.max(0, timeoutMs - (clock.nowMs() - sentMs));
-        if (wait > 0) await new Promise<void>((resolve) => void (this.#timer = clock.after(wait, resolve)));
+        if (wait > 0)
+          await new Promise<void>((resolve) => void (this.#timer = clock.after(wait, resolve)));
       }
     }
     this.#lose(`${retries} keepalives in a row failed`);

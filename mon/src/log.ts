@@ -7,4 +7,8 @@ export interface Log {
   error(text: string): void;
 }
 
-export const SILENT_LOG: Log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+export const SILENT_LOG: Log = {
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};

@@ -3,7 +3,15 @@
 
 import { hostname, networkInterfaces } from 'node:os';
 import {
-  Etcd3Adapter, errorText, KeySpace, loadLocalConfig, parseCommandLine, requireEtcdAddresses, SystemClock, SystemRandom, type Config,
+  Etcd3Adapter,
+  errorText,
+  KeySpace,
+  loadLocalConfig,
+  parseCommandLine,
+  requireEtcdAddresses,
+  SystemClock,
+  SystemRandom,
+  type Config,
 } from '@vitastor/core';
 import { pino } from 'pino';
 import { HighsSolver } from './highs-solver.js';
@@ -25,16 +33,31 @@ SIGINT or SIGTERM: gives its lease back and exits 0.
 const STOP_TIMEOUT_MS = 10_000;
 
 function localIps(): string[] {
-  return Object.values(networkInterfaces()).flatMap((list) => list ?? []).filter((a) => !a.internal && a.family === 'IPv4').map((a) => a.address);
+  return Object.values(networkInterfaces())
+    .flatMap((list) => list ?? [])
+    .filter((a) => !a.internal && a.family === 'IPv4')
+    .map((a) => a.address);
 }
 
 function makeLog(verbose: boolean): Log {
-  const logger = pino({ base: null, level: verbose ? 'debug' : 'info', timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } });
-  return { info: (text) => logger.info(text), warn: (text) => logger.warn(text), error: (text) => logger.error(text) };
+  const logger = pino({
+    base: null,
+    level: verbose ? 'debug' : 'info',
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  });
+  return {
+    info: (text) => logger.info(text),
+    warn: (text) => logger.warn(text),
+    error: (text) => logger.error(text),
+  };
 }
 
 async function main(words: readonly string[]): Promise<number> {
-  const { options, args } = parseCommandLine(words, { flags: new Set(['help', 'version']), short: { h: 'help' } });
+  const { options, args } = parseCommandLine(words, {
+    flags: new Set(['help', 'version']),
+    short: { h: 'help' },
+  });
   if (options['help'] !== undefined) {
     process.stdout.write(HELP);
     return 0;
@@ -54,7 +77,14 @@ async function main(words: readonly string[]): Promise<number> {
   describe(config);
   let used = addresses.join(',');
   const monitor = new Monitor({
-    etcd, clock, solver: await HighsSolver.load(), log, config, keys: new KeySpace(config.string('etcd_prefix')), hostname: hostname(), ips: localIps(),
+    etcd,
+    clock,
+    solver: await HighsSolver.load(),
+    log,
+    config,
+    keys: new KeySpace(config.string('etcd_prefix')),
+    hostname: hostname(),
+    ips: localIps(),
     onConfig: (current) => {
       describe(current);
       const next = requireEtcdAddresses(current);
@@ -65,7 +95,10 @@ async function main(words: readonly string[]): Promise<number> {
   });
   const http = config.boolean('enable_prometheus') ? new MonitorHttp(monitor, config, log) : null;
   const port = await http?.listen(config.string('mon_http_ip'), config.number('mon_http_port'));
-  if (typeof port === 'number') log.info(`metrics: http://${config.string('mon_http_ip') || 'localhost'}:${port}${config.string('prometheus_path')}`);
+  if (typeof port === 'number')
+    log.info(
+      `metrics: http://${config.string('mon_http_ip') || 'localhost'}:${port}${config.string('prometheus_path')}`,
+    );
   monitor.start();
   const signal = await new Promise<NodeJS.Signals>((resolve) => {
     process.once('SIGINT', resolve);
@@ -81,7 +114,10 @@ async function main(words: readonly string[]): Promise<number> {
   return 0;
 }
 
-main(process.argv.slice(2)).then((code) => process.exit(code), (error: unknown) => {
-  process.stderr.write(`vitastor-mon: ${errorText(error)}\n`);
-  process.exit(1);
-});
+main(process.argv.slice(2)).then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    process.stderr.write(`vitastor-mon: ${errorText(error)}\n`);
+    process.exit(1);
+  },
+);

@@ -36,7 +36,10 @@ export class Monitor {
     this.#loop ??= this.#run();
   }
 
-  /** Resolves when nothing runs any more and the lease has been given back (or etcd did not answer in time). */
+  /**
+   * Resolves when nothing runs any more and the lease has been given back (or etcd did not answer
+   * in time).
+   */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#instance?.stop();

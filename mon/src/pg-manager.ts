@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Keeps /pg/config and /history/last_clean_pgs as they should be while this monitor is master.
 //
-// Two jobs, apart from each other: committing (quick, one transaction from the present view; a vanished OSD's primaries move at once)
-// and computing placements (slow, in the solver; its result counts only for the inputs it was made from). Source: etcd schema 8.5.
+// Two jobs, apart from each other: committing (quick, one transaction from the present view; a
+// vanished OSD's primaries move at once) and computing placements (slow, in the solver; its result
+// counts only for the inputs it was made from). Source: etcd schema 8.5.
 
 import {
-  encodeLastCleanPgs, errorText, stringifyJson, VitastorError, type Cancel, type ChangeSet, type ClusterView, type Clock, type Etcd,
+  encodeLastCleanPgs,
+  errorText,
+  stringifyJson,
+  VitastorError,
+  type Cancel,
+  type ChangeSet,
+  type ClusterView,
+  type Clock,
+  type Etcd,
 } from '@vitastor/core';
 import { backfillfullPools } from './backfillfull.js';
 import { placementInputs, previousPgs, type PlacementInputs } from './inputs.js';
@@ -60,7 +69,9 @@ export class PgManager {
 
   start(): void {
     const { view } = this.#o;
-    this.#forced = [...view.pools.keys()].some((id) => (view.poolStats.get(id)?.pgRealSize ?? 0) === 0);
+    this.#forced = [...view.pools.keys()].some(
+      (id) => (view.poolStats.get(id)?.pgRealSize ?? 0) === 0,
+    );
     this.#schedule(0);
     void this.#saveLastClean();
   }
@@ -82,14 +93,27 @@ export class PgManager {
     for (const { parsed } of set.changes) {
       switch (parsed.kind) {
         // A dead OSD's PGs wait for a new primary: no reason to wait with them.
-        case 'osd/state': this.#schedule(0); break;
-        case 'osd/stats': if (this.#placementChanged(parsed.osd)) this.#schedule(changeDelayMs); break;
-        case 'pg/state': statesChanged = true; break;
-        case 'config/global': case 'config/pools': case 'config/node_placement': case 'config/osd': case 'pg/config': case 'config/pgs':
-        case 'history/last_clean_pgs': case 'pg/history':
+        case 'osd/state':
+          this.#schedule(0);
+          break;
+        case 'osd/stats':
+          if (this.#placementChanged(parsed.osd)) this.#schedule(changeDelayMs);
+          break;
+        case 'pg/state':
+          statesChanged = true;
+          break;
+        case 'config/global':
+        case 'config/pools':
+        case 'config/node_placement':
+        case 'config/osd':
+        case 'pg/config':
+        case 'config/pgs':
+        case 'history/last_clean_pgs':
+        case 'pg/history':
           this.#schedule(changeDelayMs);
           break;
-        default: break;
+        default:
+          break;
       }
     }
     if (set.reloaded) this.#schedule(0);
@@ -102,22 +126,35 @@ export class PgManager {
   /** A value of this key did not decode. A PG map that we know is written again. */
   onProblem(key: string): void {
     const { keys } = this.#o.view;
-    if (key === keys.pgConfig || key === keys.configPools) this.#schedule(this.#o.settings().changeDelayMs);
+    if (key === keys.pgConfig || key === keys.configPools)
+      this.#schedule(this.#o.settings().changeDelayMs);
   }
 
-  /** Called after each statistics run: object counts may have made a pool backfillfull, or no longer. */
+  /**
+   * Called after each statistics run: object counts may have made a pool backfillfull, or no
+   * longer.
+   */
   onStats(): void {
     const { view } = this.#o;
     const { backfillfullRatio, changeDelayMs } = this.#o.settings();
     const config = view.pgConfig;
     if (config === null) return;
-    if (backfillfullPools(view, config.items, backfillfullRatio).join(',') !== config.backfillfullPools.join(',')) this.#schedule(changeDelayMs);
+    if (
+      backfillfullPools(view, config.items, backfillfullRatio).join(',') !==
+      config.backfillfullPools.join(',')
+    )
+      this.#schedule(changeDelayMs);
   }
 
-  /** True if the last report of the OSD says anything new to placement; most only bring counters. */
+  /**
+   * True if the last report of the OSD says anything new to placement; most only bring counters.
+   */
   #placementChanged(osd: number): boolean {
     const stats = this.#o.view.osdStats.get(osd);
-    const now = stats === undefined ? '' : `${stats.sizeBytes} ${stats.host} ${stats.blockSizeBytes} ${stats.bitmapGranularityBytes} ${stats.immediateCommit}`;
+    const now =
+      stats === undefined
+        ? ''
+        : `${stats.sizeBytes} ${stats.host} ${stats.blockSizeBytes} ${stats.bitmapGranularityBytes} ${stats.immediateCommit}`;
     if (this.#reported.get(osd) === now) return false;
     if (stats === undefined) this.#reported.delete(osd);
     else this.#reported.set(osd, now);
@@ -165,7 +202,13 @@ export class PgManager {
       this.#schedule(this.#o.settings().retryChangeMs);
       return;
     }
-    this.#o.onFatal(error instanceof VitastorError ? error : new VitastorError('ERR_ETCD_REQUEST', `changing PGs: ${errorText(error)}`, { cause: error }));
+    this.#o.onFatal(
+      error instanceof VitastorError
+        ? error
+        : new VitastorError('ERR_ETCD_REQUEST', `changing PGs: ${errorText(error)}`, {
+            cause: error,
+          }),
+    );
   }
 
   async #commitOnce(): Promise<void> {
@@ -176,18 +219,32 @@ export class PgManager {
       return;
     }
     if (isPgConfigUnknown(view)) {
-      this.#sayOnce(`${view.keys.pgConfig} cannot be read: PGs are left alone until it is repaired or deleted`);
+      this.#sayOnce(
+        `${view.keys.pgConfig} cannot be read: PGs are left alone until it is repaired or deleted`,
+      );
       return;
     }
     const inputs = placementInputs(view, settings, clock.wallMs(), suspects);
     this.#watchOut(inputs);
-    for (const key of inputs.unreadable) this.#sayOnce(`${key} cannot be read: PGs that exist are not moved until it is repaired or deleted`);
+    for (const key of inputs.unreadable)
+      this.#sayOnce(
+        `${key} cannot be read: PGs that exist are not moved until it is repaired or deleted`,
+      );
     const placements = this.#placementsFor(inputs);
-    const plan = planChange({ view, inputs, placements, masterLease, backfillfullRatio: settings.backfillfullRatio });
+    const plan = planChange({
+      view,
+      inputs,
+      placements,
+      masterLease,
+      backfillfullRatio: settings.backfillfullRatio,
+    });
     this.#waiting = plan.waiting.length > 0;
     plan.complaints.forEach((text) => this.#sayOnce(text));
     if (plan.success.length === 0) return;
-    const result = await etcd.txn({ compare: plan.compare, success: plan.success }, settings.requestTimeoutMs);
+    const result = await etcd.txn(
+      { compare: plan.compare, success: plan.success },
+      settings.requestTimeoutMs,
+    );
     if (this.#stopped) return;
     if (!result.succeeded) {
       this.#schedule(settings.retryChangeMs);
@@ -200,7 +257,10 @@ export class PgManager {
     if (this.#waiting) this.#schedule(settings.retryChangeMs);
   }
 
-  /** The computed placements, if they are for these inputs and there is use for them; starts the computation where they are missing. */
+  /**
+   * The computed placements, if they are for these inputs and there is use for them; starts the
+   * computation where they are missing.
+   */
   #placementsFor(inputs: PlacementInputs): Map<number, Placement | null> | null {
     const { view } = this.#o;
     const usable = this.#computed?.hash === inputs.hash ? this.#computed.placements : null;
@@ -223,15 +283,25 @@ export class PgManager {
     try {
       for (const pool of inputs.pools.values()) {
         const items = afresh ? [] : previousPgs(view, pool.id);
-        const previous = scaleSets(items.map((item) => item.osdSet), pool.pgCount);
-        placements.set(pool.id, await this.#place({ pool, tree: inputs.tree, levels: inputs.levels, previous, solver }));
+        const previous = scaleSets(
+          items.map((item) => item.osdSet),
+          pool.pgCount,
+        );
+        placements.set(
+          pool.id,
+          await this.#place({ pool, tree: inputs.tree, levels: inputs.levels, previous, solver }),
+        );
         if (this.#stopped || this.#computing !== inputs.hash) return;
       }
       this.#computed = { hash: inputs.hash, placements };
       this.#schedule(0);
     } catch (error) {
       log.error(`placement failed: ${errorText(error)}`);
-      this.#o.onFatal(new VitastorError('ERR_INVALID_ARGUMENT', `placement failed: ${errorText(error)}`, { cause: error }));
+      this.#o.onFatal(
+        new VitastorError('ERR_INVALID_ARGUMENT', `placement failed: ${errorText(error)}`, {
+          cause: error,
+        }),
+      );
     } finally {
       if (this.#computing === inputs.hash) this.#computing = null;
     }
@@ -240,11 +310,16 @@ export class PgManager {
   async #place(input: Parameters<typeof placePool>[0]): Promise<Placement | null> {
     try {
       const placement = await placePool(input);
-      if (placement === null) this.#sayOnce(`pool ${input.pool.id} (${input.pool.name}): no OSD suits it (${input.tree.length} in the tree); its PGs are left as they are`);
+      if (placement === null)
+        this.#sayOnce(
+          `pool ${input.pool.id} (${input.pool.name}): no OSD suits it (${input.tree.length} in the tree); its PGs are left as they are`,
+        );
       return placement;
     } catch (error) {
       if (!(error instanceof VitastorError) || error.code !== 'ERR_BAD_VALUE') throw error;
-      this.#o.log.error(`pool ${input.pool.id} (${input.pool.name}): ${error.message}; its PGs are left as they are`);
+      this.#o.log.error(
+        `pool ${input.pool.id} (${input.pool.name}): ${error.message}; its PGs are left as they are`,
+      );
       return null;
     }
   }
@@ -252,7 +327,10 @@ export class PgManager {
   /** A timer for the moment at which the next down OSD leaves placement. */
   #watchOut(inputs: PlacementInputs): void {
     this.#outTimer?.();
-    this.#outTimer = inputs.nextOutMs === null ? null : this.#o.clock.after(inputs.nextOutMs + 1, () => this.#schedule(0));
+    this.#outTimer =
+      inputs.nextOutMs === null
+        ? null
+        : this.#o.clock.after(inputs.nextOutMs + 1, () => this.#schedule(0));
   }
 
   async #saveLastClean(): Promise<void> {
@@ -268,7 +346,11 @@ export class PgManager {
       } while (this.#cleanAgain && !this.#stopped);
     } catch (error) {
       if (!(error instanceof VitastorError && error.retryable)) this.#failed(error);
-      else if (!this.#stopped) this.#cleanTimer = this.#o.clock.after(this.#o.settings().changeDelayMs, () => void this.#saveLastClean());
+      else if (!this.#stopped)
+        this.#cleanTimer = this.#o.clock.after(
+          this.#o.settings().changeDelayMs,
+          () => void this.#saveLastClean(),
+        );
     } finally {
       this.#savingClean = false;
     }
@@ -280,14 +362,19 @@ export class PgManager {
     if (items === null) return;
     const { keys } = view;
     const value = view.revision + 1n;
-    await etcd.txn({
-      compare: [
-        { target: 'lease', key: keys.monMaster, result: 'equal', value: masterLease },
-        { target: 'modRevision', key: keys.pgConfig, result: 'less', value },
-        { target: 'modRevision', key: keys.lastCleanPgs, result: 'less', value },
-      ],
-      success: [{ op: 'put', key: keys.lastCleanPgs, value: stringifyJson(encodeLastCleanPgs(items)) }],
-    }, this.#o.settings().startTimeoutMs);
+    await etcd.txn(
+      {
+        compare: [
+          { target: 'lease', key: keys.monMaster, result: 'equal', value: masterLease },
+          { target: 'modRevision', key: keys.pgConfig, result: 'less', value },
+          { target: 'modRevision', key: keys.lastCleanPgs, result: 'less', value },
+        ],
+        success: [
+          { op: 'put', key: keys.lastCleanPgs, value: stringifyJson(encodeLastCleanPgs(items)) },
+        ],
+      },
+      this.#o.settings().startTimeoutMs,
+    );
   }
 
   /** The same complaint at every recheck helps nobody. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The monitor's parameters as it uses them: units in the names, derived times computed once. Source: configuration 7, etcd schema 8.1.
+// The monitor's parameters as it uses them: units in the names, derived times computed once.
+// Source: configuration 7, etcd schema 8.1.
 
 import type { Config } from '@vitastor/core';
 
@@ -24,7 +25,9 @@ export interface MonSettings {
 
 /** Entries whose number is none are left out. */
 function levels(config: Config): Map<string, number> {
-  const pairs = Object.entries(config.object('placement_levels')).map(([level, n]) => [level, n === null || n === '' ? Number.NaN : Number(n)] as const);
+  const pairs = Object.entries(config.object('placement_levels')).map(
+    ([level, n]) => [level, n === null || n === '' ? Number.NaN : Number(n)] as const,
+  );
   return new Map(pairs.filter(([, n]) => Number.isFinite(n)));
 }
 

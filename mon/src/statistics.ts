@@ -1,10 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Adds up what the OSDs report: /stats, /inode/stats, used space of /pool/stats. Source: etcd schema 4.18 to 4.20, 8.4.
-// All arithmetic on whole numbers; counters that went back (an OSD restarted) give a rate of 0, not a negative one.
+// Adds up what the OSDs report: /stats, /inode/stats, used space of /pool/stats. Source: etcd
+// schema 4.18 to 4.20, 8.4. All arithmetic on whole numbers; counters that went back (an OSD
+// restarted) give a rate of 0, not a negative one.
 
 import {
-  fullInode, OBJECT_KINDS, ZERO_AMOUNTS, ZERO_OP_STAT, type ChangeSet, type ClusterStats, type ClusterView, type InodeIo, type InodeStats,
-  type ObjectAmounts, type OpStat, type OpStats, type OsdInodeStats, type OsdStats, type PgStats,
+  fullInode,
+  OBJECT_KINDS,
+  ZERO_AMOUNTS,
+  ZERO_OP_STAT,
+  type ChangeSet,
+  type ClusterStats,
+  type ClusterView,
+  type InodeIo,
+  type InodeStats,
+  type ObjectAmounts,
+  type OpStat,
+  type OpStats,
+  type OsdInodeStats,
+  type OsdStats,
+  type PgStats,
 } from '@vitastor/core';
 import { isUp, TIB } from './inputs.js';
 
@@ -26,7 +40,9 @@ function rate(now: Totals, before: Totals, deltaMs: number): OpStat {
   const ms = BigInt(Math.max(1, Math.round(deltaMs)));
   const count = less(now.count, before.count);
   return {
-    count: now.count, usec: now.usec, bytes: now.bytes,
+    count: now.count,
+    usec: now.usec,
+    bytes: now.bytes,
     bps: (less(now.bytes, before.bytes) * 1000n) / ms,
     iops: (count * 1000n) / ms,
     lat: count > 0n ? less(now.usec, before.usec) / count : 0n,
@@ -34,7 +50,9 @@ function rate(now: Totals, before: Totals, deltaMs: number): OpStat {
 }
 
 function rates(now: OpStats, before: OpStats, deltaMs: number): OpStats {
-  return new Map([...now].map(([op, stat]) => [op, rate(stat, before.get(op) ?? ZERO_OP_STAT, deltaMs)]));
+  return new Map(
+    [...now].map(([op, stat]) => [op, rate(stat, before.get(op) ?? ZERO_OP_STAT, deltaMs)]),
+  );
 }
 
 /** Sums of counts and rates; latencies weigh by iops. */
@@ -70,11 +88,16 @@ function sumOps(all: readonly OpStats[]): OpStats {
       sums.set(op, sum);
     }
   }
-  return new Map([...sums].sort(([a], [b]) => (a < b ? -1 : 1)).map(([op, sum]) => [op, sum.result]));
+  return new Map(
+    [...sums].sort(([a], [b]) => (a < b ? -1 : 1)).map(([op, sum]) => [op, sum.result]),
+  );
 }
 
 const AMOUNT_OF: Readonly<Record<(typeof OBJECT_KINDS)[number], (stats: PgStats) => bigint>> = {
-  object: (s) => s.objectCount, clean: (s) => s.cleanCount, misplaced: (s) => s.misplacedCount, degraded: (s) => s.degradedCount,
+  object: (s) => s.objectCount,
+  clean: (s) => s.cleanCount,
+  misplaced: (s) => s.misplacedCount,
+  degraded: (s) => s.degradedCount,
   incomplete: (s) => s.incompleteCount,
 };
 
@@ -93,20 +116,30 @@ export class Statistics {
     let changed = set.reloaded;
     for (const { parsed } of set.changes) {
       switch (parsed.kind) {
-        case 'osd/stats': case 'osd/inodestats':
+        case 'osd/stats':
+        case 'osd/inodestats':
           this.#take(parsed.osd);
           changed = true;
           break;
-        case 'osd/state': case 'osd/space': case 'pgstats': case 'pg/stats': case 'config/inode': case 'config/pools':
+        case 'osd/state':
+        case 'osd/space':
+        case 'pgstats':
+        case 'pg/stats':
+        case 'config/inode':
+        case 'config/pools':
           changed = true;
           break;
-        default: break;
+        default:
+          break;
       }
     }
     return changed;
   }
 
-  /** Only a report with a later time gives new rates: statistics and inode statistics of an OSD come in one transaction. */
+  /**
+   * Only a report with a later time gives new rates: statistics and inode statistics of an OSD come
+   * in one transaction.
+   */
   #take(osd: number): void {
     const stats = this.#view.osdStats.get(osd);
     if (stats === undefined) {
@@ -119,18 +152,26 @@ export class Statistics {
     if (before !== undefined && deltaMs <= 0) return;
     const first = before === undefined || before.stats.timeMs === null;
     this.#osds.set(osd, {
-      stats, inodes,
+      stats,
+      inodes,
       rates: {
         op: first ? zeroRates(stats.opStats) : rates(stats.opStats, before.stats.opStats, deltaMs),
-        subop: first ? zeroRates(stats.subopStats) : rates(stats.subopStats, before.stats.subopStats, deltaMs),
-        recovery: first ? zeroRates(stats.recoveryStats) : rates(stats.recoveryStats, before.stats.recoveryStats, deltaMs),
+        subop: first
+          ? zeroRates(stats.subopStats)
+          : rates(stats.subopStats, before.stats.subopStats, deltaMs),
+        recovery: first
+          ? zeroRates(stats.recoveryStats)
+          : rates(stats.recoveryStats, before.stats.recoveryStats, deltaMs),
         inodes: inodeRates(inodes, first ? null : before.inodes, deltaMs),
       },
     });
   }
 
   #up(): OsdRecord[] {
-    return [...this.#osds].filter(([osd]) => isUp(this.#view, osd)).sort(([a], [b]) => a - b).map(([, record]) => record);
+    return [...this.#osds]
+      .filter(([osd]) => isUp(this.#view, osd))
+      .sort(([a], [b]) => a - b)
+      .map(([, record]) => record);
   }
 
   clusterStats(): Omit<ClusterStats, 'raw'> {
@@ -139,7 +180,9 @@ export class Statistics {
     const bytes: ObjectAmounts = { ...ZERO_AMOUNTS };
     for (const [poolId, , stats] of this.#view.pgStats.entries()) {
       const pool = this.#view.pools.get(poolId);
-      const objectBytes = BigInt(pool?.blockSizeBytes ?? this.#view.layout.blockSizeBytes) * BigInt(pool?.dataChunks ?? 1);
+      const objectBytes =
+        BigInt(pool?.blockSizeBytes ?? this.#view.layout.blockSizeBytes) *
+        BigInt(pool?.dataChunks ?? 1);
       for (const kind of OBJECT_KINDS) {
         const count = AMOUNT_OF[kind](stats);
         counts[kind] += count;
@@ -150,7 +193,8 @@ export class Statistics {
       opStats: sumOps(up.map((osd) => osd.rates.op)),
       subopStats: sumOps(up.map((osd) => osd.rates.subop)),
       recoveryStats: sumOps(up.map((osd) => osd.rates.recovery)),
-      objectCounts: counts, objectBytes: bytes,
+      objectCounts: counts,
+      objectBytes: bytes,
     };
   }
 
@@ -158,7 +202,9 @@ export class Statistics {
   inodeStats(): Map<bigint, InodeStats | null> {
     const used = this.usedBytes();
     const sums = new Map<bigint, Record<OpKind, Sum>>();
-    for (const { rates: { inodes } } of this.#up()) {
+    for (const {
+      rates: { inodes },
+    } of this.#up()) {
       for (const [inode, ops] of inodes) {
         const sum = sums.get(inode) ?? { read: new Sum(), write: new Sum(), delete: new Sum() };
         for (const kind of OP_KINDS) sum[kind].add(ops[kind]);
@@ -166,15 +212,24 @@ export class Statistics {
       }
     }
     const result = new Map<bigint, InodeStats | null>();
-    for (const inode of new Set([...used.keys(), ...sums.keys(), ...this.#view.inodeStats.keys()])) {
+    for (const inode of new Set([
+      ...used.keys(),
+      ...sums.keys(),
+      ...this.#view.inodeStats.keys(),
+    ])) {
       const sum = sums.get(inode);
       const rawUsedBytes = used.get(inode) ?? 0n;
       const stats: InodeStats = {
         rawUsedBytes,
-        read: sum?.read.result ?? { ...ZERO_OP_STAT }, write: sum?.write.result ?? { ...ZERO_OP_STAT }, delete: sum?.delete.result ?? { ...ZERO_OP_STAT },
+        read: sum?.read.result ?? { ...ZERO_OP_STAT },
+        write: sum?.write.result ?? { ...ZERO_OP_STAT },
+        delete: sum?.delete.result ?? { ...ZERO_OP_STAT },
       };
       const idle = OP_KINDS.every((kind) => stats[kind].bps === 0n && stats[kind].iops === 0n);
-      result.set(inode, rawUsedBytes === 0n && idle && !this.#view.inodes.has(inode) ? null : stats);
+      result.set(
+        inode,
+        rawUsedBytes === 0n && idle && !this.#view.inodes.has(inode) ? null : stats,
+      );
     }
     return result;
   }
@@ -197,14 +252,17 @@ export class Statistics {
   usedRawTb(): Map<number, number> {
     const bytes = new Map<number, bigint>();
     for (const space of this.#view.osdSpace.values()) {
-      for (const [pool, inodes] of space) for (const n of inodes.values()) bytes.set(pool, (bytes.get(pool) ?? 0n) + n);
+      for (const [pool, inodes] of space)
+        for (const n of inodes.values()) bytes.set(pool, (bytes.get(pool) ?? 0n) + n);
     }
     return new Map([...bytes].map(([pool, n]) => [pool, Number(n) / TIB]));
   }
 }
 
 function zeroRates(stats: OpStats): OpStats {
-  return new Map([...stats].map(([op, { count, usec, bytes }]) => [op, { ...ZERO_OP_STAT, count, usec, bytes }]));
+  return new Map(
+    [...stats].map(([op, { count, usec, bytes }]) => [op, { ...ZERO_OP_STAT, count, usec, bytes }]),
+  );
 }
 
 function inodeRates(now: OsdInodeStats, before: OsdInodeStats | null, deltaMs: number): InodeRates {
@@ -213,8 +271,14 @@ function inodeRates(now: OsdInodeStats, before: OsdInodeStats | null, deltaMs: n
     for (const [inode, io] of inodes) {
       const old = before?.get(pool)?.get(inode);
       const of = (kind: keyof InodeIo): OpStat =>
-        (before === null ? { ...ZERO_OP_STAT, ...io[kind] } : rate(io[kind], old?.[kind] ?? ZERO_OP_STAT, deltaMs));
-      result.set(fullInode(pool, inode), { read: of('read'), write: of('write'), delete: of('delete') });
+        before === null
+          ? { ...ZERO_OP_STAT, ...io[kind] }
+          : rate(io[kind], old?.[kind] ?? ZERO_OP_STAT, deltaMs);
+      result.set(fullInode(pool, inode), {
+        read: of('read'),
+        write: of('write'),
+        delete: of('delete'),
+      });
     }
   }
   return result;

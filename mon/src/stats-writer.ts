@@ -1,9 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Writes the statistics: coalesced, only what changed, in pieces that any etcd accepts, and only while we are master.
+// Writes the statistics: coalesced, only what changed, in pieces that any etcd accepts, and only
+// while we are master.
 
 import {
-  encodeClusterStats, encodeInodeStats, encodePoolStats, errorText, inodeInPool, poolOfInode, stringifyJson, VitastorError, type Cancel,
-  type ChangeSet, type ClusterView, type Clock, type Compare, type Etcd, type TxnOp,
+  encodeClusterStats,
+  encodeInodeStats,
+  encodePoolStats,
+  errorText,
+  inodeInPool,
+  poolOfInode,
+  stringifyJson,
+  VitastorError,
+  type Cancel,
+  type ChangeSet,
+  type ClusterView,
+  type Clock,
+  type Compare,
+  type Etcd,
+  type TxnOp,
 } from '@vitastor/core';
 import type { Log } from './log.js';
 import type { MonSettings } from './settings.js';
@@ -74,10 +88,16 @@ export class StatsWriter {
       for (let at = 0; at < writes.length && !this.#stopped; at += OPS_PER_TXN) {
         const part = writes.slice(at, at + OPS_PER_TXN);
         const compare = part.flatMap((write) => (write.compare ? [write.compare] : []));
-        const { succeeded } = await etcd.txn({
-          compare: [{ target: 'lease', key: view.keys.monMaster, result: 'equal', value: masterLease }, ...compare],
-          success: part.map((write) => write.op),
-        }, this.#o.settings().startTimeoutMs);
+        const { succeeded } = await etcd.txn(
+          {
+            compare: [
+              { target: 'lease', key: view.keys.monMaster, result: 'equal', value: masterLease },
+              ...compare,
+            ],
+            success: part.map((write) => write.op),
+          },
+          this.#o.settings().startTimeoutMs,
+        );
         if (!succeeded) {
           this.#schedule();
           break;
@@ -101,7 +121,14 @@ export class StatsWriter {
     const put = (key: string, value: string, guarded: boolean): void => {
       if (view.entry(key)?.value === value) return;
       const op: TxnOp = { op: 'put', key, value };
-      result.push(guarded ? { op, compare: { target: 'modRevision', key, result: 'less', value: view.revision + 1n } } : { op });
+      result.push(
+        guarded
+          ? {
+              op,
+              compare: { target: 'modRevision', key, result: 'less', value: view.revision + 1n },
+            }
+          : { op },
+      );
     };
     put(keys.stats, stringifyJson(encodeClusterStats(this.#statistics.clusterStats())), false);
     for (const [id, stats] of this.#statistics.inodeStats()) {
@@ -113,8 +140,18 @@ export class StatsWriter {
     const used = this.#statistics.usedRawTb();
     for (const [pool, stats] of view.poolStats) {
       const key = keys.poolStats(pool);
-      if (view.pools.has(pool)) put(key, stringifyJson(encodePoolStats({ ...stats, usedRawTb: used.get(pool) ?? 0 })), true);
-      else if (!view.invalidPools.has(pool) && view.pools.size > 0 && !view.pgConfig?.items.has(pool)) result.push({ op: { op: 'delete', range: { key } } });
+      if (view.pools.has(pool))
+        put(
+          key,
+          stringifyJson(encodePoolStats({ ...stats, usedRawTb: used.get(pool) ?? 0 })),
+          true,
+        );
+      else if (
+        !view.invalidPools.has(pool) &&
+        view.pools.size > 0 &&
+        !view.pgConfig?.items.has(pool)
+      )
+        result.push({ op: { op: 'delete', range: { key } } });
     }
     return result;
   }

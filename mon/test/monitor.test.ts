@@ -6,7 +6,14 @@ import { afterEach, describe, test } from 'node:test';
 import { decodeText, decodePgHistory, isJsonObject, type JsonObject } from '@vitastor/core';
 import { TestCluster } from './support.js';
 
-const POOL: JsonObject = { name: 'p', scheme: 'replicated', pg_size: 2, pg_minsize: 1, pg_count: 8, failure_domain: 'host' };
+const POOL: JsonObject = {
+  name: 'p',
+  scheme: 'replicated',
+  pg_size: 2,
+  pg_minsize: 1,
+  pg_count: 8,
+  failure_domain: 'host',
+};
 let cluster = new TestCluster();
 
 /** OSDs 1…n up, one pool, PGs made and active. */
@@ -43,7 +50,13 @@ describe('creating PGs', () => {
     assert.ok(isJsonObject(config));
     assert.match(String(config['hash']), /^[0-9a-f]{40}$/);
     assert.match(cluster.text('pg/config') ?? '', /"1":\{"osd_set":\["1",0\],"primary":"1"\}/);
-    assert.deepEqual(cluster.json('pool/stats/1'), { used_raw_tb: 0, total_raw_tb: 0.00390625, pg_real_size: 1, raw_to_usable: 1, space_efficiency: 1 });
+    assert.deepEqual(cluster.json('pool/stats/1'), {
+      used_raw_tb: 0,
+      total_raw_tb: 0.00390625,
+      pg_real_size: 1,
+      raw_to_usable: 1,
+      space_efficiency: 1,
+    });
   });
 
   test('the first clean moment is remembered', async () => {
@@ -67,7 +80,10 @@ describe('creating PGs', () => {
   test('one invalid pool does not hold up the others, and keeps its PGs', async () => {
     await healthy();
     const before = cluster.sets(1);
-    cluster.put('config/pools', { 1: { ...POOL, pg_size: 'many' }, 2: { ...POOL, name: 'q', scheme: 'xor', pg_size: 3, pg_minsize: 2 } });
+    cluster.put('config/pools', {
+      1: { ...POOL, pg_size: 'many' },
+      2: { ...POOL, name: 'q', scheme: 'xor', pg_size: 3, pg_minsize: 2 },
+    });
     await cluster.clock.advance(3000);
     assert.deepEqual(cluster.sets(1), before);
     assert.equal(cluster.sets(2).length, 8);
@@ -128,7 +144,8 @@ describe('OSDs that come and go', () => {
     before.forEach((set, i) => {
       const moved = set.includes(4);
       assert.equal(historyOf(1, i + 1) !== undefined, moved || after[i]?.join() !== set.join());
-      if (moved) assert.deepEqual(historyOf(1, i + 1), { epoch: 0, osd_sets: [set], all_peers: [] });
+      if (moved)
+        assert.deepEqual(historyOf(1, i + 1), { epoch: 0, osd_sets: [set], all_peers: [] });
     });
     // It comes back before anything was clean: everything returns to where it was.
     cluster.osdUp(4);
@@ -161,7 +178,10 @@ describe('OSDs that come and go', () => {
     const after = cluster.sets(1);
     const taken = after.flat().filter((num) => num === 4).length;
     assert.ok(taken >= 11 && taken <= 13, `OSD 4 got ${taken}`);
-    const moved = after.reduce((n, set, i) => n + set.filter((num) => !before[i]?.includes(num)).length, 0);
+    const moved = after.reduce(
+      (n, set, i) => n + set.filter((num) => !before[i]?.includes(num)).length,
+      0,
+    );
     assert.ok(moved <= taken + 4, `${moved} members moved for ${taken}`);
   });
 
@@ -187,7 +207,11 @@ describe('OSDs that come and go', () => {
 });
 
 describe('changing pg_count', () => {
-  for (const [from, to] of [[8, 16], [8, 4], [8, 12]] as const) {
+  for (const [from, to] of [
+    [8, 16],
+    [8, 4],
+    [8, 12],
+  ] as const) {
     test(`${from} → ${to}: paused first, moved when all have stopped`, async () => {
       await healthy(3, { ...POOL, pg_count: from });
       const old = cluster.sets(1);
@@ -197,7 +221,10 @@ describe('changing pg_count', () => {
       const paused = cluster.pgConfig.items.get(1) ?? [];
       assert.equal(paused.length, from);
       assert.ok(paused.every((item) => item.pause));
-      assert.deepEqual(paused.map((item) => item.osdSet), old);
+      assert.deepEqual(
+        paused.map((item) => item.osdSet),
+        old,
+      );
       // Nothing goes on while one PG runs.
       await cluster.clock.advance(20_000);
       assert.equal(cluster.sets(1).length, from);
@@ -211,14 +238,25 @@ describe('changing pg_count', () => {
         const history = decodeText(decodePgHistory, cluster.text(`pg/history/1/${pg}`) ?? '{}');
         const named = history.osdSets.map((set) => [...set].sort().join());
         for (let stripe = pg - 1; stripe < from * to; stripe += to) {
-          assert.ok(named.includes([...(old[stripe % from] ?? [])].sort().join()), `PG ${pg} forgets old PG ${(stripe % from) + 1}`);
+          assert.ok(
+            named.includes([...(old[stripe % from] ?? [])].sort().join()),
+            `PG ${pg} forgets old PG ${(stripe % from) + 1}`,
+          );
         }
       }
-      for (let pg = to + 1; pg <= from; pg++) assert.equal(cluster.text(`pg/history/1/${pg}`), undefined);
+      for (let pg = to + 1; pg <= from; pg++)
+        assert.equal(cluster.text(`pg/history/1/${pg}`), undefined);
       cluster.obey([1]);
       await cluster.clock.advance(2000);
       const clean = cluster.json('history/last_clean_pgs');
-      assert.equal(Object.keys(isJsonObject(clean) && isJsonObject(clean['items']) && isJsonObject(clean['items']['1']) ? clean['items']['1'] : {}).length, to);
+      assert.equal(
+        Object.keys(
+          isJsonObject(clean) && isJsonObject(clean['items']) && isJsonObject(clean['items']['1'])
+            ? clean['items']['1']
+            : {},
+        ).length,
+        to,
+      );
     });
   }
 
@@ -242,7 +280,10 @@ describe('changing pg_count', () => {
     await cluster.clock.advance(3000);
     const items = cluster.pgConfig.items.get(1) ?? [];
     assert.ok(items.every((item) => !item.pause));
-    assert.deepEqual(items.map((item) => item.osdSet), before);
+    assert.deepEqual(
+      items.map((item) => item.osdSet),
+      before,
+    );
   });
 
   test('the next monitor finishes what the first began', async () => {
@@ -270,7 +311,8 @@ describe('deleting a pool', () => {
     cluster.obey([1]);
     await cluster.clock.advance(3000);
     assert.equal(cluster.pgConfig.items.get(1), undefined);
-    for (const path of ['pg/history/1/1', 'pgstats/1/1', 'pool/stats/1']) assert.equal(cluster.text(path), undefined, path);
+    for (const path of ['pg/history/1/1', 'pgstats/1/1', 'pool/stats/1'])
+      assert.equal(cluster.text(path), undefined, path);
     assert.deepEqual(cluster.json('history/last_clean_pgs'), { items: {} });
     cluster.put('config/pools', { 1: { ...POOL, pg_size: 3 } });
     await cluster.clock.advance(3000);
@@ -301,7 +343,10 @@ describe('several monitors', () => {
     await Promise.all([cluster.members[0]?.monitor.stop(), cluster.clock.advance(1000)]);
     assert.equal(cluster.masters.length, 1);
     await cluster.clock.advance(5000);
-    assert.deepEqual({ text: cluster.text('pg/config'), revision: cluster.revisionOf('pg/config') }, before);
+    assert.deepEqual(
+      { text: cluster.text('pg/config'), revision: cluster.revisionOf('pg/config') },
+      before,
+    );
     cluster.osdDown(1);
     await cluster.clock.advance(100);
     assert.ok(!cluster.primaries(1).includes(1));
@@ -342,7 +387,10 @@ describe('several monitors', () => {
     const id = cluster.members[0]?.monitor.id ?? '';
     assert.deepEqual(cluster.json('mon/master'), { ip: ['192.0.2.1'], hostname: 'mon1', id });
     assert.deepEqual(cluster.json(`mon/member/${id}`), { ip: ['192.0.2.1'], hostname: 'mon1' });
-    assert.deepEqual(cluster.json(`mon/member/${member.monitor.id}`), { ip: ['192.0.2.1'], hostname: 'mon2' });
+    assert.deepEqual(cluster.json(`mon/member/${member.monitor.id}`), {
+      ip: ['192.0.2.1'],
+      hostname: 'mon2',
+    });
     const stopped = cluster.members[0]?.monitor.stop();
     await cluster.clock.advance(1000);
     await stopped;
@@ -355,7 +403,8 @@ describe('etcd that misbehaves', () => {
     await healthy(4);
     const lost = cluster.sets(1).findIndex((set) => set.includes(4));
     cluster.put('config/osd/4', { reweight: 0 });
-    // The OSD writes its epoch in the moment in which the monitor is about to write: it has not seen it yet.
+    // The OSD writes its epoch in the moment in which the monitor is about to write: it has not
+    // seen it yet.
     const member = cluster.members[0];
     assert.ok(member);
     member.etcd.delayMs = 200;
@@ -391,7 +440,10 @@ describe('etcd that misbehaves', () => {
     assert.ok(!cluster.primaries(1).includes(2));
     cluster.osdDown(3);
     await cluster.clock.advance(100);
-    assert.deepEqual([...new Set(cluster.primaries(1))].sort(), [0, 1].filter((num) => cluster.primaries(1).includes(num)));
+    assert.deepEqual(
+      [...new Set(cluster.primaries(1))].sort(),
+      [0, 1].filter((num) => cluster.primaries(1).includes(num)),
+    );
   });
 
   test('etcd restarts: watches resume, nothing moves', async () => {
@@ -420,9 +472,27 @@ describe('etcd that misbehaves', () => {
 
 describe('garbage in etcd', () => {
   const PATHS = [
-    'config/global', 'config/pools', 'config/node_placement', 'config/osd/1', 'config/inode/1/1', 'index/image/x', 'index/maxid/1', 'pg/config',
-    'history/last_clean_pgs', 'pg/state/1/1', 'pg/history/1/1', 'pgstats/1/1', 'pg/stats/1/1', 'osd/stats/1', 'osd/space/1',
-    'osd/inodestats/1', 'stats', 'inode/stats/1/1', 'pool/stats/1', 'mon/member/123', 'something/else',
+    'config/global',
+    'config/pools',
+    'config/node_placement',
+    'config/osd/1',
+    'config/inode/1/1',
+    'index/image/x',
+    'index/maxid/1',
+    'pg/config',
+    'history/last_clean_pgs',
+    'pg/state/1/1',
+    'pg/history/1/1',
+    'pgstats/1/1',
+    'pg/stats/1/1',
+    'osd/stats/1',
+    'osd/space/1',
+    'osd/inodestats/1',
+    'stats',
+    'inode/stats/1/1',
+    'pool/stats/1',
+    'mon/member/123',
+    'something/else',
   ];
   for (const garbage of ['{"a":', '[]', '"x"', '7', 'null', '{"items":7,"state":7,"1":7}']) {
     test(`${garbage} in any key, while running`, async () => {
@@ -433,7 +503,10 @@ describe('garbage in etcd', () => {
         await cluster.clock.advance(3000);
         assert.equal(cluster.members[0]?.monitor.role, 'master', path);
         assert.deepEqual(cluster.sets(1), before, path);
-        assert.ok((cluster.pgConfig.items.get(1) ?? []).every((item) => !item.pause), path);
+        assert.ok(
+          (cluster.pgConfig.items.get(1) ?? []).every((item) => !item.pause),
+          path,
+        );
       }
       cluster.osdDown(3);
       await cluster.clock.advance(2000);
@@ -445,7 +518,8 @@ describe('garbage in etcd', () => {
     await healthy(4);
     const before = cluster.sets(1);
     await Promise.all([cluster.members[0]?.monitor.stop(), cluster.clock.advance(1000)]);
-    for (const path of ['config/global', 'config/node_placement', 'config/osd/1', 'osd/stats/4']) cluster.server.put(cluster.keys.at(path), '{');
+    for (const path of ['config/global', 'config/node_placement', 'config/osd/1', 'osd/stats/4'])
+      cluster.server.put(cluster.keys.at(path), '{');
     cluster.put('config/pools', { 1: POOL, 2: { ...POOL, name: 'q' } });
     const member = cluster.addMonitor();
     await cluster.clock.advance(5000);
@@ -453,10 +527,14 @@ describe('garbage in etcd', () => {
     assert.equal(cluster.sets(2).length, 8);
     for (const path of ['config/global', 'config/node_placement', 'config/osd/1', 'osd/stats/4']) {
       assert.ok(member.log.has(new RegExp(`${path}.*not valid JSON`)), path);
-      assert.ok(member.log.has(new RegExp(`${path} cannot be read`)) || path === 'config/global', path);
+      assert.ok(
+        member.log.has(new RegExp(`${path} cannot be read`)) || path === 'config/global',
+        path,
+      );
     }
     // Repaired: the frozen pool is looked at again.
-    for (const path of ['config/global', 'config/node_placement', 'config/osd/1']) cluster.put(path, {});
+    for (const path of ['config/global', 'config/node_placement', 'config/osd/1'])
+      cluster.put(path, {});
     cluster.osdReport(4);
     cluster.put('config/osd/4', { reweight: 0 });
     await cluster.clock.advance(5000);
@@ -494,16 +572,32 @@ describe('records of others', () => {
     cluster = new TestCluster();
     for (const num of [1, 2, 3]) cluster.osdUp(num);
     cluster.put('config/pools', { 1: { ...POOL, pg_count: 3 } });
-    const items = { 1: { 1: { osd_set: [2, 1], primary: 1 }, 2: { osd_set: [3, 2], primary: 2 }, 3: { osd_set: [1, 3], primary: 3 } } };
+    const items = {
+      1: {
+        1: { osd_set: [2, 1], primary: 1 },
+        2: { osd_set: [3, 2], primary: 2 },
+        3: { osd_set: [1, 3], primary: 3 },
+      },
+    };
     cluster.put('pg/config', { items });
     cluster.addMonitor();
     await cluster.clock.advance(3000);
-    assert.deepEqual(cluster.sets(1), [[2, 1], [3, 2], [1, 3]]);
+    assert.deepEqual(cluster.sets(1), [
+      [2, 1],
+      [3, 2],
+      [1, 3],
+    ]);
     assert.match(cluster.pgConfig.hash, /^[0-9a-f]{40}$/);
-    cluster.put('pg/config', { hash: '', items: { 1: { 1: { osd_set: [2, 1] }, 2: { osd_set: [2, 1] }, 3: { osd_set: [2, 1] } } } });
+    cluster.put('pg/config', {
+      hash: '',
+      items: { 1: { 1: { osd_set: [2, 1] }, 2: { osd_set: [2, 1] }, 3: { osd_set: [2, 1] } } },
+    });
     await cluster.clock.advance(3000);
     assert.deepEqual([...new Set(cluster.sets(1).flat())].sort(), [1, 2, 3]);
-    assert.deepEqual(decodeText(decodePgHistory, cluster.text('pg/history/1/1') ?? '{}').osdSets.length <= 1, true);
+    assert.deepEqual(
+      decodeText(decodePgHistory, cluster.text('pg/history/1/1') ?? '{}').osdSets.length <= 1,
+      true,
+    );
   });
 
   test('the old key is mirrored while it exists, and read where the new one is missing', async () => {

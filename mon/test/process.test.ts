@@ -11,10 +11,20 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import {
-  decodePgConfig, Etcd3Adapter, KeySpace, stringifyJson, SystemClock, SystemRandom, type JsonValue, type PgItem, type WatchEvent,
+  decodePgConfig,
+  Etcd3Adapter,
+  KeySpace,
+  stringifyJson,
+  SystemClock,
+  SystemRandom,
+  type JsonValue,
+  type PgItem,
+  type WatchEvent,
 } from '@vitastor/core';
 
-const MISSING: string | false = spawnSync('etcd', ['--version'], { stdio: 'ignore' }).error ? 'left out: the program etcd is not installed' : false;
+const MISSING: string | false = spawnSync('etcd', ['--version'], { stdio: 'ignore' }).error
+  ? 'left out: the program etcd is not installed'
+  : false;
 const MAIN = fileURLToPath(new URL('../src/main.js', import.meta.url));
 /** Nothing here takes a second; this only ends a test that hangs. */
 const TEST_TIMEOUT_MS = 60_000;
@@ -81,18 +91,34 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
 
   async function startMonitor(...args: string[]): Promise<{ child: Child; port: number }> {
     const port = await freePort();
-    const child = start(process.execPath, [MAIN, '--etcd_address', address, '--mon_http_ip', '127.0.0.1', '--mon_http_port', String(port), ...args]);
+    const child = start(process.execPath, [
+      MAIN,
+      '--etcd_address',
+      address,
+      '--mon_http_ip',
+      '127.0.0.1',
+      '--mon_http_port',
+      String(port),
+      ...args,
+    ]);
     return { child, port };
   }
 
   async function put(path: string, value: JsonValue): Promise<void> {
-    await etcd.txn({ compare: [], success: [{ op: 'put', key: keys.at(path), value: stringifyJson(value) }] }, 5000);
+    await etcd.txn(
+      { compare: [], success: [{ op: 'put', key: keys.at(path), value: stringifyJson(value) }] },
+      5000,
+    );
   }
 
   /** The PGs of pool 1 as soon as they are as wished. */
   async function pgs(wished: (items: readonly PgItem[]) => boolean): Promise<readonly PgItem[]> {
-    const first = await etcd.txn({ compare: [], success: [{ op: 'range', range: { key: keys.pgConfig } }] }, 5000);
-    const items = (text: string): readonly PgItem[] => decodePgConfig(keys.pgConfig, text).config.items.get(1) ?? [];
+    const first = await etcd.txn(
+      { compare: [], success: [{ op: 'range', range: { key: keys.pgConfig } }] },
+      5000,
+    );
+    const items = (text: string): readonly PgItem[] =>
+      decodePgConfig(keys.pgConfig, text).config.items.get(1) ?? [];
     const now = items(first.responses[0]?.[0]?.value ?? '{}');
     if (wished(now)) return now;
     return new Promise((resolve) => {
@@ -114,11 +140,28 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
     const peer = `http://127.0.0.1:${await freePort()}`;
     address = `127.0.0.1:${client}`;
     const server = start('etcd', [
-      '--data-dir', join(dir, 'etcd'), '--unsafe-no-fsync', '--listen-client-urls', `http://${address}`, '--advertise-client-urls', `http://${address}`,
-      '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `default=${peer}`,
+      '--data-dir',
+      join(dir, 'etcd'),
+      '--unsafe-no-fsync',
+      '--listen-client-urls',
+      `http://${address}`,
+      '--advertise-client-urls',
+      `http://${address}`,
+      '--listen-peer-urls',
+      peer,
+      '--initial-advertise-peer-urls',
+      peer,
+      '--initial-cluster',
+      `default=${peer}`,
     ]);
-    await server.says(/ready to serve client requests|serving insecure client requests|serving client traffic insecurely/);
-    etcd = new Etcd3Adapter({ addresses: [address], clock: new SystemClock(), random: new SystemRandom() });
+    await server.says(
+      /ready to serve client requests|serving insecure client requests|serving client traffic insecurely/,
+    );
+    etcd = new Etcd3Adapter({
+      addresses: [address],
+      clock: new SystemClock(),
+      random: new SystemRandom(),
+    });
   });
 
   after(async () => {
@@ -134,12 +177,29 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
     await second.child.says(/standing by/);
     for (const num of [1, 2, 3]) {
       await put(`osd/stats/${num}`, {
-        time: (new SystemClock().wallMs() / 1000).toFixed(3), size: 2 ** 30, free: 2 ** 30, host: `host${num}`, data_block_size: 131072, bitmap_granularity: 4096, immediate_commit: 'all',
+        time: (new SystemClock().wallMs() / 1000).toFixed(3),
+        size: 2 ** 30,
+        free: 2 ** 30,
+        host: `host${num}`,
+        data_block_size: 131072,
+        bitmap_granularity: 4096,
+        immediate_commit: 'all',
       });
-      await put(`osd/state/${num}`, { state: 'up', addresses: ['127.0.0.1'], port: 1, host: `host${num}` });
+      await put(`osd/state/${num}`, {
+        state: 'up',
+        addresses: ['127.0.0.1'],
+        port: 1,
+        host: `host${num}`,
+      });
     }
-    await put('config/pools', { 1: { name: 'p', scheme: 'replicated', pg_size: 2, pg_minsize: 1, pg_count: 64 } });
-    const created = await pgs((items) => items.length === 64 && items.every((item) => item.primary !== 0 && !item.osdSet.includes(0)));
+    await put('config/pools', {
+      1: { name: 'p', scheme: 'replicated', pg_size: 2, pg_minsize: 1, pg_count: 64 },
+    });
+    const created = await pgs(
+      (items) =>
+        items.length === 64 &&
+        items.every((item) => item.primary !== 0 && !item.osdSet.includes(0)),
+    );
     assert.deepEqual([...new Set(created.map((item) => item.primary))].sort(), [1, 2, 3]);
     assert.ok(created.every((item) => new Set(item.osdSet).size === 2));
 
@@ -152,13 +212,22 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
     assert.match(text, /^vitastor_monitor_info\{.*\} 1$/m);
     assert.equal((await fetch(`http://127.0.0.1:${second.port}/metrics`)).status, 503);
 
-    await etcd.txn({ compare: [], success: [{ op: 'delete', range: { key: keys.osdState(1) } }] }, 5000);
+    await etcd.txn(
+      { compare: [], success: [{ op: 'delete', range: { key: keys.osdState(1) } }] },
+      5000,
+    );
     await pgs((items) => items.length === 64 && items.every((item) => item.primary > 1));
 
     assert.equal(await first.child.end('SIGTERM'), 0);
     await second.child.says(/this monitor is master/);
-    assert.deepEqual((await pgs(() => true)).map((item) => item.osdSet), created.map((item) => item.osdSet));
-    assert.match(first.child.output, new RegExp(`etcd address ${address.replace(/\./g, '\\.')} \\(command line\\)`));
+    assert.deepEqual(
+      (await pgs(() => true)).map((item) => item.osdSet),
+      created.map((item) => item.osdSet),
+    );
+    assert.match(
+      first.child.output,
+      new RegExp(`etcd address ${address.replace(/\./g, '\\.')} \\(command line\\)`),
+    );
     assert.match(first.child.output, /mon_change_timeout = 100 \(command line\)/);
 
     // A killed one leaves nothing that the next cannot take.
@@ -170,9 +239,20 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
 
   test('where settings came from is in the log, and what was not understood', async () => {
     const path = join(dir, 'vitastor.conf');
-    await writeFile(path, JSON.stringify({ etcd_address: [address], osd_out_time: 'soon', mon_stats_timeout: 500 }));
+    await writeFile(
+      path,
+      JSON.stringify({ etcd_address: [address], osd_out_time: 'soon', mon_stats_timeout: 500 }),
+    );
     const port = await freePort();
-    const child = start(process.execPath, [MAIN, '--config_path', path, '--mon_http_port', String(port), '--etcd_prefix', 'other/']);
+    const child = start(process.execPath, [
+      MAIN,
+      '--config_path',
+      path,
+      '--mon_http_port',
+      String(port),
+      '--etcd_prefix',
+      'other/',
+    ]);
     await child.says(/this monitor is master/);
     assert.match(child.output, /mon_stats_timeout = 500 \(file .*vitastor\.conf\)/);
     assert.match(child.output, /osd_out_time = .*soon.*is not a/);
@@ -185,8 +265,10 @@ describe('the process', { skip: MISSING, timeout: TEST_TIMEOUT_MS }, () => {
     const good = join(dir, 'empty.conf');
     await writeFile(good, '{}');
     for (const [args, expected] of [
-      [['--config_path', good], /etcd_address is not set: give --etcd_address/], [['--config_path', bad], /bad\.conf is not valid JSON at line 1/],
-      [['--config_path', join(dir, 'none.conf')], /none\.conf does not exist/], [['now'], /unexpected argument "now"/],
+      [['--config_path', good], /etcd_address is not set: give --etcd_address/],
+      [['--config_path', bad], /bad\.conf is not valid JSON at line 1/],
+      [['--config_path', join(dir, 'none.conf')], /none\.conf does not exist/],
+      [['now'], /unexpected argument "now"/],
     ] as const) {
       const child = start(process.execPath, [MAIN, ...args]);
       if (!child.ended) await once(child.process, 'close');

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The monitor's HTTP door: metrics while master, 503 while standby. Without it the monitor works just as well.
+// The monitor's HTTP door: metrics while master, 503 while standby. Without it the monitor works
+// just as well.
 
 import { readFileSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
@@ -22,18 +23,32 @@ export class MonitorHttp {
     const handler = listener(monitor, config.string('prometheus_path'), log);
     const cert = config.string('mon_https_cert');
     const ca = config.string('mon_https_ca');
-    this.#server = cert === '' ? createServer(handler) : createTlsServer({
-      cert: readFileSync(cert), key: readFileSync(config.string('mon_https_key')), ...(ca === '' ? {} : { ca: readFileSync(ca) }),
-      requestCert: config.boolean('mon_https_client_auth'), rejectUnauthorized: config.boolean('mon_https_client_auth'),
-    }, handler);
+    this.#server =
+      cert === ''
+        ? createServer(handler)
+        : createTlsServer(
+            {
+              cert: readFileSync(cert),
+              key: readFileSync(config.string('mon_https_key')),
+              ...(ca === '' ? {} : { ca: readFileSync(ca) }),
+              requestCert: config.boolean('mon_https_client_auth'),
+              rejectUnauthorized: config.boolean('mon_https_client_auth'),
+            },
+            handler,
+          );
     this.#server.requestTimeout = REQUEST_TIMEOUT_MS;
   }
 
-  /** Resolves with the port when it listens, or with null when it cannot: that is logged and no reason to stop. */
+  /**
+   * Resolves with the port when it listens, or with null when it cannot: that is logged and no
+   * reason to stop.
+   */
   listen(host: string, port: number): Promise<number | null> {
     return new Promise((resolve) => {
       this.#server.on('error', (error) => {
-        this.#log.error(`HTTP on port ${port}: ${errorText(error)}; going on without metrics. Choose another mon_http_port, or enable_prometheus false`);
+        this.#log.error(
+          `HTTP on port ${port}: ${errorText(error)}; going on without metrics. Choose another mon_http_port, or enable_prometheus false`,
+        );
         resolve(null);
       });
       this.#server.listen({ port, ...(host === '' ? {} : { host }) }, () => {
@@ -63,10 +78,13 @@ function listener(monitor: Monitor, path: string, log: Log): RequestListener {
     else if (view === null) reply(503, 'this monitor is standing by\n');
     else if (target !== path) reply(404, `nothing here; metrics are at ${path}\n`);
     else {
-      metricsText(view).then((text) => reply(200, text, METRICS_CONTENT_TYPE), (error: unknown) => {
-        log.error(`metrics: ${errorText(error)}`);
-        reply(500, 'metrics failed; the log says why\n');
-      });
+      metricsText(view).then(
+        (text) => reply(200, text, METRICS_CONTENT_TYPE),
+        (error: unknown) => {
+          log.error(`metrics: ${errorText(error)}`);
+          reply(500, 'metrics failed; the log says why\n');
+        },
+      );
     }
   };
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Candidate sets of leaves that obey the rules. Small trees are enumerated; large ones are sampled by weighted
-// highest-random-weight hashing, so equal inputs give equal candidates. Source: etcd schema 9.4.
+// Candidate sets of leaves that obey the rules. Small trees are enumerated; large ones are sampled
+// by weighted highest-random-weight hashing, so equal inputs give equal candidates. Source: etcd
+// schema 9.4.
 //
-// A set is a sorted list of distinct leaf indices: which slot a leaf takes is decided later, by alignment.
+// A set is a sorted list of distinct leaf indices: which slot a leaf takes is decided later, by
+// alignment.
 
 import type { Leaf } from './fold.js';
 import { hash32, hashText, hrwScore } from './hash.js';
@@ -41,7 +43,10 @@ export class Combinations {
     return this.#rules.slots.length;
   }
 
-  /** All candidates, at most one per leaf + `max`; sets `filled`. Empty only if there is no leaf that fits slot 1. */
+  /**
+   * All candidates, at most one per leaf + `max`; sets `filled`. Empty only if there is no leaf
+   * that fits slot 1.
+   */
   candidates(max: number): { sets: LeafSet[]; complete: boolean } {
     const all = this.#enumerate(max);
     const sets = all ?? this.#sample(max);
@@ -55,12 +60,15 @@ export class Combinations {
     return { sets: [...unique.values()], complete: all !== null };
   }
 
-  /** True if some order of the set obeys the rules and it fills as many slots as the best candidate. */
+  /**
+   * True if some order of the set obeys the rules and it fills as many slots as the best candidate.
+   */
   isValid(set: LeafSet): boolean {
     if (set.length !== this.filled || new Set(set).size !== set.length) return false;
     if (set.some((leaf) => this.#leaves[leaf] === undefined)) return false;
     const level = this.#rules.allDifferentAt;
-    if (level !== null) return new Set(set.map((leaf) => this.#node(leaf, level))).size === set.length;
+    if (level !== null)
+      return new Set(set.map((leaf) => this.#node(leaf, level))).size === set.length;
     let steps = 0;
     const picks: number[] = [];
     const search = (left: LeafSet, empties: number): boolean => {
@@ -69,7 +77,13 @@ export class Combinations {
       for (const leaf of left) {
         if (!this.#fits(leaf, picks)) continue;
         picks.push(leaf);
-        if (search(left.filter((other) => other !== leaf), empties)) return true;
+        if (
+          search(
+            left.filter((other) => other !== leaf),
+            empties,
+          )
+        )
+          return true;
         picks.pop();
       }
       if (empties === 0) return false;
@@ -82,15 +96,20 @@ export class Combinations {
   }
 
   /**
-   * Valid sets near a previous one: a set that lost members keeps the others; a whole one swaps one member for a leaf of `wanted`.
-   * `previous` may hold −1 for members that are no leaves any more.
+   * Valid sets near a previous one: a set that lost members keeps the others; a whole one swaps one
+   * member for a leaf of `wanted`. `previous` may hold −1 for members that are no leaves any more.
    */
   repairs(previous: LeafSet, wanted: readonly number[]): LeafSet[] {
     const kept = [...new Set(previous.filter((leaf) => leaf !== EMPTY))].slice(0, this.filled);
     const result: LeafSet[] = [];
     const bases = this.isValid(kept)
-      ? (wanted.length ? kept.map((leaf) => kept.filter((other) => other !== leaf)) : [])
-      : [kept, ...(kept.length > 1 ? kept.map((leaf) => kept.filter((other) => other !== leaf)) : [])];
+      ? wanted.length
+        ? kept.map((leaf) => kept.filter((other) => other !== leaf))
+        : []
+      : [
+          kept,
+          ...(kept.length > 1 ? kept.map((leaf) => kept.filter((other) => other !== leaf)) : []),
+        ];
     const seed = hashText(setKey(previous));
     for (const base of bases) {
       const before = result.length;
@@ -108,11 +127,18 @@ export class Combinations {
   #complete(base: LeafSet, first: readonly number[] | null, seed: number): LeafSet | null {
     const set = [...base];
     while (set.length < this.filled) {
-      const pool = set.length === base.length && first !== null ? first : this.#leaves.map((leaf) => leaf.index);
-      const ranked = pool.filter((leaf) => !set.includes(leaf)).map((leaf) => ({ leaf, score: this.#score(leaf, seed, set.length) }));
+      const pool =
+        set.length === base.length && first !== null
+          ? first
+          : this.#leaves.map((leaf) => leaf.index);
+      const ranked = pool
+        .filter((leaf) => !set.includes(leaf))
+        .map((leaf) => ({ leaf, score: this.#score(leaf, seed, set.length) }));
       ranked.sort((a, b) => b.score - a.score || a.leaf - b.leaf);
       const last = set.length + 1 === this.filled;
-      const next = ranked.find(({ leaf }) => (last ? this.isValid([...set, leaf]) : this.#apart(leaf, set)));
+      const next = ranked.find(({ leaf }) =>
+        last ? this.isValid([...set, leaf]) : this.#apart(leaf, set),
+      );
       if (next === undefined) return null;
       set.push(next.leaf);
     }
@@ -121,7 +147,9 @@ export class Combinations {
 
   #apart(leaf: number, set: LeafSet): boolean {
     const level = this.#rules.allDifferentAt;
-    return level === null || set.every((other) => this.#node(other, level) !== this.#node(leaf, level));
+    return (
+      level === null || set.every((other) => this.#node(other, level) !== this.#node(leaf, level))
+    );
   }
 
   #node(leaf: number, level: string): string {
@@ -140,20 +168,31 @@ export class Combinations {
       if (pick !== undefined && pick !== EMPTY) others.push(this.#node(pick, rule.level));
     }
     switch (rule.op) {
-      case '=': case '?=': return others.includes(mine);
-      case '!=': return !others.includes(mine);
-      case '>': return others.every((other) => compareNodes(mine, other) > 0);
+      case '=':
+      case '?=':
+        return others.includes(mine);
+      case '!=':
+        return !others.includes(mine);
+      case '>':
+        return others.every((other) => compareNodes(mine, other) > 0);
     }
   }
 
   /** Hard rules of the slot after `picks`. */
   #fits(leaf: number, picks: readonly number[]): boolean {
-    return (this.#rules.slots[picks.length] ?? []).every((rule) => rule.op === '?=' || this.#holds(rule, leaf, picks));
+    return (this.#rules.slots[picks.length] ?? []).every(
+      (rule) => rule.op === '?=' || this.#holds(rule, leaf, picks),
+    );
   }
 
-  /** Leaves that may take the slot after `picks`; wishes (?=) count only where somebody fulfils them. */
+  /**
+   * Leaves that may take the slot after `picks`; wishes (?=) count only where somebody fulfils
+   * them.
+   */
   #choices(picks: readonly number[]): number[] {
-    let choices = this.#leaves.map((leaf) => leaf.index).filter((leaf) => !picks.includes(leaf) && this.#fits(leaf, picks));
+    let choices = this.#leaves
+      .map((leaf) => leaf.index)
+      .filter((leaf) => !picks.includes(leaf) && this.#fits(leaf, picks));
     for (const rule of this.#rules.slots[picks.length] ?? []) {
       if (rule.op !== '?=') continue;
       const preferred = choices.filter((leaf) => this.#holds(rule, leaf, picks));
@@ -175,9 +214,12 @@ export class Combinations {
       }
       const last = picks[picks.length - 1] ?? EMPTY;
       // In a symmetric set ascending order is enough; after an empty slot only empty ones follow.
-      const choices = symmetric && picks.length > 0
-        ? (last === EMPTY ? [] : this.#choices(picks).filter((leaf) => leaf > last))
-        : this.#choices(picks);
+      const choices =
+        symmetric && picks.length > 0
+          ? last === EMPTY
+            ? []
+            : this.#choices(picks).filter((leaf) => leaf > last)
+          : this.#choices(picks);
       if (choices.length === 0) return walk([...picks, EMPTY]);
       return choices.every((leaf) => walk([...picks, leaf]));
     };

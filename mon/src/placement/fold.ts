@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Folding: levels below every level that the rules mention do not matter to the optimiser, so each node just above them becomes
-// one leaf with the sum of the weights (with failure domain host: it works on hosts). Expanding gives every slot of a leaf
-// back to a real OSD. Source: etcd schema 9.3.
+// Folding: levels below every level that the rules mention do not matter to the optimiser, so each
+// node just above them becomes one leaf with the sum of the weights (with failure domain host: it
+// works on hosts). Expanding gives every slot of a leaf back to a real OSD. Source: etcd schema
+// 9.3.
 
 import { hash32 } from './hash.js';
 import { keepsSlotsApart, mentionedLevels, type PlacementRules } from './rules.js';
@@ -20,12 +21,26 @@ export interface Leaf {
 }
 
 /** Leaves ordered by their lowest OSD number. */
-export function foldTree(osds: readonly ChainedOsd[], rules: PlacementRules, levels: Levels): Leaf[] {
+export function foldTree(
+  osds: readonly ChainedOsd[],
+  rules: PlacementRules,
+  levels: Levels,
+): Leaf[] {
   let lowest = Number.POSITIVE_INFINITY;
   if (keepsSlotsApart(rules)) {
-    lowest = Math.max(...[...mentionedLevels(rules)].map((level) => levels.get(level) ?? Number.POSITIVE_INFINITY));
+    lowest = Math.max(
+      ...[...mentionedLevels(rules)].map((level) => levels.get(level) ?? Number.POSITIVE_INFINITY),
+    );
   }
-  const groups = new Map<string, { path: Map<string, string>; node: string; weight: number; osds: { num: number; weight: number }[] }>();
+  const groups = new Map<
+    string,
+    {
+      path: Map<string, string>;
+      node: string;
+      weight: number;
+      osds: { num: number; weight: number }[];
+    }
+  >();
   for (const osd of osds) {
     const above = osd.chain.findLastIndex((step) => step.levelNumber >= lowest);
     const chain = osd.chain.slice(Math.max(above, 0));
@@ -35,7 +50,12 @@ export function foldTree(osds: readonly ChainedOsd[], rules: PlacementRules, lev
     const key = `${top.level === 'osd' ? 'o' : 'n'}${top.node}`;
     let group = groups.get(key);
     if (group === undefined) {
-      group = { path: new Map(chain.map((step) => [step.level, step.node])), node: top.node, weight: 0, osds: [] };
+      group = {
+        path: new Map(chain.map((step) => [step.level, step.node])),
+        node: top.node,
+        weight: 0,
+        osds: [],
+      };
       groups.set(key, group);
     }
     group.weight += osd.weight;
@@ -59,18 +79,24 @@ interface Slot {
   before: number;
 }
 
-/** Real OSD sets, 0 = empty slot. Keeps the previous OSD of a PG in a node where that costs no balance. */
+/**
+ * Real OSD sets, 0 = empty slot. Keeps the previous OSD of a PG in a node where that costs no
+ * balance.
+ */
 export function expand(input: ExpandInput): number[][] {
   const result = input.pgs.map((pg) => pg.map(() => 0));
   const slotsOf = new Map<number, Slot[]>();
-  input.pgs.forEach((pg, p) => pg.forEach((index, slot) => {
-    const leaf = input.leaves[index];
-    if (leaf === undefined) return;
-    const before = input.previous[p]?.find((osd) => leaf.osds.some((mine) => mine.num === osd)) ?? 0;
-    const list = slotsOf.get(index) ?? [];
-    list.push({ pg: p, slot, before });
-    slotsOf.set(index, list);
-  }));
+  input.pgs.forEach((pg, p) =>
+    pg.forEach((index, slot) => {
+      const leaf = input.leaves[index];
+      if (leaf === undefined) return;
+      const before =
+        input.previous[p]?.find((osd) => leaf.osds.some((mine) => mine.num === osd)) ?? 0;
+      const list = slotsOf.get(index) ?? [];
+      list.push({ pg: p, slot, before });
+      slotsOf.set(index, list);
+    }),
+  );
   for (const [index, slots] of slotsOf) {
     const leaf = input.leaves[index];
     if (leaf === undefined) continue;
@@ -83,11 +109,15 @@ export function expand(input: ExpandInput): number[][] {
   return result;
 }
 
-/** One OSD of the leaf for each slot: as before where possible, shares in proportion to the weights. */
+/**
+ * One OSD of the leaf for each slot: as before where possible, shares in proportion to the weights.
+ */
 function share(leaf: Leaf, slots: readonly Slot[]): number[] {
   const [only, second] = leaf.osds;
   if (only !== undefined && second === undefined) return slots.map(() => only.num);
-  const target = new Map(leaf.osds.map((osd) => [osd.num, (slots.length * osd.weight) / leaf.weight]));
+  const target = new Map(
+    leaf.osds.map((osd) => [osd.num, (slots.length * osd.weight) / leaf.weight]),
+  );
   const count = new Map(leaf.osds.map((osd) => [osd.num, 0]));
   const deviation = (osd: number): number => (count.get(osd) ?? 0) - (target.get(osd) ?? 0);
   const add = (osd: number, n: number): void => void count.set(osd, (count.get(osd) ?? 0) + n);
@@ -103,13 +133,20 @@ function share(leaf: Leaf, slots: readonly Slot[]): number[] {
     result[i] = best;
     add(best, 1);
   });
-  // Each move lowers the sum of deviations by at least a little; one per slot is enough to reach the end.
+  // Each move lowers the sum of deviations by at least a little; one per slot is enough to reach
+  // the end.
   for (let round = 0; round < slots.length; round++) {
-    const byDeviation = leaf.osds.map((osd) => osd.num).sort((a, b) => deviation(b) - deviation(a) || a - b);
+    const byDeviation = leaf.osds
+      .map((osd) => osd.num)
+      .sort((a, b) => deviation(b) - deviation(a) || a - b);
     const over = byDeviation[0];
     const under = byDeviation[byDeviation.length - 1];
     if (over === undefined || under === undefined) break;
-    const gain = Math.abs(deviation(over)) + Math.abs(deviation(under)) - Math.abs(deviation(over) - 1) - Math.abs(deviation(under) + 1);
+    const gain =
+      Math.abs(deviation(over)) +
+      Math.abs(deviation(under)) -
+      Math.abs(deviation(over) - 1) -
+      Math.abs(deviation(under) + 1);
     if (gain < 1e-9) break;
     const moved = slots.findIndex((slot, i) => result[i] === over && slot.before !== over);
     const index = moved >= 0 ? moved : result.indexOf(over);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Hashes for placement: equal inputs give equal choices on every machine, without a generator that has state.
+// Hashes for placement: equal inputs give equal choices on every machine, without a generator that
+// has state.
 
 /** Mixes whole numbers into 32 bits (murmur3's finaliser after each). */
 export function hash32(...words: number[]): number {
@@ -24,7 +25,10 @@ export function hashText(text: string): number {
   return hash32(h);
 }
 
-/** Weighted highest-random-weight score: the highest of all wins in proportion to the weights. hash: 32 bits. weight: above 0. */
+/**
+ * Weighted highest-random-weight score: the highest of all wins in proportion to the weights. hash:
+ * 32 bits. weight: above 0.
+ */
 export function hrwScore(hash: number, weight: number): number {
   return weight / -Math.log((hash + 0.5) / 4294967296);
 }

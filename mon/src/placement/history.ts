@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What a PG's history must say after its set or the pool's PG count changed: forgetting a set here loses data. Source: etcd schema 8.6.
+// What a PG's history must say after its set or the pool's PG count changed: forgetting a set here
+// loses data. Source: etcd schema 8.6.
 
 import { EMPTY_PG_HISTORY, type PgHistory } from '@vitastor/core';
 
@@ -14,10 +15,14 @@ export function ancestors(pg: number, oldCount: number, newCount: number): numbe
 /** Previous sets repeated or cut off to the new count, as the starting point of a placement. */
 export function scaleSets<T>(sets: readonly T[], newCount: number): T[] {
   if (sets.length === 0) return [];
-  return Array.from({ length: newCount }, (_, pg) => sets[pg % sets.length]).filter((set) => set !== undefined);
+  return Array.from({ length: newCount }, (_, pg) => sets[pg % sets.length]).filter(
+    (set) => set !== undefined,
+  );
 }
 
-const withoutEmpty = (set: readonly number[]): number[] => [...new Set(set.filter((osd) => osd !== 0))];
+const withoutEmpty = (set: readonly number[]): number[] => [
+  ...new Set(set.filter((osd) => osd !== 0)),
+];
 const memberKey = (set: readonly number[]): string => [...set].sort((a, b) => a - b).join(',');
 
 export function sameMembers(a: readonly number[], b: readonly number[]): boolean {
@@ -38,8 +43,14 @@ export interface OldPg {
 }
 
 /** The history of a PG whose set moves and whose number stays; null: as it was. */
-export function movedHistory(old: OldPg, newSet: readonly number[], positional: boolean): PgHistory | null {
-  const same = positional ? old.osdSet.join(',') === newSet.join(',') : sameMembers(old.osdSet, newSet);
+export function movedHistory(
+  old: OldPg,
+  newSet: readonly number[],
+  positional: boolean,
+): PgHistory | null {
+  const same = positional
+    ? old.osdSet.join(',') === newSet.join(',')
+    : sameMembers(old.osdSet, newSet);
   if (same) return null;
   const history = old.history ?? EMPTY_PG_HISTORY;
   const osdSets = withSet(history.osdSets, old.osdSet);
@@ -57,11 +68,21 @@ export function scaledHistories(old: readonly OldPg[], newCount: number): (PgHis
       const scrubs = [result.nextScrub, history.nextScrub].filter((time) => time > 0);
       result = {
         epoch: history.epoch > result.epoch ? history.epoch : result.epoch,
-        osdSets: withSet(history.osdSets.reduce((sets, set) => withSet(sets, set), result.osdSets), parent.osdSet),
-        allPeers: [...new Set([...result.allPeers, ...withoutEmpty(history.allPeers)])].sort((a, b) => a - b),
+        osdSets: withSet(
+          history.osdSets.reduce((sets, set) => withSet(sets, set), result.osdSets),
+          parent.osdSet,
+        ),
+        allPeers: [...new Set([...result.allPeers, ...withoutEmpty(history.allPeers)])].sort(
+          (a, b) => a - b,
+        ),
         nextScrub: scrubs.length ? Math.min(...scrubs) : 0,
       };
     }
-    return result.epoch === 0n && result.osdSets.length === 0 && result.allPeers.length === 0 && result.nextScrub === 0 ? null : result;
+    return result.epoch === 0n &&
+      result.osdSets.length === 0 &&
+      result.allPeers.length === 0 &&
+      result.nextScrub === 0
+      ? null
+      : result;
   });
 }

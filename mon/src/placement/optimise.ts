@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// How many PGs each candidate set gets: the linear programs, and rounding to whole PGs. Source: etcd schema 9.5, 9.6.
+// How many PGs each candidate set gets: the linear programs, and rounding to whole PGs. Source:
+// etcd schema 9.5, 9.6.
 
 import { setKey, sortedSet, type Combinations, type LeafSet } from './combinations.js';
 import type { Leaf } from './fold.js';
 import type { LinearProgram, Solver } from './solver.js';
 
 /**
- * How many PGs each leaf should carry. weights: above 0. slots: filled slots of a set. A leaf can be in each PG once at most:
- * what a heavy one cannot take goes to the others in proportion.
+ * How many PGs each leaf should carry. weights: above 0. slots: filled slots of a set. A leaf can
+ * be in each PG once at most: what a heavy one cannot take goes to the others in proportion.
  */
 export function fairShares(weights: readonly number[], slots: number, pgCount: number): number[] {
   const result = weights.map(() => 0);
@@ -33,7 +34,8 @@ export function roundShares(values: readonly number[], total: number): number[] 
   let left = exact.reduce((s, v) => s + v, 0);
   let pgsLeft = total;
   return exact.map((value) => {
-    const n = left > 1e-9 ? Math.min(pgsLeft, Math.floor((value / left) * pgsLeft + 0.5 + 1e-9)) : 0;
+    const n =
+      left > 1e-9 ? Math.min(pgsLeft, Math.floor((value / left) * pgsLeft + 0.5 + 1e-9)) : 0;
     left -= value;
     pgsLeft -= n;
     return n;
@@ -60,7 +62,11 @@ export interface OptimiseInput {
 /** pgCount sets in no particular order. */
 export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
   const { leaves, combinations, pgCount, pgSize } = input;
-  const shares = fairShares(leaves.map((leaf) => leaf.weight), combinations.filled, pgCount);
+  const shares = fairShares(
+    leaves.map((leaf) => leaf.weight),
+    combinations.filled,
+    pgCount,
+  );
   const kept = new Map<string, { set: LeafSet; count: number }>();
   for (const set of input.previous) {
     if (!combinations.isValid(set)) continue;
@@ -70,14 +76,24 @@ export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
     kept.set(setKey(sorted), entry);
   }
   const keptSets = [...kept.values()];
-  const uses = countUses(keptSets.flatMap(({ set, count }) => Array.from({ length: count }, () => set)), leaves.length);
-  // Rounding up is no reason to move anything: a leaf may keep what rounding gave it, but gets nothing new beyond its share.
-  const limits = shares.map((share, i) => Math.max(share, Math.min(uses[i] ?? 0, Math.ceil(share - 1e-9))));
+  const uses = countUses(
+    keptSets.flatMap(({ set, count }) => Array.from({ length: count }, () => set)),
+    leaves.length,
+  );
+  // Rounding up is no reason to move anything: a leaf may keep what rounding gave it, but gets
+  // nothing new beyond its share.
+  const limits = shares.map((share, i) =>
+    Math.max(share, Math.min(uses[i] ?? 0, Math.ceil(share - 1e-9))),
+  );
   const overlap = overlaps(input.previous, leaves.length);
   const sets = [...keptSets.map(({ set }) => set), ...input.candidates];
   const limitRow = leaves.length;
   const program: LinearProgram = {
-    cost: sets.map((set, i) => (i < keptSets.length ? pgSize + 1 : pgSize + 1 - (pgSize - overlap(set, kept.has(setKey(set)))))),
+    cost: sets.map((set, i) =>
+      i < keptSets.length
+        ? pgSize + 1
+        : pgSize + 1 - (pgSize - overlap(set, kept.has(setKey(set)))),
+    ),
     columnUpper: sets.map((_, i) => keptSets[i]?.count ?? Number.POSITIVE_INFINITY),
     rowUpper: [...limits, pgCount],
     columnRows: sets.map((set) => [...set, limitRow]),
@@ -92,28 +108,51 @@ export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
   });
   const used = [...totals.values()].filter(({ value }) => value > 1e-9);
   if (used.length === 0) return [];
-  const counts = roundShares(used.map(({ value }) => value), pgCount);
+  const counts = roundShares(
+    used.map(({ value }) => value),
+    pgCount,
+  );
   const result = used.flatMap(({ set }, i) => Array.from({ length: counts[i] ?? 0 }, () => set));
-  return levelOut(result, shares, new Map(keptSets.map(({ set, count }) => [setKey(set), count])), combinations);
+  return levelOut(
+    result,
+    shares,
+    new Map(keptSets.map(({ set, count }) => [setKey(set), count])),
+    combinations,
+  );
 }
 
-/** Largest overlap of a set with any previous one (with any other than itself, for a candidate that was there). */
-function overlaps(previous: readonly LeafSet[], leaves: number): (set: LeafSet, exceptItself: boolean) => number {
+/**
+ * Largest overlap of a set with any previous one (with any other than itself, for a candidate that
+ * was there).
+ */
+function overlaps(
+  previous: readonly LeafSet[],
+  leaves: number,
+): (set: LeafSet, exceptItself: boolean) => number {
   const distinct = [...new Map(previous.map((set) => [setKey(sortedSet(set)), set])).values()];
   const byLeaf: number[][] = Array.from({ length: leaves }, () => []);
   distinct.forEach((set, p) => new Set(set).forEach((leaf) => byLeaf[leaf]?.push(p)));
   return (set, exceptItself) => {
     const counts = new Map<number, number>();
-    for (const leaf of set) for (const p of byLeaf[leaf] ?? []) counts.set(p, (counts.get(p) ?? 0) + 1);
+    for (const leaf of set)
+      for (const p of byLeaf[leaf] ?? []) counts.set(p, (counts.get(p) ?? 0) + 1);
     let best = 0;
-    for (const [p, n] of counts) if (!(exceptItself && n === set.length && distinct[p]?.length === n)) best = Math.max(best, n);
+    for (const [p, n] of counts)
+      if (!(exceptItself && n === set.length && distinct[p]?.length === n))
+        best = Math.max(best, n);
     return best;
   };
 }
 
-/** Rounding may leave a leaf more than one PG off its share: swaps single members while that brings the sum of deviations down. */
+/**
+ * Rounding may leave a leaf more than one PG off its share: swaps single members while that brings
+ * the sum of deviations down.
+ */
 function levelOut(
-  sets: readonly LeafSet[], shares: readonly number[], keep: ReadonlyMap<string, number>, combinations: Combinations,
+  sets: readonly LeafSet[],
+  shares: readonly number[],
+  keep: ReadonlyMap<string, number>,
+  combinations: Combinations,
 ): LeafSet[] {
   const result = [...sets];
   const uses = countUses(result, shares.length);
@@ -131,10 +170,17 @@ function levelOut(
       for (const under of [...order].reverse()) {
         if (off(over) - off(under) <= 1 + 1e-9) break;
         // A set that stays as it was is touched only for a leaf that is over by a whole PG.
-        const index = result.findIndex((set, i) => (!frozen[i] || off(over) >= 1 - 1e-9) && set.includes(over) && !set.includes(under)
-          && combinations.isValid(set.map((leaf) => (leaf === over ? under : leaf))));
+        const index = result.findIndex(
+          (set, i) =>
+            (!frozen[i] || off(over) >= 1 - 1e-9) &&
+            set.includes(over) &&
+            !set.includes(under) &&
+            combinations.isValid(set.map((leaf) => (leaf === over ? under : leaf))),
+        );
         if (index < 0) continue;
-        result[index] = sortedSet((result[index] ?? []).map((leaf) => (leaf === over ? under : leaf)));
+        result[index] = sortedSet(
+          (result[index] ?? []).map((leaf) => (leaf === over ? under : leaf)),
+        );
         frozen[index] = false;
         uses[over] = (uses[over] ?? 0) - 1;
         uses[under] = (uses[under] ?? 0) + 1;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One pool's placement from the tree and the previous sets. Pure: equal inputs give equal results. Source: etcd schema 9.
+// One pool's placement from the tree and the previous sets. Pure: equal inputs give equal results.
+// Source: etcd schema 9.
 
 import type { PoolConfig } from '@vitastor/core';
 import { align, initialSlots, numberPgs, orderSlots, shuffled } from './align.js';
@@ -25,7 +26,9 @@ export interface PlaceInput {
   /** The whole tree; the pool's own filters are applied here. */
   tree: readonly ChainedOsd[];
   levels: Levels;
-  /** Real sets (0 = empty) of the previous PGs, already scaled to pg_count; [] = start from nothing. */
+  /**
+   * Real sets (0 = empty) of the previous PGs, already scaled to pg_count; [] = start from nothing.
+   */
   previous: readonly (readonly number[])[];
   solver: Solver;
 }
@@ -45,38 +48,78 @@ export async function placePool(input: PlaceInput): Promise<Placement | null> {
   const combinations = new Combinations(leaves, rules);
   const { sets: found, complete } = combinations.candidates(pool.maxOsdCombinations);
   if (found.length === 0) return null;
-  const leafOf = new Map(leaves.flatMap((leaf) => leaf.osds.map((osd) => [osd.num, leaf.index] as const)));
-  const previous = input.previous.map((set) => set.filter((osd) => osd !== 0).map((osd) => leafOf.get(osd) ?? -1));
+  const leafOf = new Map(
+    leaves.flatMap((leaf) => leaf.osds.map((osd) => [osd.num, leaf.index] as const)),
+  );
+  const previous = input.previous.map((set) =>
+    set.filter((osd) => osd !== 0).map((osd) => leafOf.get(osd) ?? -1),
+  );
   const candidates = complete ? found : withRepairs(found, previous, leaves, combinations, pool);
-  const chosen = await optimise({ leaves, combinations, candidates, pgCount: pool.pgCount, pgSize: pool.pgSize, previous, solver });
+  const chosen = await optimise({
+    leaves,
+    combinations,
+    candidates,
+    pgCount: pool.pgCount,
+    pgSize: pool.pgSize,
+    previous,
+    solver,
+  });
   if (chosen.length === 0) return null;
   const rotate = pool.scheme !== 'replicated';
   let slots: number[][];
   if (previous.length === 0) {
-    slots = numberPgs(initialSlots(chosen, pool.pgSize, rotate), rotate ? pool.dataChunks : pool.pgSize, pool.id);
+    slots = numberPgs(
+      initialSlots(chosen, pool.pgSize, rotate),
+      rotate ? pool.dataChunks : pool.pgSize,
+      pool.id,
+    );
   } else {
-    const positions = input.previous.map((set) => set.map((osd) => (osd === 0 ? -1 : leafOf.get(osd) ?? -1)));
-    slots = align(shuffled(chosen, pool.id), previous).map((set, pg) => orderSlots(set, positions[pg] ?? [], pool.pgSize));
+    const positions = input.previous.map((set) =>
+      set.map((osd) => (osd === 0 ? -1 : (leafOf.get(osd) ?? -1))),
+    );
+    slots = align(shuffled(chosen, pool.id), previous).map((set, pg) =>
+      orderSlots(set, positions[pg] ?? [], pool.pgSize),
+    );
   }
   let sets = expand({ leaves, pgs: slots, previous: input.previous });
   const wanted = osdShares(leaves, combinations.filled, pool.pgCount);
-  if (isWhole(input.previous, previous, pool, combinations) && deviation(input.previous, wanted) <= deviation(sets, wanted) + 1e-6) {
+  if (
+    isWhole(input.previous, previous, pool, combinations) &&
+    deviation(input.previous, wanted) <= deviation(sets, wanted) + 1e-6
+  ) {
     sets = input.previous.map((set) => [...set]);
   }
   return { sets, space: spaceOf(sets, pool, osds) };
 }
 
-/** Sampling does not find the sets that differ little from previous ones: they are added, as many again at most. */
+/**
+ * Sampling does not find the sets that differ little from previous ones: they are added, as many
+ * again at most.
+ */
 function withRepairs(
-  found: readonly LeafSet[], previous: readonly LeafSet[], leaves: readonly Leaf[], combinations: Combinations, pool: PoolConfig,
+  found: readonly LeafSet[],
+  previous: readonly LeafSet[],
+  leaves: readonly Leaf[],
+  combinations: Combinations,
+  pool: PoolConfig,
 ): LeafSet[] {
   const unique = new Map(found.map((set) => [setKey(set), set]));
-  const uses = countUses(previous.filter((set) => combinations.isValid(set)), leaves.length);
-  const shares = fairShares(leaves.map((leaf) => leaf.weight), combinations.filled, pool.pgCount);
-  const wanted = shares.flatMap((share, i) => ((uses[i] ?? 0) < Math.floor(share + 1e-9) ? [i] : []));
+  const uses = countUses(
+    previous.filter((set) => combinations.isValid(set)),
+    leaves.length,
+  );
+  const shares = fairShares(
+    leaves.map((leaf) => leaf.weight),
+    combinations.filled,
+    pool.pgCount,
+  );
+  const wanted = shares.flatMap((share, i) =>
+    (uses[i] ?? 0) < Math.floor(share + 1e-9) ? [i] : [],
+  );
   const bound = unique.size + pool.maxOsdCombinations;
   for (const set of new Map(previous.map((p) => [setKey(sortedSet(p)), p])).values()) {
-    for (const repaired of combinations.repairs(set, wanted)) unique.set(setKey(repaired), repaired);
+    for (const repaired of combinations.repairs(set, wanted))
+      unique.set(setKey(repaired), repaired);
     if (unique.size >= bound) break;
   }
   return [...unique.values()];
@@ -84,24 +127,45 @@ function withRepairs(
 
 /** True if the previous PGs could stay exactly as they are. */
 function isWhole(
-  real: readonly (readonly number[])[], folded: readonly LeafSet[], pool: PoolConfig, combinations: Combinations,
+  real: readonly (readonly number[])[],
+  folded: readonly LeafSet[],
+  pool: PoolConfig,
+  combinations: Combinations,
 ): boolean {
-  return real.length === pool.pgCount && real.every((set) => set.length === pool.pgSize) && folded.every((set) => combinations.isValid(set));
+  return (
+    real.length === pool.pgCount &&
+    real.every((set) => set.length === pool.pgSize) &&
+    folded.every((set) => combinations.isValid(set))
+  );
 }
 
 /** PGs that each OSD should have. */
 function osdShares(leaves: readonly Leaf[], filled: number, pgCount: number): Map<number, number> {
-  const shares = fairShares(leaves.map((leaf) => leaf.weight), filled, pgCount);
-  return new Map(leaves.flatMap((leaf) => leaf.osds.map((osd) => [osd.num, ((shares[leaf.index] ?? 0) * osd.weight) / leaf.weight] as const)));
+  const shares = fairShares(
+    leaves.map((leaf) => leaf.weight),
+    filled,
+    pgCount,
+  );
+  return new Map(
+    leaves.flatMap((leaf) =>
+      leaf.osds.map(
+        (osd) => [osd.num, ((shares[leaf.index] ?? 0) * osd.weight) / leaf.weight] as const,
+      ),
+    ),
+  );
 }
 
 function countOsds(sets: readonly (readonly number[])[]): Map<number, number> {
   const counts = new Map<number, number>();
-  for (const set of sets) for (const osd of new Set(set)) if (osd !== 0) counts.set(osd, (counts.get(osd) ?? 0) + 1);
+  for (const set of sets)
+    for (const osd of new Set(set)) if (osd !== 0) counts.set(osd, (counts.get(osd) ?? 0) + 1);
   return counts;
 }
 
-function deviation(sets: readonly (readonly number[])[], wanted: ReadonlyMap<number, number>): number {
+function deviation(
+  sets: readonly (readonly number[])[],
+  wanted: ReadonlyMap<number, number>,
+): number {
   const counts = countOsds(sets);
   let sum = 0;
   for (const [osd, share] of wanted) sum += Math.abs((counts.get(osd) ?? 0) - share);
@@ -109,7 +173,11 @@ function deviation(sets: readonly (readonly number[])[], wanted: ReadonlyMap<num
 }
 
 /** What the sets can hold: the OSD that fills up first is the limit. */
-export function spaceOf(sets: readonly (readonly number[])[], pool: PoolConfig, osds: readonly ChainedOsd[]): Space {
+export function spaceOf(
+  sets: readonly (readonly number[])[],
+  pool: PoolConfig,
+  osds: readonly ChainedOsd[],
+): Space {
   const counts = countOsds(sets);
   const sizes = sets.map((set) => new Set(set.filter((osd) => osd !== 0)).size);
   const pgRealSize = sizes.length ? Math.min(...sizes) : pool.pgSize;
@@ -123,6 +191,9 @@ export function spaceOf(sets: readonly (readonly number[])[], pool: PoolConfig, 
   }
   const totalRawTb = Number.isFinite(limit) ? largest * limit : 0;
   return {
-    totalRawTb, pgRealSize, rawToUsable: pgRealSize / pool.dataChunks, spaceEfficiency: weight > 0 ? totalRawTb / weight : 0,
+    totalRawTb,
+    pgRealSize,
+    rawToUsable: pgRealSize / pool.dataChunks,
+    spaceEfficiency: weight > 0 ? totalRawTb / weight : 0,
   };
 }

@@ -12,10 +12,15 @@ export interface PrimaryCandidates {
 
 /** 0: nobody of the set is up. pg: from 1. */
 export function choosePrimary(
-  pg: number, osdSet: readonly number[], pool: Pick<PoolConfig, 'scheme' | 'dataChunks' | 'primaryAffinityTags'>, candidates: PrimaryCandidates,
+  pg: number,
+  osdSet: readonly number[],
+  pool: Pick<PoolConfig, 'scheme' | 'dataChunks' | 'primaryAffinityTags'>,
+  candidates: PrimaryCandidates,
 ): number {
   const up = osdSet.filter((osd) => osd !== 0 && candidates.isUp(osd));
-  const tagged = pool.primaryAffinityTags.length ? up.filter((osd) => candidates.hasAffinity(osd)) : [];
+  const tagged = pool.primaryAffinityTags.length
+    ? up.filter((osd) => candidates.hasAffinity(osd))
+    : [];
   let lists = [tagged, up];
   if (pool.scheme !== 'replicated') {
     const data = new Set(osdSet.slice(0, pool.dataChunks));

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Placement rules: what a pool demands of the nodes in its slots, whichever way it was written. Source: etcd schema 9.2.
+// Placement rules: what a pool demands of the nodes in its slots, whichever way it was written.
+// Source: etcd schema 9.2.
 
 import { VitastorError, type PoolConfig } from '@vitastor/core';
 
 export type RuleOperator = '=' | '!=' | '>' | '?=';
 
-/** The node of this slot's OSD at `level`, compared with the nodes of earlier slots and with names. */
+/**
+ * The node of this slot's OSD at `level`, compared with the nodes of earlier slots and with names.
+ */
 export interface Rule {
   level: string;
   op: RuleOperator;
@@ -17,16 +20,27 @@ export interface Rule {
 export interface PlacementRules {
   /** One list a slot; empty = any OSD. */
   slots: readonly (readonly Rule[])[];
-  /** Only "all different at this level": any order of a set is as good as another, and checks are quick. null: anything else. */
+  /**
+   * Only "all different at this level": any order of a set is as good as another, and checks are
+   * quick. null: anything else.
+   */
   allDifferentAt: string | null;
 }
 
-/** The rules of a pool. Throws ERR_BAD_VALUE for a raw_placement that does not parse or has not pg_size slots. */
+/**
+ * The rules of a pool. Throws ERR_BAD_VALUE for a raw_placement that does not parse or has not
+ * pg_size slots.
+ */
 export function rulesOf(pool: PoolConfig): PlacementRules {
-  if (pool.rawPlacement !== '') return { slots: parseRules(pool.rawPlacement, pool.pgSize), allDifferentAt: null };
+  if (pool.rawPlacement !== '')
+    return { slots: parseRules(pool.rawPlacement, pool.pgSize), allDifferentAt: null };
   const slots: Rule[][] = Array.from({ length: pool.pgSize }, () => []);
   for (const [level, pattern] of pool.levelPlacement) addPattern(slots, level, pattern);
-  addPattern(slots, pool.failureDomain, slots.map((_, i) => String(i)));
+  addPattern(
+    slots,
+    pool.failureDomain,
+    slots.map((_, i) => String(i)),
+  );
   return { slots, allDifferentAt: pool.levelPlacement.size ? null : pool.failureDomain };
 }
 
@@ -43,11 +57,16 @@ function addPattern(slots: Rule[][], level: string, pattern: readonly string[]):
   });
 }
 
-/** True if the rules keep every two slots apart, so that a folded node can be used once in a set at most. */
+/**
+ * True if the rules keep every two slots apart, so that a folded node can be used once in a set at
+ * most.
+ */
 export function keepsSlotsApart(rules: PlacementRules): boolean {
   if (rules.allDifferentAt !== null) return true;
   return rules.slots.every((list, i) => {
-    const apart = new Set(list.filter((rule) => rule.op === '!=' || rule.op === '>').flatMap((rule) => rule.slots));
+    const apart = new Set(
+      list.filter((rule) => rule.op === '!=' || rule.op === '>').flatMap((rule) => rule.slots),
+    );
     return apart.size === i;
   });
 }
@@ -65,8 +84,12 @@ interface Token {
 
 function tokens(text: string): Token[] {
   const result: Token[] = [];
-  // A newline separates slots as a comma does; one that follows a comma or starts the text adds nothing.
-  const source = text.trim().replace(/,\s*\n\s*/g, ',').replace(/\s*\n\s*/g, ',');
+  // A newline separates slots as a comma does; one that follows a comma or starts the text adds
+  // nothing.
+  const source = text
+    .trim()
+    .replace(/,\s*\n\s*/g, ',')
+    .replace(/\s*\n\s*/g, ',');
   TOKEN.lastIndex = 0;
   while (TOKEN.lastIndex < source.length) {
     const at = TOKEN.lastIndex;
@@ -76,14 +99,17 @@ function tokens(text: string): Token[] {
     if (separator !== undefined) result.push({ kind: 'separator', text: separator });
     else if (operator !== undefined) result.push({ kind: 'operator', text: operator });
     else if (bracket !== undefined) result.push({ kind: 'bracket', text: bracket });
-    else if (quoted !== undefined) result.push({ kind: 'quoted', text: quoted.replace(/\\(.)/g, '$1') });
+    else if (quoted !== undefined)
+      result.push({ kind: 'quoted', text: quoted.replace(/\\(.)/g, '$1') });
     else result.push({ kind: 'word', text: word ?? '' });
   }
   return result;
 }
 
 function ruleError(reason: string): VitastorError {
-  return new VitastorError('ERR_BAD_VALUE', `raw_placement: ${reason}`, { data: { path: 'raw_placement', reason } });
+  return new VitastorError('ERR_BAD_VALUE', `raw_placement: ${reason}`, {
+    data: { path: 'raw_placement', reason },
+  });
 }
 
 const END: Token = { kind: 'end', text: 'the end' };
@@ -110,18 +136,21 @@ export function parseRules(text: string, pgSize: number): Rule[][] {
       throw ruleError(`unexpected "${token.text}" in slot ${slots.length}`);
     }
   }
-  if (slots.length !== pgSize) throw ruleError(`has ${slots.length} slots, but pg_size is ${pgSize}`);
+  if (slots.length !== pgSize)
+    throw ruleError(`has ${slots.length} slots, but pg_size is ${pgSize}`);
   return slots;
 }
 
 function operands(next: () => Token): Token[] {
   const first = next();
   if (first.kind === 'word' || first.kind === 'quoted') return [first];
-  if (first.text !== '(') throw ruleError(`expected a slot number, a name or "(", not "${first.text}"`);
+  if (first.text !== '(')
+    throw ruleError(`expected a slot number, a name or "(", not "${first.text}"`);
   const result: Token[] = [];
   for (;;) {
     const item = next();
-    if (item.kind !== 'word' && item.kind !== 'quoted') throw ruleError(`expected a slot number or a name, not "${item.text}"`);
+    if (item.kind !== 'word' && item.kind !== 'quoted')
+      throw ruleError(`expected a slot number or a name, not "${item.text}"`);
     result.push(item);
     const after = next();
     if (after.text === ')') return result;
@@ -135,7 +164,8 @@ function resolve(rule: Rule, args: readonly Token[], slot: number): Rule {
   for (const arg of args) {
     if (arg.kind === 'word' && /^\d+$/.test(arg.text)) {
       const ref = Number(arg.text) - 1;
-      if (ref < 0 || ref >= slot) throw ruleError(`slot ${slot + 1} may refer to slots 1 to ${slot} only, not ${arg.text}`);
+      if (ref < 0 || ref >= slot)
+        throw ruleError(`slot ${slot + 1} may refer to slots 1 to ${slot} only, not ${arg.text}`);
       slots.push(ref);
     } else {
       names.push(arg.text);

@@ -12,6 +12,9 @@ export interface LinearProgram {
 }
 
 export interface Solver {
-  /** One value a column. Rejects if there is no optimum: for the programs of placement that is our bug, x = 0 is always allowed. */
+  /**
+   * One value a column. Rejects if there is no optimum: for the programs of placement that is our
+   * bug, x = 0 is always allowed.
+   */
   solve(program: LinearProgram): Promise<number[]>;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The placement tree: OSDs, hosts and whatever levels the administrator added, seen from the leaves.
-// Each OSD carries its chain of ancestors; nodes without OSDs under them therefore do not exist. Source: etcd schema 8.5, 9.1.
+// The placement tree: OSDs, hosts and whatever levels the administrator added, seen from the
+// leaves. Each OSD carries its chain of ancestors; nodes without OSDs under them therefore do not
+// exist. Source: etcd schema 8.5, 9.1.
 
 import type { ImmediateCommit, PlacementNode, PoolConfig } from '@vitastor/core';
 
@@ -40,37 +41,53 @@ export function withDefaultLevels(levels: Levels): Map<string, number> {
   return new Map([[HOST_LEVEL, 100], [OSD_LEVEL, 101], ...levels]);
 }
 
-/** All OSDs with their chains, by number. A parent whose level is not above its child's is ignored: the child hangs at the root. */
-export function buildTree(osds: readonly TreeOsd[], nodes: ReadonlyMap<string, PlacementNode>, levels: Levels): ChainedOsd[] {
+/**
+ * All OSDs with their chains, by number. A parent whose level is not above its child's is ignored:
+ * the child hangs at the root.
+ */
+export function buildTree(
+  osds: readonly TreeOsd[],
+  nodes: ReadonlyMap<string, PlacementNode>,
+  levels: Levels,
+): ChainedOsd[] {
   const hosts = new Set(osds.map((osd) => osd.host).filter((host) => host !== ''));
   const levelOf = (node: string): string | undefined => {
     const level = nodes.get(node)?.level || (hosts.has(node) ? HOST_LEVEL : '');
     return levels.has(level) ? level : undefined;
   };
-  return [...osds].sort((a, b) => a.num - b.num).map((osd) => {
-    const chain: Step[] = [{ node: String(osd.num), level: OSD_LEVEL, levelNumber: levels.get(OSD_LEVEL) ?? 101 }];
-    let parent = nodes.get(String(osd.num))?.parent || osd.host;
-    for (let below = chain[0]; below !== undefined && parent !== '';) {
-      const level = levelOf(parent);
-      const levelNumber = level === undefined ? undefined : levels.get(level);
-      if (level === undefined || levelNumber === undefined || levelNumber >= below.levelNumber) break;
-      below = { node: parent, level, levelNumber };
-      chain.push(below);
-      parent = nodes.get(parent)?.parent ?? '';
-    }
-    return { ...osd, chain };
-  });
+  return [...osds]
+    .sort((a, b) => a.num - b.num)
+    .map((osd) => {
+      const chain: Step[] = [
+        { node: String(osd.num), level: OSD_LEVEL, levelNumber: levels.get(OSD_LEVEL) ?? 101 },
+      ];
+      let parent = nodes.get(String(osd.num))?.parent || osd.host;
+      for (let below = chain[0]; below !== undefined && parent !== '';) {
+        const level = levelOf(parent);
+        const levelNumber = level === undefined ? undefined : levels.get(level);
+        if (level === undefined || levelNumber === undefined || levelNumber >= below.levelNumber)
+          break;
+        below = { node: parent, level, levelNumber };
+        chain.push(below);
+        parent = nodes.get(parent)?.parent ?? '';
+      }
+      return { ...osd, chain };
+    });
 }
 
 const COMMIT_STRENGTH: Readonly<Record<ImmediateCommit, number>> = { none: 0, small: 1, all: 2 };
 
 /** The OSDs that may hold data of the pool. */
 export function filterTree(osds: readonly ChainedOsd[], pool: PoolConfig): ChainedOsd[] {
-  return osds.filter((osd) =>
-    osd.weight > 0
-    && (pool.rootNode === '' || osd.chain.some((step) => step.node === pool.rootNode))
-    && pool.osdTags.every((tag) => osd.tags.includes(tag))
-    && (osd.blockSizeBytes === 0 || osd.blockSizeBytes === pool.blockSizeBytes)
-    && (osd.bitmapGranularityBytes === 0 || osd.bitmapGranularityBytes === pool.bitmapGranularityBytes)
-    && (osd.immediateCommit === null || COMMIT_STRENGTH[osd.immediateCommit] >= COMMIT_STRENGTH[pool.immediateCommit]));
+  return osds.filter(
+    (osd) =>
+      osd.weight > 0 &&
+      (pool.rootNode === '' || osd.chain.some((step) => step.node === pool.rootNode)) &&
+      pool.osdTags.every((tag) => osd.tags.includes(tag)) &&
+      (osd.blockSizeBytes === 0 || osd.blockSizeBytes === pool.blockSizeBytes) &&
+      (osd.bitmapGranularityBytes === 0 ||
+        osd.bitmapGranularityBytes === pool.bitmapGranularityBytes) &&
+      (osd.immediateCommit === null ||
+        COMMIT_STRENGTH[osd.immediateCommit] >= COMMIT_STRENGTH[pool.immediateCommit]),
+  );
 }
