@@ -84,8 +84,10 @@ function codeOnly(text) {
 }
 
 /** @param {string} path @returns {Source} */
-function load(path) {
-  const text = readFileSync(join(root, path), 'utf8');
+const load = (path) => parseSource(path, readFileSync(join(root, path), 'utf8'));
+
+/** @param {string} path @param {string} text @returns {Source} */
+export function parseSource(path, text) {
   const script = NATIVE.test(path) || SCRIPT.test(path);
   return { path, lines: text.split('\n'), code: (script ? codeOnly(text) : text).split('\n') };
 }
@@ -130,7 +132,7 @@ const PACKAGES = {
 };
 
 /** @type {Record<string, Check>} */
-const CHECKS = {
+export const CHECKS = {
   'every source file names its licence': (files) =>
     files
       .filter(({ path, lines }) => /\.(cpp|hpp|c|h|ts|mjs|js|py|pm|sh|cmake)$|CMakeLists\.txt$/.test(path) || lines[0]?.startsWith('#!'))

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm test: everything that guards a change. The closing line counts over all runners.
 
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzz } from './fuzz.mjs';
 import { lint } from './lint.mjs';
 import { buildNative } from './native.mjs';
 import { setupAndBuild } from './setup.mjs';
-import { Stop, bold, red, root, run, say, since } from './ui.mjs';
+import { Stop, ask, bold, red, root, run, say, since } from './ui.mjs';
 import { add, nativeTests, unit } from './unit.mjs';
 
 /** @typedef {import('./unit.mjs').Count} Count */
@@ -38,11 +39,41 @@ async function program(folder, path, args) {
   return { passed: Number(count[1]), failed: result.code !== 0 && failed === 0 ? 1 : failed };
 }
 
+/**
+ * npm start itself, twice on the same directory: the second one must find the data of the first.
+ * @returns {Promise<Count>}
+ */
+async function start() {
+  const dir = mkdtempSync(join(tmpdir(), 'vitastor-start-'));
+  const count = { passed: 0, failed: 0 };
+  try {
+    for (const expected of [/written through fio and verified/, /of the last start are still there/]) {
+      const argv = [process.execPath, join(root, 'tools/dist/src/start/main.js'), '--once', '--no-figures', '--data', dir];
+      const result = await run(argv, { quiet: true, timeoutMs: PART_LIMIT_MS });
+      const good = result.code === 0 && expected.test(result.output);
+      if (good) count.passed++;
+      else {
+        count.failed++;
+        process.stderr.write(result.output);
+      }
+    }
+    const left = ask(['pgrep', '-f', dir]).trim();
+    if (left) {
+      count.failed++;
+      say(`npm start left processes behind: ${left.replaceAll('\n', ' ')}`);
+    } else count.passed++;
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  return count;
+}
+
 /** @type {readonly { name: string, work: () => Promise<Count> }[]} */
 const PARTS = [
   { name: 'lint', work: () => lint({ compile: true }) },
   { name: 'unit', work: () => unit() },
   { name: 'sim', work: () => program('sim', 'sim/dist/src/main.js', ['--seeds', '20']) },
+  { name: 'start', work: start },
   { name: 'e2e', work: () => program('test', 'test/dist/src/e2e.js', ['--short']) },
   { name: 'fuzz', work: () => fuzz(['--seconds', '3']) },
   {

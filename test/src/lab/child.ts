@@ -219,7 +219,7 @@ export class Child {
     const state = this.#exit
       ? `${this.name} ended with ${this.#exit.signal ?? `exit code ${String(this.#exit.code)}`}`
       : `${this.name} runs as process ${this.pid}`;
-    const last = this.lastLines().map((line) => `    ${line}`);
+    const last = this.lastLines().map((line) => `    ${line.length > 300 ? `${line.slice(0, 300)}…` : line}`);
     return `${state}; log ${this.logFile}${last.length > 0 ? `\n${last.join('\n')}` : ' (nothing printed)'}`;
   }
 }

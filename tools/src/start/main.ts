@@ -95,7 +95,9 @@ function prepare(options: StartOptions): Made | undefined {
   if (free < need) {
     throw new UsageError(`${options.dir}: ${Math.floor(free / 2 ** 20)} MB are free, the check writes up to ${need / 2 ** 20} MB; give another --data DIR`);
   }
-  return options.fresh ? undefined : made;
+  const earlier = options.fresh ? undefined : made;
+  if (!earlier) writeMade(options.dir, { osds: 0, immediateCommit: options.immediateCommit, verified: false });
+  return earlier;
 }
 
 async function bringUp(lab: Lab, options: StartOptions, made: Made | undefined): Promise<void> {
