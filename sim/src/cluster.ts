@@ -3,7 +3,7 @@
 
 import { Config, KeySpace, stringifyJson, type Etcd, type JsonObject, type Watch } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
-import { HighsSolver, Monitor } from '@vitastor/mon';
+import { Monitor, type Solver } from '@vitastor/mon';
 import { OsdControl, osdOptions, type CreateEngine } from '@vitastor/osd';
 import { SimClock } from './driver.js';
 import type { NativeModule, NativePair, SimClient, SimEngine, SimWorld } from './native.js';
@@ -41,15 +41,15 @@ export class SimCluster {
   readonly failures: string[] = [];
   client: SimClient | null = null;
   readonly clientNode: number;
-  readonly #native: NativeModule;
+  readonly #solver: Solver;
   readonly #trace: (line: string) => void;
   #monitor: Monitor | null = null;
   #monitorEtcd: MemoryEtcdClient | null = null;
   #clientEtcd: MemoryEtcdClient | null = null;
   #clientWatch: Watch | null = null;
 
-  constructor(native: NativeModule, seed: bigint, shape: Shape, trace: (line: string) => void) {
-    this.#native = native;
+  constructor(native: NativeModule, solver: Solver, seed: bigint, shape: Shape, trace: (line: string) => void) {
+    this.#solver = solver;
     this.#trace = trace;
     this.shape = shape;
     this.world = native.createWorld(seed);
@@ -88,7 +88,7 @@ export class SimCluster {
   startMonitor(): void {
     this.#monitorEtcd = this.etcd.client();
     this.#monitor = new Monitor({
-      etcd: this.#monitorEtcd, clock: this.clock, solver: new HighsSolver(), keys: this.keys, hostname: 'mon', ips: ['10.0.0.200'],
+      etcd: this.#monitorEtcd, clock: this.clock, solver: this.#solver, keys: this.keys, hostname: 'mon', ips: ['10.0.0.200'],
       config: new Config({ commandLine: { mon_change_timeout: '100' } }),
       log: { info: (text) => this.#log('mon', text), warn: (text) => this.#log('mon', text), error: (text) => this.#log('mon', text) },
     });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm run sim: whole clusters from seeds. Every seed runs twice and must give the same trace hash.
 
+import { HighsSolver, type Solver } from '@vitastor/mon';
 import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative, type NativeModule } from './native.js';
@@ -41,8 +42,8 @@ function parse(words: readonly string[]): Options | null {
   return Number.isNaN(options.seeds) || Number.isNaN(options.minutes) ? null : options;
 }
 
-async function once(native: NativeModule, seed: bigint, trace: (line: string) => void): Promise<RunResult> {
-  return await runSeed(native, { seed, faultMs: 60_000, healMs: 120_000, trace });
+async function once(native: NativeModule, solver: Solver, seed: bigint, trace: (line: string) => void): Promise<RunResult> {
+  return await runSeed(native, solver, { seed, faultMs: 60_000, healMs: 120_000, trace });
 }
 
 async function main(words: readonly string[]): Promise<number> {
@@ -52,6 +53,7 @@ async function main(words: readonly string[]): Promise<number> {
     return words.includes('--help') ? 0 : 2;
   }
   const native = loadNative(process.env['VITASTOR_BUILD_DIR']);
+  const solver = await HighsSolver.load();
   const traceDir = join(process.cwd(), 'build', 'sim');
   mkdirSync(traceDir, { recursive: true });
   const startedMs = performance.now();
@@ -70,11 +72,11 @@ async function main(words: readonly string[]): Promise<number> {
       appendFileSync(traceFile, `${lines.join('\n')}\n`);
       lines = [];
     };
-    const first = await once(native, seed, trace);
+    const first = await once(native, solver, seed, trace);
     appendFileSync(traceFile, `${lines.join('\n')}\n`);
     const failures = [...first.failures];
     if (!options.once) {
-      const second = await once(native, seed, () => undefined);
+      const second = await once(native, solver, seed, () => undefined);
       if (second.hash !== first.hash) failures.push(`not deterministic: trace hash ${first.hash}, then ${second.hash}`);
     }
     if (failures.length === 0) {

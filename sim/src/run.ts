@@ -3,6 +3,7 @@
 
 import { SimCluster, type Shape } from './cluster.js';
 import { runUntil } from './driver.js';
+import type { Solver } from '@vitastor/mon';
 import type { NativeModule } from './native.js';
 import { fillGranule, GRANULE, granuleValue, Oracle } from './oracle.js';
 import { SeededRandom } from './rng.js';
@@ -28,8 +29,8 @@ export interface RunResult {
 
 const START_LIMIT_MS = 60_000;
 
-export async function runSeed(native: NativeModule, options: RunOptions): Promise<RunResult> {
-  const run = new SeedRun(native, options);
+export async function runSeed(native: NativeModule, solver: Solver, options: RunOptions): Promise<RunResult> {
+  const run = new SeedRun(native, solver, options);
   try {
     return await run.run();
   } finally {
@@ -57,12 +58,12 @@ class SeedRun {
   #faults = 0;
   #working = false;
 
-  constructor(native: NativeModule, options: RunOptions) {
+  constructor(native: NativeModule, solver: Solver, options: RunOptions) {
     this.#options = options;
     this.#workload = new SeededRandom(options.seed, 'workload');
     this.#faultRandom = new SeededRandom(options.seed, 'faults');
     const shape = drawShape(new SeededRandom(options.seed, 'shape'));
-    this.cluster = new SimCluster(native, options.seed, shape, options.trace);
+    this.cluster = new SimCluster(native, solver, options.seed, shape, options.trace);
     this.cluster.note(`seed ${options.seed}: ${JSON.stringify(shape, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}`);
   }
 
