@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm test: everything that guards a change. The closing line counts over all runners.
 
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzz } from './fuzz.mjs';
 import { lint } from './lint.mjs';
 import { buildNative } from './native.mjs';
 import { setupAndBuild } from './setup.mjs';
-import { Stop, ask, bold, red, root, run, say, since } from './ui.mjs';
+import { Stop, bold, red, root, run, say, since } from './ui.mjs';
 import { add, nativeTests, unit } from './unit.mjs';
 
 /** @typedef {import('./unit.mjs').Count} Count */
@@ -39,6 +39,15 @@ async function program(folder, path, args) {
   return { passed: Number(count[1]), failed: result.code !== 0 && failed === 0 ? 1 : failed };
 }
 
+/** @param {string} pid */
+function commandLine(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return ''; // it has just ended
+  }
+}
+
 /**
  * npm start itself, twice on the same directory: the second one must find the data of the first.
  * @returns {Promise<Count>}
@@ -57,10 +66,10 @@ async function start() {
         process.stderr.write(result.output);
       }
     }
-    const left = ask(['pgrep', '-f', dir]).trim();
-    if (left) {
+    const left = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && commandLine(pid).includes(dir));
+    if (left.length > 0) {
       count.failed++;
-      say(`npm start left processes behind: ${left.replaceAll('\n', ' ')}`);
+      say(`npm start left processes behind: ${left.map((pid) => `${pid} ${commandLine(pid)}`).join('; ')}`);
     } else count.passed++;
   } finally {
     rmSync(dir, { recursive: true, force: true });
