@@ -8,7 +8,7 @@ import { VitastorError } from '../errors.js';
 import type { Cancel, Clock } from './clock.js';
 import { orderAddresses, parseEtcdAddress } from './etcd-address.js';
 import type { Etcd, KeyRange, MemberStatus, Txn, TxnResult, Watch, WatchHandlers } from './etcd.js';
-import { Etcd3Member, sortFailure } from './etcd3-member.js';
+import { Etcd3Member, loadEtcd3, sortFailure } from './etcd3-member.js';
 import { SupervisedWatch } from './etcd3-watch.js';
 import type { Random } from './random.js';
 
@@ -72,7 +72,8 @@ export class Etcd3Adapter implements Etcd {
     }
   }
 
-  status(timeoutMs: number): Promise<MemberStatus[]> {
+  async status(timeoutMs: number): Promise<MemberStatus[]> {
+    await loadEtcd3();
     const deadline = this.#options.clock.wallMs() + timeoutMs;
     return Promise.all(this.#members.map(async (member) => {
       try {
@@ -95,6 +96,7 @@ export class Etcd3Adapter implements Etcd {
     });
     this.#watches.add(watch);
     const setup = async (): Promise<void> => {
+      await loadEtcd3();
       member = await this.#select((this.#options.watchSetupTimeoutMs ?? 5000));
       watch.run(await member.watchStream());
     };
@@ -111,6 +113,7 @@ export class Etcd3Adapter implements Etcd {
 
   /** One call. repeatable: doing it twice, on two members, harms nobody. */
   async #call<T>(timeoutMs: number, repeatable: boolean, run: (member: Etcd3Member, deadlineMs: number) => Promise<T>): Promise<T> {
+    await loadEtcd3(); // Not at the expense of the timeout.
     const end = this.#options.clock.nowMs() + timeoutMs;
     if (repeatable) return this.#race(timeoutMs, run);
     for (let attempt = 0; ; attempt++) {

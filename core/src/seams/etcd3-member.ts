@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // One member of etcd through the package etcd3: raw calls with a deadline, errors sorted. No retries, no leases or watches of etcd3's own.
 
-import { noop } from 'cockatiel';
-import { Etcd3, type ICompare, type IDuplexStream, type IKeyValue, type IRequestOp, type IWatchRequest, type IWatchResponse } from 'etcd3';
+import type { Etcd3, ICompare, IDuplexStream, IKeyValue, IRequestOp, IWatchRequest, IWatchResponse } from 'etcd3';
 import { errorText, VitastorError } from '../errors.js';
 import { dialTarget, type EtcdAddress } from './etcd-address.js';
 import type { Compare, KeyRange, KeyValue, MemberStatus, Txn, TxnOp, TxnResult } from './etcd.js';
@@ -80,6 +79,13 @@ export function sortFailure(address: string, error: unknown): CallFailure {
   return { error: new VitastorError('ERR_ETCD_REQUEST', `etcd at ${address} refused a request: ${text}`, { cause: error, data: { address } }), sent: true };
 }
 
+type Library = [typeof import('etcd3'), typeof import('cockatiel')];
+
+/** Loads etcd3, which takes a quarter of a second: once a process, and only where etcd is spoken to at all. */
+export function loadEtcd3(): Promise<Library> {
+  return Promise.all([import('etcd3'), import('cockatiel')]);
+}
+
 /** Calls reject with what gRPC said; sortFailure() makes sense of it. */
 export class Etcd3Member {
   readonly address: EtcdAddress;
@@ -91,7 +97,7 @@ export class Etcd3Member {
   }
 
   async txn(txn: Txn, deadlineMs: number): Promise<TxnResult> {
-    const reply = await this.#etcd().kv.txn({
+    const reply = await (await this.#etcd()).kv.txn({
       compare: txn.compare.map(toCompare), success: txn.success.map(toOp), failure: (txn.failure ?? []).map(toOp),
     }, { deadline: deadlineMs });
     return {
@@ -102,16 +108,16 @@ export class Etcd3Member {
   }
 
   async probe(deadlineMs: number): Promise<void> {
-    await this.#etcd().kv.range({ key: PROBE_KEY, count_only: true }, { deadline: deadlineMs });
+    await (await this.#etcd()).kv.range({ key: PROBE_KEY, count_only: true }, { deadline: deadlineMs });
   }
 
   async leaseGrant(ttlSeconds: number, deadlineMs: number): Promise<bigint> {
-    const reply = await this.#etcd().leaseClient.leaseGrant({ TTL: ttlSeconds }, { deadline: deadlineMs });
+    const reply = await (await this.#etcd()).leaseClient.leaseGrant({ TTL: ttlSeconds }, { deadline: deadlineMs });
     return BigInt(reply.ID);
   }
 
   async leaseKeepalive(lease: bigint, deadlineMs: number): Promise<number> {
-    const stream = await this.#etcd().leaseClient.leaseKeepAlive({ deadline: deadlineMs });
+    const stream = await (await this.#etcd()).leaseClient.leaseKeepAlive({ deadline: deadlineMs });
     try {
       return await new Promise<number>((resolve, reject) => {
         stream.on('data', (reply) => resolve(Math.max(0, Number(reply.TTL))));
@@ -126,16 +132,16 @@ export class Etcd3Member {
   }
 
   async leaseRevoke(lease: bigint, deadlineMs: number): Promise<void> {
-    await this.#etcd().leaseClient.leaseRevoke({ ID: lease.toString() }, { deadline: deadlineMs });
+    await (await this.#etcd()).leaseClient.leaseRevoke({ ID: lease.toString() }, { deadline: deadlineMs });
   }
 
   async status(deadlineMs: number): Promise<MemberStatus> {
-    const reply = await this.#etcd().maintenance.status({ deadline: deadlineMs });
+    const reply = await (await this.#etcd()).maintenance.status({ deadline: deadlineMs });
     return { address: this.address.text, alive: true, dbSizeBytes: Number(reply.dbSize) };
   }
 
-  watchStream(): Promise<WatchStream> {
-    return this.#etcd().watchClient.watch();
+  async watchStream(): Promise<WatchStream> {
+    return (await this.#etcd()).watchClient.watch();
   }
 
   /** The next call dials anew; calls under way go on until their deadline. */
@@ -149,9 +155,10 @@ export class Etcd3Member {
     this.reset();
   }
 
-  #etcd(): Etcd3 {
+  async #etcd(): Promise<Etcd3> {
+    const [library, { noop }] = await loadEtcd3();
     if (this.#closed) throw new VitastorError('ERR_ABORTED', 'the connection to etcd was closed');
-    this.#client ??= new Etcd3({
+    this.#client ??= new library.Etcd3({
       hosts: dialTarget(this.address),
       grpcOptions: CHANNEL_OPTIONS,
       faultHandling: { global: noop, host: () => noop },
