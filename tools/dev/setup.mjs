@@ -2,8 +2,8 @@
 // The set-up that every verb starts with: idempotent, and quick when there is nothing to do.
 
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { installPackages } from './debian.mjs';
+import { dirname, join } from 'node:path';
+import { etcdPath, installPackages } from './debian.mjs';
 import { buildNative } from './native.mjs';
 import { buildTypeScript, installNpmPackages } from './npm.mjs';
 import { Stop, root, since, say } from './ui.mjs';
@@ -14,6 +14,8 @@ export async function setup() {
   if (!(major >= 18)) throw new Stop(`Node.js ${process.versions.node} is too old: 20 is needed to build, 18.20 to run.`);
   mkdirSync(join(root, 'build'), { recursive: true });
   await installPackages();
+  const etcd = etcdPath();
+  if (etcd.startsWith(root)) process.env['PATH'] = `${dirname(etcd)}:${process.env['PATH'] ?? ''}`; // tests ask for it by name
   await installNpmPackages();
 }
 
