@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The one entry behind every npm command: node tools/dev/main.mjs VERB [OPTIONS]
 
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { format } from './format.mjs';
 import { fuzz } from './fuzz.mjs';
@@ -8,9 +10,8 @@ import { lint } from './lint.mjs';
 import { buildDir } from './native.mjs';
 import { setup, setupAndBuild } from './setup.mjs';
 import { test } from './test.mjs';
-import { Stop, red, root, run, say } from './ui.mjs';
+import { Stop, red, root, say, which } from './ui.mjs';
 import { unit } from './unit.mjs';
-import { existsSync } from 'node:fs';
 
 const HELP = `npm run VERB [-- OPTIONS]; start and test also as \`npm start\` and \`npm test\`.
 
@@ -37,10 +38,26 @@ const HELP = `npm run VERB [-- OPTIONS]; start and test also as \`npm start\` an
 async function handOver(path, args) {
   const file = join(root, path);
   if (!existsSync(file)) throw new Stop(`${path} is not there: this part is not written yet, or was not built.`);
-  // Ctrl-C reaches the child through the terminal; it decides when to end.
-  process.on('SIGINT', () => {});
-  process.on('SIGTERM', () => {});
-  return (await run([process.execPath, file, ...args])).code;
+  const setpriv = which('setpriv'); // ends the program when this process is killed hard
+  const argv = [...(setpriv ? [setpriv, '--pdeathsig', 'TERM', '--'] : []), process.execPath, file, ...args];
+  const child = spawn(argv[0] ?? '', argv.slice(1), { stdio: 'inherit' });
+  // The program decides when to end. Ctrl-C reaches it through the terminal as well; it takes the two as one.
+  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.on(signal, () => child.kill(signal));
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid !== parent) child.kill('SIGTERM'); // npm was killed hard
+  }, 1000);
+  return await new Promise((resolve) => {
+    child.on('error', (error) => {
+      clearInterval(watch);
+      process.stderr.write(`${error.message}\n`);
+      resolve(127);
+    });
+    child.on('close', (code) => {
+      clearInterval(watch);
+      resolve(code ?? 1);
+    });
+  });
 }
 
 /** @param {string} verb @param {string[]} args @returns {Promise<number>} exit code */

@@ -203,13 +203,17 @@ async function main(): Promise<number> {
   });
   writeHelpers(lab);
 
-  let stopping = false;
+  let stoppingSince = 0;
   let ended = (): void => {};
   const end = new Promise<void>((resolve) => (ended = resolve));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
-      if (stopping) process.exit(130); // the children are killed on the way out
-      stopping = true;
+      // A second Ctrl-C ends it hard; the children are killed on the way out. One Ctrl-C may arrive twice: from the terminal and through npm.
+      if (stoppingSince > 0) {
+        if (performance.now() - stoppingSince > 500) process.exit(130);
+        return;
+      }
+      stoppingSince = performance.now();
       say('\nStopping.');
       void lab.stopAll().then(() => (up ? ended() : process.exit(130)));
     });
@@ -227,7 +231,7 @@ async function main(): Promise<number> {
     }
     return 0;
   } catch (error) {
-    if (stopping) await new Promise(() => {}); // the signal handler ends the process
+    if (stoppingSince > 0) await new Promise(() => {}); // the signal handler ends the process
     say(`\nFailed: ${error instanceof Error ? error.message : String(error)}\n\nLogs: ${join(options.dir, 'log')}`);
     return 1;
   } finally {
