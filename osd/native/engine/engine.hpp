@@ -184,4 +184,9 @@ public:
 
 std::unique_ptr<Engine> create_engine(runtime::Loop& loop, EventSink& sink);
 
+/// Makes the store; tests and the simulator put faults between.
+using StoreFactory = std::unique_ptr<store::Store> (*)(void* arg, runtime::Loop& loop, const store::StoreOptions& options,
+                                                       Logger& logger);
+std::unique_ptr<Engine> create_engine(runtime::Loop& loop, EventSink& sink, StoreFactory factory, void* arg);
+
 }  // namespace vitastor::engine

@@ -170,7 +170,7 @@ void Osd::kick(Pg& pg) {
 void Osd::on_kick(runtime::Deferred* deferred) {
     Pg* pg = static_cast<Pg::Kick*>(deferred)->pg;
     pg->changed.notify_all();
-    if (pg->dead) pg->osd->erase_pg(pg);
+    if (pg->dead && !pg->kick.linked()) pg->osd->erase_pg(pg);
 }
 
 void Osd::release(Pg& pg) {

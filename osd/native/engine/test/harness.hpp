@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Several engines and clients in one process, over one real loop. Control is played by the test: it keeps the addresses,
+// the PG configuration and the histories, and confirms what the engines want.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/engine.hpp"
+#include "net/peers.hpp"
+#include "memory_store.hpp"
+
+namespace vitastor::test {
+
+class Cluster;
+
+struct TestLogger : Logger {
+    void write(LogLevel level, const std::string& text) override;
+};
+
+/// One engine and what control would know of it.
+class Node : public engine::EventSink {
+public:
+    Node(Cluster& cluster, OsdNum osd);
+    ~Node() override;
+    void on_event(engine::Event event) override;
+    void post(engine::Command command) { engine->post(std::move(command)); }
+    uint32_t state(PgNum pg) const {
+        auto it = states.find(pg);
+        return it == states.end() ? 0 : it->second.state;
+    }
+
+    Cluster& cluster;
+    OsdNum osd;
+    std::unique_ptr<engine::Engine> engine;
+    std::map<PgNum, engine::PgStateChanged> states;
+    std::vector<engine::HistoryWanted> wanted;
+    std::optional<engine::Statistics> statistics;
+    uint16_t port = 0;
+    bool ready = false, stopped = false, lease_expired = false;
+    std::string fatal;
+};
+
+struct Reply {
+    int64_t result = 0;  ///< retval, or a negative errno of the connection
+    Version version = 0;
+    std::vector<uint8_t> data, bitmap;
+    wire::DeleteReply del;
+    wire::LockReply lock;
+    wire::ListReply list;
+    std::vector<ObjectVersion> triples;
+    std::vector<wire::DescribeItem> items;
+    bool done = false;
+};
+
+/// Opens connections as a client (osd 0) or as an OSD.
+class Client : public net::PeersListener {
+public:
+    Client(Cluster& cluster, OsdNum own_osd);
+    ~Client() override;
+    void on_peer_up(OsdNum osd) override { ups[osd]++; }
+    void on_peer_down(OsdNum osd) override { downs[osd]++; }
+    /// Waits for the connection first.
+    net::Connection* connect(OsdNum osd);
+    std::shared_ptr<Reply> start_read(OsdNum osd, InodeNum inode, uint64_t offset, uint32_t len, uint64_t revision = 0);
+    std::shared_ptr<Reply> start_write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
+    Reply read(OsdNum osd, InodeNum inode, uint64_t offset, uint32_t len, uint64_t revision = 0);
+    Reply write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
+    Reply remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas = 0);
+    Reply simple(OsdNum osd, wire::Opcode opcode);
+    Reply scrub(OsdNum osd, InodeNum inode, uint64_t offset);
+    Reply sub_write(OsdNum osd, const ObjectId& object, Version version, std::vector<uint8_t> data, uint32_t flags = 0);
+    Reply list(OsdNum osd, const wire::ListRequest& message);
+    Reply lock(OsdNum osd, PgNum pg, uint64_t flags, uint32_t state);
+    Reply describe(OsdNum osd);
+    Reply wait(std::shared_ptr<Reply> reply);
+
+    Cluster& cluster;
+    std::map<OsdNum, int> ups, downs;
+
+private:
+    struct Pending;
+    std::shared_ptr<Reply> send(OsdNum osd, Pending* pending);
+    TestLogger logger_;
+    std::unique_ptr<net::Peers> peers_;
+};
+
+struct ClusterOptions {
+    uint32_t osds = 3;
+    uint32_t pg_size = 2, pg_minsize = 1;
+    wire::ImmediateCommit mode = wire::ImmediateCommit::all;
+    bool local_reads = false;
+    uint8_t scheme = 0;
+    std::map<std::string, std::string> settings{{"no_recovery", "1"}, {"no_rebalance", "1"}, {"peer_connect_interval", "1"}};
+    runtime::LoopKind loop = runtime::LoopKind::automatic;
+};
+
+/// Pool 1 with one PG, block 131072, granularity 4096.
+class Cluster {
+public:
+    explicit Cluster(const ClusterOptions& options = {});
+    ~Cluster();
+    /// Runs the loop until `condition` holds; fails the test after a generous time.
+    void until(const char* what, const std::function<bool()>& condition);
+    void turns(int count);
+    void start(OsdNum osd);
+    /// Orderly end.
+    void stop(OsdNum osd);
+    /// All that etcd would tell to everybody: addresses of running nodes (without `hidden`), pools.
+    void publish();
+    engine::PoolConfig pool_config() const;
+    void start_pg(OsdNum primary, std::vector<OsdNum> osd_set);
+    void stop_pg(OsdNum primary);
+    void lease(OsdNum osd, uint64_t from_now_ns);
+    Node& node(OsdNum osd) { return *nodes.at(osd); }
+    /// Copies of an object: OSD -> version, for those that have it.
+    std::map<OsdNum, Version> copies(const ObjectId& object);
+
+    ClusterOptions options;
+    TestLogger logger;
+    std::unique_ptr<runtime::Loop> loop;
+    std::map<OsdNum, MemoryDisk> disks;
+    std::map<OsdNum, std::unique_ptr<Node>> nodes;
+    std::map<OsdNum, bool> hidden;  ///< no state key
+    bool confirm_histories = true;
+    uint64_t epoch = 0;
+    std::vector<OsdNum> all_peers;
+    std::vector<std::vector<OsdNum>> history_sets;
+    uint64_t interval = 0;
+};
+
+inline std::vector<uint8_t> block(uint8_t fill, size_t size = 4096) { return std::vector<uint8_t>(size, fill); }
+inline const InodeNum kInode = full_inode(1, 1);
+
+}  // namespace vitastor::test

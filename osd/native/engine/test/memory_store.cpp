@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "memory_store.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace vitastor::test {
+
+using store::StoreOp;
+
+MemoryStore::MemoryStore(runtime::Loop& loop, const store::StoreOptions& options, MemoryDisk& disk)
+    : loop_(loop), options_(options), disk_(disk) {
+    turn_.store = this;
+    turn_.on_run = [](runtime::Deferred* self) { static_cast<Turn*>(self)->store->run(); };
+    poll_.store = this;
+    poll_.on_fire = [](runtime::Timer* self) { static_cast<Poll*>(self)->store->run(); };
+}
+
+MemoryStore::~MemoryStore() { loop_.disarm(poll_); }
+
+void MemoryStore::kick() {
+    if (!turn_.linked()) loop_.defer(turn_);
+}
+
+void MemoryStore::open(runtime::Completion& done) {
+    done_ = &done;
+    kick();
+}
+
+void MemoryStore::close(runtime::Completion& done) {
+    done_ = &done;
+    kick();
+}
+
+void MemoryStore::submit(store::Operation& operation) {
+    queue_.push_back(&operation);
+    kick();
+}
+
+void MemoryStore::list(store::ListOperation& operation) {
+    lists_.push_back(&operation);
+    kick();
+}
+
+void MemoryStore::set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t stripe) { pgs_[pool] = {pg_count, stripe}; }
+
+Version MemoryStore::peek(const ObjectId& object, Version version, uint8_t* bitmap) {
+    auto it = disk_.objects.find(object);
+    if (it == disk_.objects.end()) return 0;
+    auto copy = it->second.upper_bound(version);
+    if (copy == it->second.begin()) return 0;
+    --copy;
+    std::memcpy(bitmap, copy->second.bitmap.data(), bitmap_bytes());
+    return copy->first;
+}
+
+void MemoryStore::run() {
+    if (disk_.hold && !done_) {
+        if (!poll_.armed()) loop_.arm(poll_, loop_.now_ns() + runtime::kNsPerMs);
+        return;
+    }
+    std::deque<store::Operation*> ready;
+    ready.swap(queue_);
+    for (store::Operation* op : ready) {
+        execute(*op);
+        op->on_done(op);
+    }
+    std::deque<store::ListOperation*> lists;
+    lists.swap(lists_);
+    for (store::ListOperation* op : lists) {
+        auto pool = pgs_.find(op->range.pool);
+        op->result = pool == pgs_.end() ? -EAGAIN : 0;
+        ObjectId from{op->range.min_inode, op->range.min_stripe}, to{op->range.max_inode, op->range.max_stripe};
+        for (auto it = disk_.objects.lower_bound(from); it != disk_.objects.end() && it->first <= to && op->result == 0; ++it) {
+            uint64_t stripe = it->first.stripe & ~kRoleMask;
+            if (stripe / pool->second.second % pool->second.first + 1 != op->range.pg) continue;
+            Version stable = 0;
+            for (auto& [version, copy] : it->second) {
+                if (copy.stable) stable = version;
+            }
+            if (stable) op->listing.stable.push_back({it->first, stable});
+            for (auto& [version, copy] : it->second) {
+                if (version > stable) op->listing.unstable.push_back({it->first, version});
+            }
+        }
+        op->on_done(op);
+    }
+    if (done_ && queue_.empty() && lists_.empty()) {
+        runtime::Completion* done = std::exchange(done_, nullptr);
+        done->on_done(done, 0);
+    }
+}
+
+int64_t MemoryStore::write(store::Operation& op) {
+    auto& versions = disk_.objects[op.object];
+    if (!versions.empty() && op.version <= versions.rbegin()->first) {
+        op.version = versions.rbegin()->first;
+        return -EEXIST;
+    }
+    MemoryDisk::Copy copy;
+    if (versions.empty()) {
+        copy.data.resize(options_.block_size);
+        copy.bitmap.resize(bitmap_bytes());
+    } else {
+        copy = versions.rbegin()->second;
+    }
+    uint32_t at = op.offset;
+    for (int i = 0; i < op.iov_count; i++) {
+        std::memcpy(&copy.data[at], op.iov[i].iov_base, op.iov[i].iov_len);
+        at += static_cast<uint32_t>(op.iov[i].iov_len);
+    }
+    if (op.bitmap) copy.bitmap.assign(op.bitmap, op.bitmap + bitmap_bytes());
+    copy.stable = op.op == StoreOp::write_stable;
+    if (copy.stable) versions.clear();
+    versions[op.version] = std::move(copy);
+    return op.len;
+}
+
+void MemoryStore::execute(store::Operation& op) {
+    op.result = disk_.fault ? disk_.fault(op) : 0;
+    if (op.result < 0) return;
+    auto found = disk_.objects.find(op.object);
+    switch (op.op) {
+        case StoreOp::read: {
+            if (found == disk_.objects.end() || found->second.upper_bound(op.version) == found->second.begin()) {
+                op.version = 0;
+                op.result = -ENOENT;
+                return;
+            }
+            auto copy = std::prev(found->second.upper_bound(op.version));
+            op.version = copy->first;
+            uint32_t at = op.offset;
+            for (int i = 0; i < op.iov_count; i++) {
+                std::memcpy(op.iov[i].iov_base, &copy->second.data[at], op.iov[i].iov_len);
+                at += static_cast<uint32_t>(op.iov[i].iov_len);
+            }
+            if (op.bitmap) std::memcpy(op.bitmap, copy->second.bitmap.data(), bitmap_bytes());
+            op.result = op.len;
+            return;
+        }
+        case StoreOp::read_bitmap:
+            op.version = peek(op.object, op.version, op.bitmap);
+            return;
+        case StoreOp::write:
+        case StoreOp::write_stable:
+            op.result = write(op);
+            return;
+        case StoreOp::del:
+            if (found != disk_.objects.end()) disk_.objects.erase(found);
+            return;
+        case StoreOp::stabilize:
+            if (found == disk_.objects.end() || !found->second.contains(op.version)) {
+                op.result = -ENOENT;
+                return;
+            }
+            for (auto& [version, copy] : found->second) copy.stable |= version <= op.version;
+            return;
+        case StoreOp::rollback:
+            if (found == disk_.objects.end()) return;
+            found->second.erase(found->second.upper_bound(op.version), found->second.end());
+            if (found->second.empty()) disk_.objects.erase(found);
+            return;
+        case StoreOp::sync:
+            disk_.syncs++;
+            return;
+    }
+}
+
+store::StoreStats MemoryStore::stats() const {
+    store::StoreStats stats;
+    stats.total_blocks = 1000;
+    stats.object_count = disk_.objects.size();
+    stats.free_blocks = 1000 - std::min<uint64_t>(1000, stats.object_count);
+    return stats;
+}
+
+std::vector<store::InodeSpace> MemoryStore::space_by_inode() const {
+    std::map<InodeNum, uint64_t> sums;
+    for (auto& [object, versions] : disk_.objects) sums[object.inode] += options_.block_size;
+    std::vector<store::InodeSpace> result;
+    for (auto& [inode, bytes] : sums) result.push_back({inode, bytes});
+    return result;
+}
+
+}  // namespace vitastor::test
