@@ -10,6 +10,8 @@ import {
   decodeText,
   DEFAULT_OSD_CONFIG,
   type ClusterView,
+  type OsdConfig,
+  type OsdStats,
   type PgItem,
   type PoolConfig,
 } from '@vitastor/core';
@@ -33,6 +35,8 @@ export interface PlacementInputs {
   hash: string;
   /** Milliseconds until the next down OSD leaves the tree; null: none will. */
   nextOutMs: number | null;
+  /** At least half of the OSDs that hold data (and two) have timed out: they stay in the tree. */
+  massOutage: boolean;
   /**
    * Keys that cannot be read and were never known: PGs that exist must not be moved on that ground.
    */
@@ -53,6 +57,33 @@ export function osdTags(view: ClusterView, osd: number): readonly string[] {
   return view.osdConfig.get(osd)?.tags ?? [];
 }
 
+interface WeightedOsd {
+  num: number;
+  /** Above 0. */
+  weight: number;
+  stats: OsdStats;
+  config: OsdConfig;
+}
+
+function weightedOsds(view: ClusterView): WeightedOsd[] {
+  return [...view.osdStats].flatMap(([num, stats]) => {
+    const config = view.osdConfig.get(num) ?? DEFAULT_OSD_CONFIG;
+    const weight = config.reweight * (Number(stats.sizeBytes ?? 0n) / TIB);
+    return weight > 0 ? [{ num, weight, stats, config }] : [];
+  });
+}
+
+/** Milliseconds until it counts as out; Infinity: up, or never; below 0: it is out. */
+function leftMs(
+  view: ClusterView,
+  osd: WeightedOsd,
+  settings: MonSettings,
+  wallMs: number,
+): number {
+  if (isUp(view, osd.num) || osd.config.noout) return Number.POSITIVE_INFINITY;
+  return (osd.stats.timeMs ?? 0) + settings.osdOutMs - wallMs;
+}
+
 /**
  * wallMs: compared with the time that OSDs put into their reports.
  * suspects: keys that failed to decode at some time; may hold keys that are good again.
@@ -64,27 +95,29 @@ export function placementInputs(
   suspects: ReadonlySet<string>,
 ): PlacementInputs {
   const levels = withDefaultLevels(settings.placementLevels);
-  const osds: TreeOsd[] = [];
-  let nextOutMs: number | null = null;
-  for (const [num, stats] of view.osdStats) {
-    const config = view.osdConfig.get(num) ?? DEFAULT_OSD_CONFIG;
-    const weight = config.reweight * (Number(stats.sizeBytes ?? 0n) / TIB);
-    if (weight <= 0) continue;
-    if (!isUp(view, num) && !config.noout) {
-      const left = (stats.timeMs ?? 0) + settings.osdOutMs - wallMs;
-      if (left < 0) continue;
-      nextOutMs = Math.min(nextOutMs ?? left, left);
-    }
-    osds.push({
-      num,
-      weight,
-      tags: config.tags,
-      host: stats.host || view.osdStates.get(num)?.host || '',
-      blockSizeBytes: stats.blockSizeBytes,
-      bitmapGranularityBytes: stats.bitmapGranularityBytes,
-      immediateCommit: stats.immediateCommit,
-    });
-  }
+  const all = weightedOsds(view);
+  const isIn = (osd: WeightedOsd): boolean => leftMs(view, osd, settings, wallMs) >= 0;
+  const used = new Set(
+    [...(view.pgConfig?.items.values() ?? [])].flatMap((items) => items.flatMap((pg) => pg.osdSet)),
+  );
+  const inUse = all.filter((osd) => used.has(osd.num));
+  const silent = inUse.filter((osd) => !isIn(osd)).length;
+  // When half of what holds data is silent, it is the power or the network, not the disks: moving
+  // everything to the rest would help nobody. An operator who knows better sets reweight to 0.
+  const massOutage = silent >= 2 && silent * 2 >= inUse.length;
+  const kept = all.filter((osd) => isIn(osd) || (massOutage && used.has(osd.num)));
+  const left = kept.map((osd) => leftMs(view, osd, settings, wallMs)).filter((ms) => ms >= 0);
+  const nextOut = Math.min(...left);
+  const nextOutMs = Number.isFinite(nextOut) ? nextOut : null;
+  const osds = kept.map(({ weight, num, stats, config }): TreeOsd => ({
+    num,
+    weight,
+    tags: config.tags,
+    host: stats.host || view.osdStates.get(num)?.host || '',
+    blockSizeBytes: stats.blockSizeBytes,
+    bitmapGranularityBytes: stats.bitmapGranularityBytes,
+    immediateCommit: stats.immediateCommit,
+  }));
   const tree = buildTree(osds, view.nodePlacement, levels);
   return {
     tree,
@@ -92,6 +125,7 @@ export function placementInputs(
     pools: view.pools,
     hash: inputHash(tree, levels, view),
     nextOutMs,
+    massOutage,
     unreadable: unreadableInputs(view, suspects),
   };
 }

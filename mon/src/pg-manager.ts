@@ -23,6 +23,7 @@ import type { Log } from './log.js';
 import { placePool, scaleSets, type Placement, type Solver } from './placement/index.js';
 import { asksForReshuffle, isPgConfigUnknown, planChange } from './plan.js';
 import type { MonSettings } from './settings.js';
+import { Soon } from './soon.js';
 
 export interface PgManagerOptions {
   view: ClusterView;
@@ -46,10 +47,13 @@ interface Computed {
 /** start() to stop(); then nothing is written any more (a transaction under way may still be). */
 export class PgManager {
   readonly #o: PgManagerOptions;
-  #timer: { cancel: Cancel; atMs: number } | null = null;
+  /** Who leads what, from the sets that are there. */
+  readonly #primaries: Soon;
+  /** Everything. */
+  readonly #recheck: Soon;
   #outTimer: Cancel | null = null;
   #committing = false;
-  #again = false;
+  readonly #again = new Set<'primaries' | 'all'>();
   #computing: string | null = null;
   #computed: Computed | null = null;
   /** Our own last write: nothing is decided before the view has it. */
@@ -65,6 +69,8 @@ export class PgManager {
 
   constructor(options: PgManagerOptions) {
     this.#o = options;
+    this.#primaries = new Soon(options.clock, () => void this.#commit('primaries'));
+    this.#recheck = new Soon(options.clock, () => void this.#commit('all'));
   }
 
   start(): void {
@@ -72,16 +78,18 @@ export class PgManager {
     this.#forced = [...view.pools.keys()].some(
       (id) => (view.poolStats.get(id)?.pgRealSize ?? 0) === 0,
     );
-    this.#schedule(0);
+    this.#primaries.in(0);
+    // Daemons that start together should all be there before anything is placed.
+    this.#recheck.in(this.#o.settings().changeDelayMs);
     void this.#saveLastClean();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#timer?.cancel();
+    this.#primaries.stop();
+    this.#recheck.stop();
     this.#outTimer?.();
     this.#cleanTimer?.();
-    this.#timer = null;
     this.#cleanTimer = null;
     this.#outTimer = null;
   }
@@ -94,10 +102,11 @@ export class PgManager {
       switch (parsed.kind) {
         // A dead OSD's PGs wait for a new primary: no reason to wait with them.
         case 'osd/state':
-          this.#schedule(0);
+          this.#primaries.in(0);
+          this.#recheck.in(changeDelayMs);
           break;
         case 'osd/stats':
-          if (this.#placementChanged(parsed.osd)) this.#schedule(changeDelayMs);
+          if (this.#placementChanged(parsed.osd)) this.#recheck.in(changeDelayMs);
           break;
         case 'pg/state':
           statesChanged = true;
@@ -108,17 +117,19 @@ export class PgManager {
         case 'config/osd':
         case 'pg/config':
         case 'config/pgs':
-        case 'history/last_clean_pgs':
         case 'pg/history':
-          this.#schedule(changeDelayMs);
+          this.#recheck.in(changeDelayMs);
           break;
         default:
           break;
       }
     }
-    if (set.reloaded) this.#schedule(0);
+    if (set.reloaded) {
+      this.#primaries.in(0);
+      this.#recheck.in(changeDelayMs);
+    }
     if (statesChanged) {
-      if (this.#waiting) this.#schedule(retryChangeMs);
+      if (this.#waiting) this.#recheck.in(retryChangeMs);
       void this.#saveLastClean();
     }
   }
@@ -127,7 +138,7 @@ export class PgManager {
   onProblem(key: string): void {
     const { keys } = this.#o.view;
     if (key === keys.pgConfig || key === keys.configPools)
-      this.#schedule(this.#o.settings().changeDelayMs);
+      this.#recheck.in(this.#o.settings().changeDelayMs);
   }
 
   /**
@@ -143,7 +154,7 @@ export class PgManager {
       backfillfullPools(view, config.items, backfillfullRatio).join(',') !==
       config.backfillfullPools.join(',')
     )
-      this.#schedule(changeDelayMs);
+      this.#recheck.in(changeDelayMs);
   }
 
   /**
@@ -161,45 +172,30 @@ export class PgManager {
     return true;
   }
 
-  /** Commits in delayMs, or earlier if that was asked for. */
-  #schedule(delayMs: number): void {
+  async #commit(what: 'primaries' | 'all'): Promise<void> {
     if (this.#stopped) return;
-    const atMs = this.#o.clock.nowMs() + delayMs;
-    if (this.#timer !== null) {
-      if (this.#timer.atMs <= atMs) return;
-      this.#timer.cancel();
-    }
-    const cancel = this.#o.clock.after(delayMs, () => {
-      this.#timer = null;
-      void this.#commit();
-    });
-    this.#timer = { cancel, atMs };
-  }
-
-  async #commit(): Promise<void> {
     if (this.#committing) {
-      this.#again = true;
+      this.#again.add(what);
       return;
     }
     this.#committing = true;
     try {
-      await this.#commitOnce();
+      await this.#commitOnce(what);
     } catch (error) {
       this.#failed(error);
     } finally {
       this.#committing = false;
     }
-    if (this.#again) {
-      this.#again = false;
-      this.#schedule(0);
-    }
+    if (this.#again.has('primaries')) this.#primaries.in(0);
+    if (this.#again.has('all')) this.#recheck.in(0);
+    this.#again.clear();
   }
 
   #failed(error: unknown): void {
     if (this.#stopped) return;
     if (error instanceof VitastorError && error.retryable) {
       this.#o.log.warn(`changing PGs: ${errorText(error)}; trying again`);
-      this.#schedule(this.#o.settings().retryChangeMs);
+      this.#recheck.in(this.#o.settings().retryChangeMs);
       return;
     }
     this.#o.onFatal(
@@ -211,11 +207,12 @@ export class PgManager {
     );
   }
 
-  async #commitOnce(): Promise<void> {
+  async #commitOnce(what: 'primaries' | 'all'): Promise<void> {
     const { view, clock, etcd, log, masterLease, suspects } = this.#o;
     const settings = this.#o.settings();
+    const again = what === 'all' ? this.#recheck : this.#primaries;
     if (view.revision < this.#writtenRevision) {
-      this.#schedule(settings.retryChangeMs);
+      again.in(settings.retryChangeMs);
       return;
     }
     if (isPgConfigUnknown(view)) {
@@ -226,11 +223,16 @@ export class PgManager {
     }
     const inputs = placementInputs(view, settings, clock.wallMs(), suspects);
     this.#watchOut(inputs);
+    if (inputs.massOutage)
+      this.#sayOnce(
+        'at least half of the OSDs that hold data are silent: none of them is taken out of placement; ' +
+          'start them, or set their reweight to 0',
+      );
     for (const key of inputs.unreadable)
       this.#sayOnce(
         `${key} cannot be read: PGs that exist are not moved until it is repaired or deleted`,
       );
-    const placements = this.#placementsFor(inputs);
+    const placements = what === 'all' ? this.#placementsFor(inputs) : null;
     const plan = planChange({
       view,
       inputs,
@@ -238,7 +240,7 @@ export class PgManager {
       masterLease,
       backfillfullRatio: settings.backfillfullRatio,
     });
-    this.#waiting = plan.waiting.length > 0;
+    if (what === 'all') this.#waiting = plan.waiting.length > 0;
     plan.complaints.forEach((text) => this.#sayOnce(text));
     if (plan.success.length === 0) return;
     const result = await etcd.txn(
@@ -247,14 +249,14 @@ export class PgManager {
     );
     if (this.#stopped) return;
     if (!result.succeeded) {
-      this.#schedule(settings.retryChangeMs);
+      again.in(settings.retryChangeMs);
       return;
     }
     this.#writtenRevision = result.revision;
     if (placements !== null) this.#forced = false;
     for (const note of plan.notes) log.info(note);
     void this.#saveLastClean();
-    if (this.#waiting) this.#schedule(settings.retryChangeMs);
+    if (this.#waiting) this.#recheck.in(settings.retryChangeMs);
   }
 
   /**
@@ -287,6 +289,9 @@ export class PgManager {
           items.map((item) => item.osdSet),
           pool.pgCount,
         );
+        // A large pool takes a second: keepalives and events go in between.
+        await new Promise<void>((resolve) => void this.#o.clock.after(0, resolve));
+        if (this.#stopped || this.#computing !== inputs.hash) return;
         placements.set(
           pool.id,
           await this.#place({ pool, tree: inputs.tree, levels: inputs.levels, previous, solver }),
@@ -294,7 +299,7 @@ export class PgManager {
         if (this.#stopped || this.#computing !== inputs.hash) return;
       }
       this.#computed = { hash: inputs.hash, placements };
-      this.#schedule(0);
+      this.#recheck.in(0);
     } catch (error) {
       log.error(`placement failed: ${errorText(error)}`);
       this.#o.onFatal(
@@ -330,7 +335,7 @@ export class PgManager {
     this.#outTimer =
       inputs.nextOutMs === null
         ? null
-        : this.#o.clock.after(inputs.nextOutMs + 1, () => this.#schedule(0));
+        : this.#o.clock.after(inputs.nextOutMs + 1, () => this.#recheck.in(0));
   }
 
   async #saveLastClean(): Promise<void> {

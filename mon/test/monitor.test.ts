@@ -153,6 +153,42 @@ describe('OSDs that come and go', () => {
     assert.deepEqual(cluster.sets(1), before);
   });
 
+  test('half of the OSDs silent is an outage, not a loss: nothing moves until most are back', async () => {
+    await healthy(5, { ...POOL, pg_count: 20 });
+    const before = cluster.sets(1);
+    for (const num of [1, 2, 3, 4, 5]) cluster.osdDown(num);
+    await cluster.clock.advance(5_000_000);
+    for (const num of [2, 3]) {
+      cluster.osdUp(num);
+      await cluster.clock.advance(5000);
+      assert.deepEqual(cluster.sets(1), before);
+    }
+    assert.ok(cluster.members[0]?.log.has(/at least half of the OSDs that hold data are silent/));
+    // Three of five: the other two are lost.
+    cluster.osdUp(4);
+    await cluster.clock.advance(5000);
+    assert.deepEqual([...new Set(cluster.sets(1).flat())].sort(), [2, 3, 4]);
+    for (const num of [1, 5]) cluster.osdUp(num);
+    await cluster.clock.advance(5000);
+    assert.deepEqual(cluster.sets(1), before);
+  });
+
+  test('OSDs that start one after another within a second are placed on together', async () => {
+    cluster = new TestCluster();
+    cluster.put('config/pools', { 1: POOL });
+    cluster.addMonitor();
+    for (const num of [1, 2, 3]) {
+      await cluster.clock.advance(300);
+      cluster.osdUp(num);
+    }
+    await cluster.clock.advance(3000);
+    assert.ok(cluster.sets(1).every((set) => !set.includes(0)));
+    assert.deepEqual(
+      cluster.server.pairs().filter(({ key }) => key.includes('/pg/history/')),
+      [],
+    );
+  });
+
   test('noout keeps it, reweight 0 takes its data away, tags filter', async () => {
     await healthy(4);
     cluster.put('config/osd/4', { noout: true });
