@@ -60,10 +60,10 @@ BufferPool::~BufferPool() {
 
 Buffer BufferPool::allocate(size_t size) {
     VITASTOR_ASSERT(size > 0);
-    VITASTOR_ASSERT(size <= kBiggest);
     int index = class_of(size);
-    size_t capacity = class_capacity(index);
-    void* data = free_[index];
+    // Beyond the classes (listings of huge PGs): made for the occasion, never kept.
+    size_t capacity = size <= kBiggest ? class_capacity(index) : (size + kAlignment - 1) / kAlignment * kAlignment;
+    void* data = size <= kBiggest ? free_[index] : nullptr;
     if (data != nullptr) {
         free_[index] = free_[index]->next;
         free_bytes_ -= capacity;
@@ -84,7 +84,7 @@ Buffer BufferPool::allocate(size_t size) {
 void BufferPool::give_back(uint8_t* data, size_t capacity) {
     VITASTOR_ASSERT(used_bytes_ >= capacity);
     used_bytes_ -= capacity;
-    if (free_bytes_ + capacity > keep_bytes_) {
+    if (capacity > kBiggest || free_bytes_ + capacity > keep_bytes_) {
         free(data);
         return;
     }

@@ -51,7 +51,8 @@ public:
     ~BufferPool();
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
-    /// size: bytes > 0, at most 128 MiB + 64 KiB. Aborts only when the machine is out of memory. size() of the result = size.
+    /// size: bytes > 0; beyond 128 MiB + 64 KiB it is not kept after release. Aborts only when the machine is out of
+    /// memory. size() of the result = size.
     Buffer allocate(size_t size);
     size_t used_bytes() const { return used_bytes_; }
     size_t free_bytes() const { return free_bytes_; }

@@ -146,3 +146,14 @@ TEST_CASE("results and ids") {
     CHECK(pool_of(full_inode(65535, 1)) == 65535);
     CHECK(ObjectId{1, 2} < ObjectId{1, 3});
 }
+
+TEST_CASE("buffers beyond the size classes are made and given back, not kept") {
+    BufferPool pool(size_t{1} << 30);
+    Buffer huge = pool.allocate((size_t{200} << 20) + 1);
+    CHECK(huge.size() == (size_t{200} << 20) + 1);
+    CHECK(pool.used_bytes() == huge.capacity());
+    huge.data()[huge.size() - 1] = 1;
+    huge.release();
+    CHECK(pool.used_bytes() == 0);
+    CHECK(pool.free_bytes() == 0);
+}
