@@ -27,6 +27,8 @@ export const EXIT_CODES = {
   ERR_NOT_EMPTY: 39,
   /** The parents of an image form a loop. */
   ERR_PARENT_LOOP: 9,
+  /** This build or this cluster cannot do it. */
+  ERR_UNSUPPORTED: 95,
   /** Our lease is gone: stop acting. */
   ERR_LEASE_LOST: 1,
   /** The caller closed or aborted it. */

@@ -47,7 +47,16 @@ export function parseBoolean(value: JsonValue): boolean | null {
   return null;
 }
 
-const oneDecimal = (n: number): string => n.toFixed(1).replace(/\.0$/, '');
+/**
+ * Like C's %.1f and %.2f: an exact half goes to the even digit, where toFixed() always goes up. Exact halves at one (two) decimals are the
+ * odd quarters (eighths), and the even digit lies below for 1/4 (1/8 and 5/8).
+ */
+function fixed(n: number, decimals: 1 | 2): string {
+  const half = decimals === 1 ? 4 : 8;
+  return ((n * half) % 4 === 1 ? n - 0.001 : n).toFixed(decimals);
+}
+
+const oneDecimal = (n: number): string => fixed(n, 1).replace(/\.0$/, '');
 
 const SIZE_UNITS = [['T', 2 ** 40], ['G', 2 ** 30], ['M', 2 ** 20], ['K', 2 ** 10]] as const;
 
@@ -72,7 +81,7 @@ export function formatCount(count: bigint | number): string {
 
 /** Two decimals, trailing zeros cut. */
 export function formatFraction(n: number): string {
-  return n.toFixed(2).replace(/\.?0+$/, '');
+  return fixed(n, 2).replace(/\.?0+$/, '');
 }
 
 /** Below 100: `N us`; below half a second: `x.xx ms`; else `x.xx s`. */

@@ -11,6 +11,11 @@ test('sizes as people read them', () => {
   assert.deepEqual([0, 512, 4096, 131072, 1048576, 1039368192, 107374182400].map(formatSizeCompact), ['0', '512', '4k', '128k', '1M', '991.2M', '100G']);
 });
 
+test('exact halves go to the even digit, as in the tool that scripts know', () => {
+  assert.deepEqual([1039400960, 1024 * 1.25, 1024 * 1.75, 1024 * 7.25].map(formatSize), ['991.2 M', '1.2 K', '1.8 K', '7.2 K']);
+  assert.deepEqual([0.125, 0.375, 0.625, 0.875, 1.005].map(formatFraction), ['0.12', '0.38', '0.62', '0.88', '1']);
+});
+
 test('counts, fractions, latencies', () => {
   assert.deepEqual([0, 999, 1500, 2_000_000, 3_100_000_000].map(formatCount), ['0', '999', '1.5 k', '2 M', '3.1 G']);
   assert.deepEqual([100, 91.4285, 1.4499, 0.5, 10].map(formatFraction), ['100', '91.43', '1.45', '0.5', '10']);

@@ -214,6 +214,8 @@ export class MemoryEtcdClient implements Etcd {
   /** One way and back, each call. */
   delayMs = 0;
   addresses: readonly string[] = ['memory'];
+  /** What status() reports. */
+  dbSizeBytes = 0;
   readonly #server: MemoryEtcd;
   readonly #watches = new Set<OpenWatch>();
   readonly #faults: Fault[] = [];
@@ -264,7 +266,7 @@ export class MemoryEtcdClient implements Etcd {
   }
 
   status(timeoutMs: number): Promise<MemberStatus[]> {
-    return this.#call(timeoutMs, () => this.addresses.map((address) => ({ address, alive: true, dbSizeBytes: 0 }))).catch((error: unknown) =>
+    return this.#call(timeoutMs, () => this.addresses.map((address) => ({ address, alive: true, dbSizeBytes: this.dbSizeBytes }))).catch((error: unknown) =>
       this.addresses.map((address) => ({ address, alive: false, dbSizeBytes: 0, error: error instanceof Error ? error.message : String(error) })));
   }
 

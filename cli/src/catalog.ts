@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// All commands: names, other names, one line of help, and where the code is (loaded when it is run).
+
+import type { Config } from '@oclif/core/config';
+import type { FlagInput } from '@oclif/core/interfaces';
+import type { VitastorCommand } from './base-command.js';
+
+export interface CommandClass {
+  new (argv: string[], config: Config): VitastorCommand;
+  summary?: string | undefined;
+  description?: string | undefined;
+  usage?: string | string[] | undefined;
+  flags: FlagInput;
+}
+
+export interface CatalogEntry {
+  name: string;
+  aliases: readonly string[];
+  usage: string;
+  summary: string;
+  load(): Promise<{ default: CommandClass }>;
+  /** Options that have another name in this command: short forms mostly. */
+  rename?: Readonly<Record<string, string>>;
+}
+
+const POOL_SHORT = { size: 'pg_size', count: 'pg_count' } as const;
+
+export const CATALOG: readonly CatalogEntry[] = [
+  { name: 'status', aliases: [], usage: 'status', summary: 'Show the state of the cluster', load: () => import('./commands/status.js') },
+  { name: 'df', aliases: [], usage: 'df [-l]', summary: 'Show space of the pools', load: () => import('./commands/df.js') },
+  { name: 'ls', aliases: [], usage: 'ls [-l] [-p POOL] [--tree] [GLOB...]', summary: 'List images', load: () => import('./commands/ls.js') },
+  { name: 'create', aliases: [], usage: 'create -s SIZE [-p POOL] [--parent PARENT[@SNAP]] NAME', summary: 'Create an image, a clone or a snapshot', load: () => import('./commands/create.js') },
+  { name: 'snap-create', aliases: [], usage: 'snap-create IMAGE@SNAPSHOT', summary: 'Create a snapshot', load: () => import('./commands/snap-create.js') },
+  { name: 'modify', aliases: [], usage: 'modify NAME [--rename NEW] [--resize SIZE] [--readonly|--readwrite]', summary: 'Rename or resize an image, change its flags', load: () => import('./commands/modify.js') },
+  { name: 'rm', aliases: [], usage: 'rm FROM [TO] | rm --exact|--matching NAME...', summary: 'Remove images and their data', load: () => import('./commands/rm.js') },
+  { name: 'rm-data', aliases: [], usage: 'rm-data --pool POOL --inode INODE', summary: 'Remove the data of an inode, not its metadata', load: () => import('./commands/rm-data.js') },
+  { name: 'osd-tree', aliases: [], usage: 'osd-tree [-l]', summary: 'Show the placement tree', load: () => import('./commands/osd-tree.js') },
+  { name: 'osds', aliases: ['ls-osd', 'ls-osds', 'osd-ls'], usage: 'osds [-l]', summary: 'List OSDs', load: () => import('./commands/osds.js') },
+  { name: 'pg-list', aliases: ['pg-ls', 'list-pg', 'ls-pg', 'ls-pgs', 'pgs'], usage: 'pg-list [--pool POOL] [--osd 1,2] [STATE...]', summary: 'List placement groups', load: () => import('./commands/pg-list.js') },
+  { name: 'create-pool', aliases: ['pool-create'], usage: 'create-pool NAME (-s COPIES | --ec N+K) -n PGS', summary: 'Create a pool', load: () => import('./commands/create-pool.js'), rename: POOL_SHORT },
+  { name: 'modify-pool', aliases: ['pool-modify'], usage: 'modify-pool ID|NAME [--name NEW] ...', summary: 'Change a pool', load: () => import('./commands/modify-pool.js'), rename: POOL_SHORT },
+  { name: 'rm-pool', aliases: ['pool-rm'], usage: 'rm-pool [-f] ID|NAME', summary: 'Remove a pool', load: () => import('./commands/rm-pool.js') },
+  { name: 'ls-pools', aliases: ['ls-pool', 'pool-ls', 'pools'], usage: 'ls-pools [-l] [--detail] [GLOB...]', summary: 'List pools', load: () => import('./commands/ls-pools.js') },
+];
+
+export function findCommand(name: string): CatalogEntry | undefined {
+  return CATALOG.find((entry) => entry.name === name || entry.aliases.includes(name));
+}

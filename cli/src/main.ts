@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// vitastor-cli: the program.
+
+import { Etcd3Adapter, openNativeDataOps, SystemClock, SystemRandom } from '@vitastor/core';
+import { runCli } from './run.js';
+
+const clock = new SystemClock();
+const random = new SystemRandom();
+const interrupted = new AbortController();
+process.once('SIGINT', () => interrupted.abort());
+process.once('SIGTERM', () => interrupted.abort());
+// A reader that has gone away (`| head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 5));
+
+process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
+  clock,
+  openEtcd: (addresses) => new Etcd3Adapter({ addresses, clock, random }),
+  openDataOps: openNativeDataOps,
+  stdout: (text) => void process.stdout.write(text),
+  stderr: (text) => void process.stderr.write(text),
+  stdoutIsTerminal: process.stdout.isTTY === true,
+  stderrIsTerminal: process.stderr.isTTY === true,
+  signal: interrupted.signal,
+});

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Runs vitastor-cli in this process, on etcd in memory.
+
+import {
+  SystemClock, VitastorError, type DataOps, type RemoveDataProgress, type RemoveDataRequest, type RemoveDataResult,
+} from '@vitastor/core';
+import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
+import { runCli } from '../src/run.js';
+
+export interface CliResult {
+  exit: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Removes nothing, remembers what it was asked, and answers as told. */
+export class FakeDataOps implements DataOps {
+  readonly requests: RemoveDataRequest[] = [];
+  result: Partial<RemoveDataResult> = {};
+  onRequest: (request: RemoveDataRequest) => void = () => undefined;
+  closed = 0;
+
+  async deleteInodeData(request: RemoveDataRequest, onProgress?: (progress: RemoveDataProgress) => void): Promise<RemoveDataResult> {
+    this.requests.push(request);
+    this.onRequest(request);
+    onProgress?.({ removedObjects: 1n, totalObjects: 2n, listed: false });
+    return { removedObjects: 2n, totalObjects: 2n, errorCount: 0n, inactiveOsds: [], inactivePgs: [], ...this.result };
+  }
+
+  async close(): Promise<void> {
+    this.closed++;
+  }
+}
+
+export class CliRig {
+  readonly clock = new SystemClock();
+  readonly server = new MemoryEtcd(this.clock);
+  readonly dataOps = new FakeDataOps();
+  readonly clients: MemoryEtcdClient[] = [];
+  dbSizeBytes = 0;
+  /** Changes each new client. */
+  onClient: (client: MemoryEtcdClient) => void = () => undefined;
+
+  put(path: string, value: unknown): void {
+    this.server.put(`/vitastor/${path}`, typeof value === 'string' ? value : JSON.stringify(value));
+  }
+
+  get(path: string): unknown {
+    const text = this.server.get(`/vitastor/${path}`);
+    return text === undefined ? undefined : JSON.parse(text);
+  }
+
+  keys(prefix: string): string[] {
+    return this.server.pairs().map((kv) => kv.key.slice('/vitastor/'.length)).filter((key) => key.startsWith(prefix));
+  }
+
+  async run(words: readonly string[], program = '/usr/bin/vitastor-cli'): Promise<CliResult> {
+    let [stdout, stderr] = ['', ''];
+    const exit = await runCli(program, ['--etcd_address', 'memory:1', ...words], {
+      clock: this.clock,
+      openEtcd: () => {
+        const client = this.server.client();
+        client.dbSizeBytes = this.dbSizeBytes;
+        this.clients.push(client);
+        this.onClient(client);
+        return client;
+      },
+      openDataOps: async () => this.dataOps,
+      stdout: (text) => { stdout += text; },
+      stderr: (text) => { stderr += text; },
+      stdoutIsTerminal: false,
+      stderrIsTerminal: false,
+      signal: new AbortController().signal,
+    });
+    return { exit, stdout, stderr };
+  }
+
+  async json(words: readonly string[]): Promise<{ exit: number; json: unknown }> {
+    const result = await this.run([...words, '--json']);
+    try {
+      return { exit: result.exit, json: JSON.parse(result.stdout) as unknown };
+    } catch (error) {
+      throw new VitastorError('ERR_BAD_VALUE', `stdout of ${words.join(' ')} is no JSON: ${result.stdout}${result.stderr}`, { cause: error });
+    }
+  }
+
+  stop(): void {
+    for (const client of this.clients) client.close();
+    this.server.stop();
+  }
+}
