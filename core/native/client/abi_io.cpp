@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// C ABI: images and I/O.
+#include "client/abi_types.hpp"
+#include "client/purge.hpp"
+
+using namespace vitastor;
+using namespace vitastor::client;
+
+namespace vitastor::client {
+bool on_own_thread(const vitastor_context* context);
+}
+
+namespace {
+
+Image* inner(vitastor_image* image) { return reinterpret_cast<Image*>(image); }
+
+int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    const iovec* iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn, void* done_arg) {
+    if (!image || !context || !inner(image)->inode.load(std::memory_order_relaxed)) return -EINVAL;
+    if (kind != OpKind::flush && kind != OpKind::remove) {
+        if (int error = Context::check_request(*inner(image), offset, length, iov, iov_count)) return error;
+    }
+    Op* op = context->new_op();
+    op->kind = kind;
+    op->image = inner(image);
+    op->offset = offset;
+    op->length = length;
+    op->expected_version = expected_version;
+    op->done_fn = done_fn;
+    op->done_arg = done_arg;
+    if (iov_count) Context::set_iov(*op, iov, iov_count);
+    context->submit(op);
+    return 0;
+}
+
+struct PurgeStart {
+    PurgeOptions options;
+    void (*done_fn)(void*, int, const char*);
+    void* done_arg;
+};
+
+void start_purge(vitastor_context* context, void* arg) {
+    std::unique_ptr<PurgeStart> start(static_cast<PurgeStart*>(arg));
+    Purge::start(*context->context, start->options, start->done_fn, start->done_arg);
+}
+
+}  // namespace
+
+extern "C" int vitastor_image_open(vitastor_context* context, const vitastor_image_options* given,
+    vitastor_image** image, vitastor_io_fn done_fn, void* done_arg) {
+    vitastor_image_options options;
+    if (!context || !image || !take_options(given, options)) return -EINVAL;
+    ImageOptions inner_options;
+    if (options.image) {
+        if (!options.image[0]) return -EINVAL;
+        inner_options.name = options.image;
+    } else {
+        uint64_t number = options.inode & ((1ull << kPoolShift) - 1);
+        uint64_t pool = options.pool ? options.pool : pool_of(options.inode);
+        bool twice = pool_of(options.inode) && pool_of(options.inode) != pool;
+        if (pool < 1 || pool > 65535 || !number || twice || options.size_bytes % 512) return -EINVAL;
+        inner_options.inode = full_inode(static_cast<PoolId>(pool), number);
+        inner_options.size_bytes = options.size_bytes;
+    }
+    inner_options.read_only = options.read_only != 0;
+    inner_options.skip_parents = options.skip_parents != 0;
+    inner_options.changed_fn = options.changed_fn;
+    inner_options.changed_arg = options.changed_arg;
+    Image* fresh = context->cluster->shared->create_image(std::move(inner_options));
+    fresh->abi_context = context;
+    *image = reinterpret_cast<vitastor_image*>(fresh);
+    Op* op = context->new_op();
+    op->kind = OpKind::open;
+    op->image = fresh;
+    op->done_fn = done_fn;
+    op->done_arg = done_arg;
+    context->submit(op);
+    return 0;
+}
+
+extern "C" void vitastor_image_close(vitastor_image* image) {
+    if (!image) return;
+    Image* closing = inner(image);
+    closing->closed.store(true, std::memory_order_release);
+    auto* context = static_cast<vitastor_context*>(closing->abi_context);
+    if (context->own_thread && !on_own_thread(context)) {
+        vitastor_context::Command forget;
+        forget.run = [](vitastor_context* self, void* arg) { self->context->forget_image(static_cast<Image*>(arg)); };
+        forget.arg = closing;
+        uint64_t number = context->post(forget);
+        // changed_fn does not run any more when this returns.
+        std::unique_lock lock(context->mutex);
+        context->changed.wait(lock, [&] { return context->executed >= number; });
+    } else {
+        context->context->forget_image(closing);
+    }
+    closing->unref();
+}
+
+extern "C" uint64_t vitastor_image_size(vitastor_image* image) {
+    return image ? inner(image)->size_bytes.load(std::memory_order_relaxed) : 0;
+}
+extern "C" uint64_t vitastor_image_inode(vitastor_image* image) {
+    return image ? inner(image)->inode.load(std::memory_order_relaxed) : 0;
+}
+extern "C" uint32_t vitastor_image_block_size(vitastor_image* image) {
+    return image ? inner(image)->object_size.load(std::memory_order_relaxed) : 0;
+}
+extern "C" uint32_t vitastor_image_granularity(vitastor_image* image) {
+    return image ? inner(image)->granularity.load(std::memory_order_relaxed) : 0;
+}
+extern "C" int vitastor_image_read_only(vitastor_image* image) {
+    return image ? inner(image)->read_only.load(std::memory_order_relaxed) : 0;
+}
+extern "C" int vitastor_image_immediate_commit(vitastor_image* image) {
+    return image ? inner(image)->immediate.load(std::memory_order_relaxed) : 0;
+}
+
+extern "C" int vitastor_read(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    const iovec* iov, int iov_count, vitastor_io_fn done_fn, void* done_arg) {
+    if (length && !iov_count) return -EINVAL;
+    return start_io(OpKind::read, image, context, offset, length, iov, iov_count, 0, done_fn, done_arg);
+}
+
+extern "C" int vitastor_write(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    const iovec* iov, int iov_count, vitastor_io_fn done_fn, void* done_arg) {
+    if (length && !iov_count) return -EINVAL;
+    return start_io(OpKind::write, image, context, offset, length, iov, iov_count, 0, done_fn, done_arg);
+}
+
+extern "C" int vitastor_compare_write(vitastor_image* image, vitastor_context* context, uint64_t offset,
+    uint64_t length, const iovec* iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn,
+    void* done_arg) {
+    if (!length || !iov_count || expected_version == UINT64_MAX || !image) return -EINVAL;
+    uint64_t object_size = inner(image)->object_size.load(std::memory_order_relaxed);
+    if (!object_size || offset / object_size != (offset + length - 1) / object_size) return -EINVAL;
+    return start_io(OpKind::compare_write, image, context, offset, length, iov, iov_count, expected_version, done_fn,
+        done_arg);
+}
+
+extern "C" int vitastor_flush(vitastor_image* image, vitastor_context* context, vitastor_io_fn done_fn, void* done_arg) {
+    return start_io(OpKind::flush, image, context, 0, 0, nullptr, 0, 0, done_fn, done_arg);
+}
+
+extern "C" int vitastor_discard(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    vitastor_io_fn done_fn, void* done_arg) {
+    return start_io(OpKind::discard, image, context, offset, length, nullptr, 0, 0, done_fn, done_arg);
+}
+
+extern "C" int vitastor_delete_object(vitastor_image* image, vitastor_context* context, uint64_t offset,
+    uint64_t expected_version, vitastor_io_fn done_fn, void* done_arg) {
+    return start_io(OpKind::remove, image, context, offset, 0, nullptr, 0, expected_version, done_fn, done_arg);
+}
+
+extern "C" int vitastor_purge(vitastor_context* context, const vitastor_purge_options* given,
+    void (*done_fn)(void* arg, int result, const char* json), void* done_arg) {
+    vitastor_purge_options options;
+    if (!context || !done_fn || !take_options(given, options)) return -EINVAL;
+    uint64_t number = options.inode & ((1ull << kPoolShift) - 1);
+    uint64_t pool = options.pool ? options.pool : pool_of(options.inode);
+    if (pool < 1 || pool > 65535 || !number) return -EINVAL;
+    auto start = std::make_unique<PurgeStart>();
+    start->options.pool = static_cast<PoolId>(pool);
+    start->options.inode = full_inode(static_cast<PoolId>(pool), number);
+    start->options.min_offset = options.min_offset;
+    start->options.max_offset = options.max_offset;
+    start->options.iodepth = options.iodepth;
+    start->options.parallel_osds = options.parallel_osds;
+    start->options.wait_list = options.wait_list != 0;
+    start->options.down_ok = options.down_ok != 0;
+    start->options.progress_fn = options.progress_fn;
+    start->options.progress_arg = options.progress_arg;
+    start->done_fn = done_fn;
+    start->done_arg = done_arg;
+    if (context->own_thread) {
+        vitastor_context::Command command;
+        command.run = start_purge;
+        command.arg = start.release();
+        context->post(command);
+    } else {
+        start_purge(context, start.release());
+    }
+    return 0;
+}

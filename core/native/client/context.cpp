@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The context's view of the cluster: snapshots, pools, inodes, connections, opening images.
+#include "client/context.hpp"
+
+#include <algorithm>
+
+#include "client/purge.hpp"
+#include "runtime/system.hpp"
+
+namespace vitastor::client {
+namespace {
+
+constexpr unsigned kMaxChain = 4096;
+constexpr uint64_t kCloseLimitNs = 10 * runtime::kNsPerSecond;
+
+net::PeerOptions peer_options(const cluster::ClientConfig& config, Logger& logger) {
+    net::PeerOptions options;
+    for (auto& text : config.osd_networks) {
+        auto network = net::Cidr::parse(text);
+        if (network.ok()) options.networks.push_back(network.value());
+        else log(logger, LogLevel::warning, "osd_network: %s", network.status().message().c_str());
+    }
+    options.connect_timeout_ns = config.peer_connect_timeout_s * runtime::kNsPerSecond;
+    options.connect_interval_ns = config.peer_connect_interval_s * runtime::kNsPerSecond;
+    options.idle_ns = config.osd_idle_timeout_s * runtime::kNsPerSecond;
+    options.ping_timeout_ns = config.osd_ping_timeout_s * runtime::kNsPerSecond;
+    options.connection.receive_buffer_bytes = config.tcp_header_buffer_size;
+    return options;
+}
+
+}  // namespace
+
+Context::Context(Shared& shared, runtime::Loop& loop) : shared_(shared), loop_(loop) {
+    config_ = shared.hub().snapshot().config;
+    hostname_ = config_->hostname.empty() ? runtime::host_name() : config_->hostname;
+    peers_ = std::make_unique<net::Peers>(loop, peer_options(*config_, logger()), *this, logger());
+    retry_timer_.context = this;
+    retry_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_retry_timer(); };
+    finisher_.context = this;
+    finisher_.on_run = [](runtime::Deferred* d) { static_cast<Hook<runtime::Deferred>*>(d)->context->run_finished(); };
+    rechecker_.context = this;
+    rechecker_.on_run = [](runtime::Deferred* d) { static_cast<Hook<runtime::Deferred>*>(d)->context->retry_waiting(); };
+    wake_.notifier.context = this;
+    wake_.notifier.on_notify = [](runtime::Notifier* n) {
+        auto* context = static_cast<Hook<runtime::Notifier>*>(n)->context;
+        context->adopt_snapshot();
+        context->retry_waiting();
+    };
+    loop_.register_notifier(wake_.notifier);
+    shared_.add_context(this);
+    shared_.hub().subscribe(loop_, wake_.notifier);
+    adopt_snapshot();
+}
+
+Context::~Context() {
+    VITASTOR_ASSERT(closing_ && operations_ == 0);
+}
+
+void Context::close() {
+    if (closing_) return;
+    closing_ = true;
+    shared_.hub().unsubscribe(wake_.notifier);
+    shared_.remove_context(this);
+    retry_waiting();
+    while (Op* op = opening_.pop_front()) finish_later(*op, -ECANCELED);
+    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+    struct Done : runtime::Completion {
+        bool done = false;
+    } closed;
+    closed.on_done = [](runtime::Completion* self, int64_t) { static_cast<Done*>(self)->done = true; };
+    peers_->close_all(closed);
+    uint64_t limit = loop_.now_exact_ns() + kCloseLimitNs;
+    while ((!closed.done || operations_ > 0 || !purges_.empty()) && loop_.now_exact_ns() < limit) loop_.run_once(limit);
+    VITASTOR_ASSERT(closed.done && operations_ == 0);
+    loop_.disarm(retry_timer_);
+    if (finisher_.linked()) finisher_.unlink();
+    if (rechecker_.linked()) rechecker_.unlink();
+    loop_.unregister_notifier(wake_.notifier);
+    for (Image* image : unsynced_) image->unref();
+    unsynced_.clear();
+    peers_.reset();
+}
+
+// ---- snapshots
+
+void Context::adopt_snapshot() {
+    cluster::Snapshot snapshot = shared_.hub().snapshot();
+    trouble_ = snapshot.trouble;
+    if (snapshot.config != config_) {
+        config_ = snapshot.config;
+        peers_->set_options(peer_options(*config_, logger()));
+    }
+    if (snapshot.map && snapshot.map != map_) {
+        auto before = std::move(map_);
+        map_ = std::move(snapshot.map);
+        for (auto& [osd, state] : map_->osds) {
+            if (before) {
+                auto known = before->osds.find(osd);
+                if (known != before->osds.end() && known->second == state) continue;
+            }
+            peers_->set_address(osd, net::PeerAddress{osd, state->addresses, state->port});
+        }
+        if (before) {
+            for (auto& [osd, state] : before->osds) {
+                if (map_->osds.count(osd)) continue;
+                peers_->set_address(osd, std::nullopt);
+                OsdLink* gone = link(osd);
+                if (gone->wanted && !gone->connection) {
+                    gone->wanted = false;
+                    peers_->unwant(osd);
+                }
+            }
+        }
+        bool tree_changed = !before || before->node_placement != map_->node_placement || before->osds != map_->osds;
+        for (auto& [id, pool] : map_->pools) {
+            auto& view = pools_[id];
+            if (!view) view = std::make_unique<PoolView>();
+            if (view->pool != pool || (tree_changed && pool->local_reads == cluster::LocalReads::nearest))
+                rebuild_pool(*view, pool);
+        }
+        for (auto& [id, view] : pools_)
+            if (view->pool && !map_->pools.count(id)) rebuild_pool(*view, nullptr);
+        check_opened_images();
+    }
+    while (Op* op = opening_.front()) {
+        if (!map_ && trouble_.empty()) break;
+        opening_.pop_front();
+        finish_open(*op);
+    }
+    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+}
+
+void Context::rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> pool) {
+    view.pool = std::move(pool);
+    view.primary.clear();
+    view.nearest.clear();
+    if (!view.pool) return;
+    const cluster::Pool& p = *view.pool;
+    view.object_size = p.object_size();
+    view.pg_stripe_size = p.pg_stripe_size;
+    view.bitmap_bytes = p.bitmap_bytes() * p.data_chunks();
+    view.immediate = p.immediate_commit == wire::ImmediateCommit::all;
+    view.primary.reserve(p.pgs.size());
+    for (auto& pg : p.pgs) view.primary.push_back(pg.usable() ? link(pg.primary) : nullptr);
+    if (p.local_reads != cluster::LocalReads::nearest) return;
+    std::map<OsdNum, int> distances;
+    for (auto& pg : p.pgs) {
+        OsdLink* best = nullptr;
+        int best_distance = 0;
+        for (OsdNum osd : pg.osd_set) {
+            auto state = map_->osds.find(osd);
+            if (!osd || state == map_->osds.end()) continue;
+            auto [known, fresh] = distances.try_emplace(osd, 0);
+            if (fresh) known->second = tree_distance(state->second->host, osd);
+            int distance = known->second;
+            // Of equals the primary: it needs no lock of the PG.
+            if (!best || distance < best_distance || (distance == best_distance && osd == pg.primary)) {
+                best = link(osd);
+                best_distance = distance;
+            }
+        }
+        view.nearest.push_back(best);
+    }
+}
+
+/// Steps from this host up to the first node that is also above the OSD; large when there is none.
+int Context::tree_distance(const std::string& osd_host, OsdNum osd) const {
+    auto& tree = *map_->node_placement;
+    auto parent = [&](const std::string& node) {
+        auto found = tree.find(node);
+        return found == tree.end() ? std::string() : found->second.second;
+    };
+    std::vector<std::string> above;
+    std::string node = parent(std::to_string(osd));
+    if (node.empty()) node = osd_host;
+    while (!node.empty() && above.size() < kMaxChain) {
+        above.push_back(node);
+        node = parent(node);
+    }
+    int steps = 0;
+    for (node = hostname_; !node.empty() && steps < static_cast<int>(kMaxChain); node = parent(node), steps++)
+        if (std::find(above.begin(), above.end(), node) != above.end()) return steps;
+    return INT32_MAX;
+}
+
+PoolView* Context::pool_view(PoolId pool) {
+    auto found = pools_.find(pool);
+    return found != pools_.end() && found->second->pool ? found->second.get() : nullptr;
+}
+
+// ---- connections
+
+OsdLink* Context::link(OsdNum osd) {
+    auto& slot = links_[osd];
+    if (!slot) {
+        slot = std::make_unique<OsdLink>();
+        slot->osd = osd;
+    }
+    return slot.get();
+}
+
+net::Connection* Context::connect(OsdLink* link) {
+    if (link->connection) return link->connection;
+    if (!link->wanted && !closing_) {
+        link->wanted = true;
+        peers_->want(link->osd);
+    }
+    return nullptr;
+}
+
+void Context::reset_link(OsdLink* link, net::Connection* used, const std::string& reason) {
+    if (!link->connection || link->connection != used) return;
+    link->connection = nullptr;
+    peers_->reset(link->osd, reason);
+}
+
+void Context::on_peer_up(OsdNum osd) {
+    OsdLink* up = link(osd);
+    up->connection = peers_->get(osd);
+    up->epoch = shared_.next_connection_epoch();
+    for (Image* image : unsynced_) replay_stale(*image);
+    if (!rechecker_.linked()) loop_.defer(rechecker_);
+    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+}
+
+void Context::on_peer_down(OsdNum osd) {
+    link(osd)->connection = nullptr;
+    if (!rechecker_.linked()) loop_.defer(rechecker_);
+    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+}
+
+// ---- inodes and images
+
+InodeView Context::make_view(InodeNum number, bool skip_parents) {
+    InodeView view;
+    view.inode = number;
+    view.pool = pool_view(pool_of(number));
+    auto found = map_->inodes->find(number);
+    if (found == map_->inodes->end()) return view;
+    const cluster::Inode& inode = found->second;
+    view.known = true;
+    view.size = inode.size;
+    view.read_only = inode.readonly;
+    view.has_parent = inode.parent != 0;
+    if (skip_parents) return view;
+    view.meta_revision = inode.mod_revision;
+    InodeNum parent = inode.parent;
+    for (unsigned depth = 0; parent; depth++) {
+        if (depth >= kMaxChain || parent == number) {
+            view.looped = true;
+            break;
+        }
+        if (pool_of(parent) != pool_of(number)) {
+            view.cross_parent = parent;
+            break;
+        }
+        auto above = map_->inodes->find(parent);
+        parent = above == map_->inodes->end() ? 0 : above->second.parent;
+    }
+    return view;
+}
+
+void Context::resolve_image(Image& image, InodeView& view) {
+    InodeNum number = image.inode.load(std::memory_order_relaxed);
+    bool named = true;
+    if (!image.options.name.empty()) {
+        auto found = map_->image_by_name->find(image.options.name);
+        named = found != map_->image_by_name->end();
+        // A renamed or deleted image stays what it was for those who have it open.
+        if (named) number = found->second;
+    }
+    view = make_view(number, image.options.skip_parents);
+    if (!view.known) view.size = image.options.size_bytes;
+    view.limbo = !named && view.read_only && !image.options.read_only;
+    view.read_only = view.read_only || image.options.read_only;
+}
+
+const InodeView& Context::view_of(Image& image) {
+    if (image.slot >= views_.size()) views_.resize(image.slot + 1);
+    View& view = views_[image.slot];
+    uint64_t generation = map_ ? map_->generation : 0;
+    if (view.serial != image.serial || view.generation != generation) {
+        if (view.serial != image.serial) view.forced_sync = false;
+        view.serial = image.serial;
+        view.generation = generation;
+        view.inode = InodeView();
+        if (map_) resolve_image(image, view.inode);
+        if (view.inode.pool && !view.inode.pool->immediate &&
+            std::find(unsynced_.begin(), unsynced_.end(), &image) == unsynced_.end()) {
+            image.ref();
+            unsynced_.push_back(&image);
+        }
+    }
+    return view.inode;
+}
+
+void Context::check_opened_images() {
+    for (Image* image : std::vector<Image*>(opened_)) {
+        InodeView view = view_of(*image);
+        InodeNum inode = image->inode.exchange(view.inode, std::memory_order_relaxed);
+        bool changed = inode != view.inode;
+        if (!view.limbo) {
+            changed |= image->read_only.exchange(view.read_only, std::memory_order_relaxed) != view.read_only;
+            if (view.known) changed |= image->size_bytes.exchange(view.size, std::memory_order_relaxed) != view.size;
+        }
+        if (!changed || view.limbo) continue;
+        if (inode != view.inode)
+            log(logger(), LogLevel::info, "image %s is now inode %llu of pool %u", image->options.name.c_str(),
+                static_cast<unsigned long long>(view.inode & ((1ull << kPoolShift) - 1)), pool_of(view.inode));
+        if (image->options.changed_fn)
+            image->options.changed_fn(image->options.changed_arg, image->size_bytes.load(), image->read_only.load());
+    }
+    for (size_t i = 0; i < unsynced_.size();) {
+        Image* image = unsynced_[i];
+        if (image->closed.load(std::memory_order_acquire)) {
+            unsynced_.erase(unsynced_.begin() + static_cast<ptrdiff_t>(i));
+            image->unref();
+            continue;
+        }
+        replay_stale(*image);
+        i++;
+    }
+}
+
+void Context::finish_open(Op& op) {
+    Image& image = *op.image;
+    auto refuse = [&](int code, const std::string& text) {
+        log(logger(), LogLevel::error, "%s", text.c_str());
+        finish_later(op, code);
+    };
+    std::string shown = image.options.name.empty()
+                            ? "inode " + std::to_string(image.options.inode & ((1ull << kPoolShift) - 1)) + " of pool " +
+                                  std::to_string(pool_of(image.options.inode))
+                            : "image " + image.options.name;
+    if (!map_) return refuse(-ETIMEDOUT, shown + " cannot be opened: " + trouble_);
+    InodeNum number = image.options.inode;
+    if (!image.options.name.empty()) {
+        auto found = map_->image_by_name->find(image.options.name);
+        if (found == map_->image_by_name->end())
+            return refuse(-ENOENT, shown + " does not exist: look at `vitastor-cli ls`, or check etcd_prefix (" +
+                                       config_->etcd_prefix + ")");
+        number = found->second;
+    }
+    image.inode.store(number, std::memory_order_relaxed);
+    const InodeView& view = view_of(image);
+    if (!view.pool)
+        return refuse(-ENOENT, shown + " cannot be opened: pool " + std::to_string(pool_of(number)) +
+                                   " does not exist: look at `vitastor-cli ls-pools`");
+    image.size_bytes.store(view.size, std::memory_order_relaxed);
+    image.object_size.store(static_cast<uint32_t>(view.pool->object_size), std::memory_order_relaxed);
+    image.granularity.store(view.pool->pool->bitmap_granularity, std::memory_order_relaxed);
+    image.read_only.store(view.read_only, std::memory_order_relaxed);
+    image.immediate.store(view.pool->immediate, std::memory_order_relaxed);
+    image.opener = this;
+    opened_.push_back(&image);
+    finish_later(op, 0);
+}
+
+}  // namespace vitastor::client

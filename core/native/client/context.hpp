@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A context: one thread's ring, connections and operations. Slices, maps to PGs, sends, retries, completes.
+// All methods on the context's thread unless they say otherwise. Source: semantics 4.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "client/image.hpp"
+#include "client/op.hpp"
+#include "client/shared.hpp"
+#include "cluster/cluster_map.hpp"
+#include "net/peers.hpp"
+
+namespace vitastor::client {
+
+/// An OSD as this context sees it.
+struct OsdLink {
+    OsdNum osd = 0;
+    net::Connection* connection = nullptr;
+    uint64_t epoch = 0;  ///< of the connection
+    bool wanted = false;
+};
+
+/// A pool of the current map, prepared for finding OSDs without a look-up.
+struct PoolView {
+    std::shared_ptr<const cluster::Pool> pool;  ///< nullptr: the pool is gone
+    uint64_t object_size = 0;
+    uint64_t pg_stripe_size = 0;
+    uint32_t bitmap_bytes = 0;  ///< of a whole object
+    bool immediate = true;
+    std::vector<OsdLink*> primary;  ///< PG n at n - 1; nullptr: not usable now
+    std::vector<OsdLink*> nearest;  ///< local_reads=nearest: where to read; empty otherwise
+    OsdLink* primary_of(uint64_t stripe) const {
+        return primary.empty() ? nullptr : primary[stripe / pg_stripe_size % primary.size()];
+    }
+};
+
+/// An inode of the current map, with what reading and writing needs.
+struct InodeView {
+    InodeNum inode = 0;
+    PoolView* pool = nullptr;
+    uint64_t size = 0;
+    uint64_t meta_revision = 0;  ///< 0: plain reads
+    InodeNum cross_parent = 0;   ///< first ancestor in another pool
+    bool known = false;          ///< has metadata
+    bool read_only = false;
+    bool has_parent = false;
+    bool looped = false;         ///< parents form a ring
+    bool limbo = false;          ///< the name is gone and the inode has become read-only: a snapshot is being made by hand
+};
+
+class Purge;
+
+class Context final : public net::PeersListener {
+public:
+    Context(Shared& shared, runtime::Loop& loop);
+    /// close() has ended before.
+    ~Context() override;
+    /// Ends everything (operations that are still there with -ECANCELED), closes the connections, drains the loop.
+    void close();
+
+    runtime::Loop& loop() { return loop_; }
+    Shared& shared() { return shared_; }
+    Logger& logger() { return shared_.logger(); }
+    const cluster::ClusterMap* map() const { return map_.get(); }
+    const cluster::ClientConfig& config() const { return *config_; }
+    const std::string& trouble() const { return trouble_; }
+
+    /// With kind, image, offset, length, iov copied by set_iov(), done_fn. Validated by the caller (check_request).
+    Op* take_op() { return ops_.take(); }
+    void give_op(Op* op);
+    static void set_iov(Op& op, const iovec* iov, int count);
+    void start(Op& op);
+    /// -EINVAL for a request that can never work, else 0. Any thread.
+    static int check_request(const Image& image, uint64_t offset, uint64_t length, const iovec* iov, int iov_count);
+
+    /// Any thread: waiting operations are looked at again on this context's thread.
+    void wake() { loop_.notify(wake_.notifier); }
+    /// The owner closes the image: no changed_fn any more.
+    void forget_image(Image* image) { std::erase(opened_, image); }
+    bool closing() const { return closing_; }
+    void count_callback() { callbacks_++; }
+    uint64_t callbacks() const { return callbacks_; }
+    uint64_t operations() const { return operations_; }
+
+    // ---- for purges and tests
+    PoolView* pool_view(PoolId pool);
+    OsdLink* link(OsdNum osd);
+    /// The connection, or nullptr while it is being made.
+    net::Connection* connect(OsdLink* link);
+    void reset_link(OsdLink* link, net::Connection* used, const std::string& reason);
+    void add_purge(Purge* purge) { purges_.push_back(purge); }
+    void remove_purge(Purge* purge) { std::erase(purges_, purge); }
+    /// Runs done_fn of a finished operation on a later turn.
+    void finish_later(Op& op, int64_t result);
+
+    void on_peer_up(OsdNum osd) override;
+    void on_peer_down(OsdNum osd) override;
+
+private:
+    struct View {
+        uint64_t serial = 0;
+        uint64_t generation = 0;
+        bool forced_sync = false;  ///< one is running
+        InodeView inode;
+    };
+    struct RetryList {
+        List<net::Call> parts;
+    };
+    template <class Base>
+    struct Hook : Base {
+        Context* context = nullptr;
+    };
+    struct WakeHook {
+        Hook<runtime::Notifier> notifier;
+    };
+
+    // context.cpp
+    void adopt_snapshot();
+    void rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> pool);
+    const InodeView& view_of(Image& image);
+    InodeView make_view(InodeNum inode, bool skip_parents);
+    void resolve_image(Image& image, InodeView& view);
+    void check_opened_images();
+    void finish_open(Op& op);
+    int tree_distance(const std::string& osd_host, OsdNum osd) const;
+    OsdLink* read_link(const PoolView& pool, uint64_t stripe, Part& part);
+
+    // io.cpp
+    void slice(Op& op, const InodeView& view);
+    Part* add_part(Op& op, PartKind kind, uint64_t offset, uint32_t length, uint64_t skip);
+    void fill_iov(Part& part, const Op& op, uint64_t skip);
+    void dispatch(Part& part);
+    void send_part(Part& part, const InodeView& view, OsdLink* link, net::Connection* connection);
+    void on_reply(Part& part);
+    void part_done(Part& part, int64_t result);
+    void part_failed(Part& part, int error);
+    void retry_later(Part& part, uint64_t interval_ms, RetryList& list);
+    void wait_for_change(Part& part);
+    void retry_waiting();
+    void on_retry_timer();
+    void arm_retry_timer();
+    void free_part(Part& part);
+    void op_done(Op& op);
+    void complete(Op& op);
+    void run_finished();
+
+    // layers.cpp
+    bool continue_read(Part& part, const InodeView& view);
+    void start_layer(Part& part, InodeNum ancestor, uint64_t offset, uint64_t length);
+    void layer_done(Op& op);
+
+    // sync.cpp
+    bool begin_tracked(Part& part, const InodeView& view, OsdLink* link, bool write);
+    void end_tracked(Part& part, bool ok);
+    void start_replay(Image& image, ObjectId object);
+    void continue_replay(Op& op);
+    bool more_replay(Op& op);
+    void replay_done(Op& op);
+    void note_replayed(Part& part);
+    void replay_stale(Image& image);
+    void start_flush(Op& op);
+    void step_flush(Op& op);
+    void on_sync_reply(Part& part);
+    void after_compare_write(Part& part);
+    void send_sync(Part& part, OsdLink* link, uint64_t sequence);
+    void maybe_force_sync(Image& image);
+    Route route_of(ObjectId object);
+
+    Shared& shared_;
+    runtime::Loop& loop_;
+    std::unique_ptr<net::Peers> peers_;
+    std::shared_ptr<const cluster::ClusterMap> map_;
+    std::shared_ptr<const cluster::ClientConfig> config_;
+    std::string trouble_;
+    std::string hostname_;
+    bool closing_ = false;
+
+    std::unordered_map<OsdNum, std::unique_ptr<OsdLink>> links_;
+    std::map<PoolId, std::unique_ptr<PoolView>> pools_;
+    std::vector<View> views_;
+    std::vector<Image*> opened_;      ///< by this context; for changed_fn and replays
+    std::vector<Image*> unsynced_;    ///< images with mode small or none that this context has used
+    std::vector<Purge*> purges_;
+
+    Pool<Op, 4096> ops_;
+    Pool<Part, 4096> parts_;
+    List<net::Call> waiting_;         ///< for a change of the map, a connection, or of unsynced state
+    RetryList retry_, retry_slow_;
+    Hook<runtime::Timer> retry_timer_;
+    List<Op> opening_;
+    List<Op> parked_flushes_;
+    List<Op> finished_;
+    Hook<runtime::Deferred> finisher_;
+    Hook<runtime::Deferred> rechecker_;
+    WakeHook wake_;
+    uint64_t callbacks_ = 0;
+    uint64_t operations_ = 0;  ///< started and not done, internal ones included
+};
+
+}  // namespace vitastor::client

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// rm-data: lists an inode's objects on the primary of every PG, deletes them, syncs. Source: semantics 10, wire-protocol 8.9.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "client/context.hpp"
+#include "runtime/task.hpp"
+
+namespace vitastor::client {
+
+struct PurgeOptions {
+    PoolId pool = 0;
+    InodeNum inode = 0;  ///< full number
+    uint64_t min_offset = 0;
+    uint64_t max_offset = 0;  ///< 0 = no bound
+    uint32_t iodepth = 32;       ///< deletions in flight per OSD
+    uint32_t parallel_osds = 4;
+    bool wait_list = false;  ///< list everything before the first deletion
+    bool down_ok = false;
+    void (*progress_fn)(void* arg, uint64_t done, uint64_t total) = nullptr;
+    void* progress_arg = nullptr;
+};
+
+/// One run; deletes itself after done_fn. On the context's thread.
+class Purge {
+public:
+    /// done_fn: 0, -ENOENT (no such pool), -EAGAIN (the PG count changed), -EIO (something stayed behind), -ECANCELED.
+    static void start(Context& context, const PurgeOptions& options,
+        void (*done_fn)(void* arg, int result, const char* json), void* done_arg);
+    /// The map or a connection has changed.
+    void on_change() { changed_.notify_all(); }
+
+private:
+    Purge(Context& context, const PurgeOptions& options);
+    runtime::Task<> run();
+    runtime::Task<> work();
+    runtime::Task<> list_pg(PgNum pg);
+    runtime::Task<> delete_pg(PgNum pg);
+    runtime::Task<> delete_some(PgNum pg, size_t* next, uint64_t* failed);
+    runtime::Task<int> delete_object(PgNum pg, ObjectId object);
+    runtime::Task<bool> sync_pg(PgNum pg, uint64_t epoch);
+    runtime::Task<int> list_on(OsdLink* link, PgNum pg, uint64_t flags, bool* as_primary);
+    runtime::Task<bool> connected(OsdLink* link, uint64_t deadline_ns);
+    runtime::Task<OsdLink*> primary_of(PgNum pg, uint64_t deadline_ns);
+    runtime::Task<> pause();
+    PoolView* pool();
+    bool still_valid();
+    uint64_t deadline() const;
+    void progress();
+    std::string json() const;
+
+    struct PgWork {
+        std::vector<ObjectId> objects;
+        bool listed = false;
+    };
+    struct PauseTimer : runtime::Timer {
+        std::coroutine_handle<> waiter;
+    };
+    struct DeadlineTimer : runtime::Timer {
+        Purge* purge = nullptr;
+    };
+
+    Context& context_;
+    PurgeOptions options_;
+    void (*done_fn_)(void*, int, const char*) = nullptr;
+    void* done_arg_ = nullptr;
+    std::vector<PgWork> pgs_;
+    std::vector<std::vector<PgNum>> groups_;  ///< by primary OSD
+    size_t next_group_ = 0;
+    bool listing_ = false, deleting_ = false;  ///< what the workers do in this pass
+    unsigned workers_ = 0;
+    bool changed_count_ = false;
+    uint64_t total_ = 0, removed_ = 0, errors_ = 0;
+    std::set<OsdNum> inactive_osds_;
+    std::set<PgNum> inactive_pgs_;
+    runtime::WaitList changed_, idle_;
+    DeadlineTimer deadline_timer_;
+};
+
+}  // namespace vitastor::client

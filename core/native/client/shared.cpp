@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "client/shared.hpp"
+
+#include <algorithm>
+
+#include "client/context.hpp"
+
+namespace vitastor::client {
+
+void Image::unref() {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) shared_->destroy_image(this);
+}
+
+Image* Shared::create_image(ImageOptions options) {
+    std::lock_guard lock(mutex_);
+    uint32_t slot;
+    if (free_slots_.empty()) {
+        slot = slot_count_++;
+    } else {
+        slot = free_slots_.back();
+        free_slots_.pop_back();
+    }
+    auto* image = new Image(std::move(options), slot, next_serial_++);
+    image->shared_ = this;
+    return image;
+}
+
+void Shared::destroy_image(Image* image) {
+    {
+        std::lock_guard lock(mutex_);
+        free_slots_.push_back(image->slot);
+    }
+    delete image;
+}
+
+void Shared::add_context(Context* context) {
+    std::lock_guard lock(mutex_);
+    contexts_.push_back(context);
+}
+
+void Shared::remove_context(Context* context) {
+    std::lock_guard lock(mutex_);
+    std::erase(contexts_, context);
+}
+
+void Shared::wake_contexts() {
+    std::lock_guard lock(mutex_);
+    for (Context* context : contexts_) context->wake();
+}
+
+}  // namespace vitastor::client
