@@ -230,9 +230,10 @@ void Osd::publish(Pg& pg) {
             runtime::spawn(announce_lock(pg, osd, state));
         }
     }
-    if (state == pg.announced && peers == pg.announced_peers) return;
+    if (state == pg.announced && peers == pg.announced_peers && pg.reason == pg.announced_reason) return;
     pg.announced = state;
     pg.announced_peers = peers;
+    pg.announced_reason = pg.reason;
     if (pg.silent) return;
     if (!pg.active() && pg.phase != Phase::incomplete) {
         log(logger_, LogLevel::debug, "PG %s is %s", pg_text(pg).c_str(), pg::phase_name(pg.phase));

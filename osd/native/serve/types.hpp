@@ -207,6 +207,7 @@ struct Pg {
     bool dead = false;     ///< run_pg has ended
     uint32_t announced = UINT32_MAX;
     std::vector<OsdNum> announced_peers;
+    std::string announced_reason;
 
     // ---- locks on secondaries
     std::set<OsdNum> locked;        ///< hold a lock for us (or may do)

@@ -1,4 +1,310 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// Membership changes: degraded writes, epochs and histories, rejoin, moves, locks, list fence. Semantics 7-9, safety 2.
 #include <doctest/doctest.h>
 
 #include "harness.hpp"
+
+using namespace vitastor;
+using namespace vitastor::test;
+using wire::Opcode;
+
+namespace {
+namespace ps = wire::pg_state;
+const ObjectId kFirst{kInode, 0};
+
+void until_state(Cluster& c, OsdNum primary, uint32_t state) {
+    c.until("PG state", [&] { return c.node(primary).state(1) == state; });
+}
+void activate(Cluster& c, OsdNum primary, std::vector<OsdNum> set, uint32_t state = ps::active) {
+    c.start_pg(primary, std::move(set));
+    until_state(c, primary, state);
+}
+wire::ListRequest whole_pool() {
+    wire::ListRequest list;
+    list.list_pg = 1;
+    list.pg_count = 1;
+    list.pg_stripe_size = 131072;
+    list.min_inode = full_inode(1, 0);
+    list.max_inode = full_inode(2, 0) - 1;
+    return list;
+}
+}  // namespace
+
+TEST_CASE("an OSD stops, the PG goes on degraded, it returns and a write heals the object") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    CHECK(client.write(1, kInode, 0, block(1)).version == 1);
+    CHECK(client.write(1, kInode, 131072, block(1)).version == 1);
+    CHECK(c.node(1).wanted.empty());
+    c.stop(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    CHECK(c.node(1).states[1].dead_peers == std::vector<OsdNum>{2});
+    CHECK(c.node(1).states[1].peers == std::vector<OsdNum>{1});
+    CHECK(client.write(1, kInode, 0, block(2)).version == 0x10001);
+    CHECK(client.write(1, kInode, 0, block(3)).version == 0x10002);
+    REQUIRE(c.node(1).wanted.size() == 1);
+    CHECK(c.node(1).wanted[0].epoch == 1);
+    CHECK(c.node(1).wanted[0].add_current_set);
+    CHECK(c.node(1).wanted[0].current_set == std::vector<OsdNum>{1});
+    Reply del = client.remove(1, kInode, 131072 * 7);
+    CHECK(del.del.flags == 3);
+    CHECK(del.del.osd_count == 1);
+    CHECK(del.del.osds[0] == 2);
+    CHECK(client.describe(1).result == 0);  // what was written degraded is clean on the reduced set
+    c.start(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::has_degraded);
+    Reply unclean = client.describe(1);
+    CHECK(unclean.result == 1);
+    CHECK(unclean.items[0].object == kFirst);
+    CHECK(unclean.items[0].osd == 1);
+    CHECK(client.read(1, kInode, 0, 4096).data == block(3));
+    CHECK(client.write(1, kInode, 4096, block(4)).version == 0x20001);
+    until_state(c, 1, ps::active);
+    CHECK(c.copies(kFirst) == std::map<OsdNum, Version>{{1, 0x20001}, {2, 0x20001}});
+    CHECK(c.disks[2].objects[kFirst][0x20001].data == c.disks[1].objects[kFirst][0x20001].data);
+    CHECK(c.disks[2].objects[kFirst][0x20001].bitmap == std::vector<uint8_t>{3, 0, 0, 0});
+    CHECK(c.disks[2].objects[kFirst][0x20001].data[0] == 3);
+}
+
+TEST_CASE("a crashed OSD blocks its PGs until its key is gone") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    c.node(2).post(engine::LeaseUntil{0});
+    c.until("fence", [&] { return c.node(2).lease_expired; });
+    // It still has a key and answers SHOW_CONFIG again, but serves nothing: the PG may not be active with or without it.
+    c.turns(50);
+    CHECK((c.node(1).state(1) & ps::active) == 0);
+    c.hidden[2] = true;
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    c.hidden[2] = false;
+    c.lease(2, 3600 * runtime::kNsPerSecond);
+    c.publish();
+    until_state(c, 1, ps::active);
+}
+
+TEST_CASE("writes of a new epoch wait for etcd") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    c.confirm_histories = false;
+    c.stop(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    Client client(c, 0);
+    auto first = client.start_write(1, kInode, 0, block(1));
+    auto second = client.start_write(1, kInode, 131072, block(1));
+    c.turns(30);
+    CHECK(!first->done);
+    CHECK(!second->done);
+    CHECK(client.read(1, kInode, 262144, 4096).result == 4096);
+    REQUIRE(c.node(1).wanted.size() == 1);
+    c.node(1).post(engine::ConfirmHistory{{1, 1}, c.interval, 1});
+    CHECK(client.wait(first).version == 0x10001);
+    CHECK(client.wait(second).version == 0x10001);
+    // Not confirmed before the PG is taken away: nothing was done.
+    auto third = client.start_write(1, kInode, 0, block(2));
+    CHECK(client.wait(third).version == 0x10002);
+    c.stop_pg(1);
+    activate(c, 1, {1, 2}, ps::active | ps::degraded | ps::left_on_dead);
+    auto fourth = client.start_write(1, kInode, 0, block(2));
+    c.turns(30);
+    CHECK(!fourth->done);
+    c.stop_pg(1);
+    CHECK(client.wait(fourth).result == -EPIPE);
+    CHECK(c.copies(kFirst)[1] == 0x10002);
+}
+
+TEST_CASE("a moved PG: misplaced objects are served from where they are, writes move them") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    client.write(1, kInode, 131072, block(2));
+    c.stop_pg(1);
+    c.history_sets = {{1, 2}};
+    activate(c, 3, {3, 1}, ps::active | ps::has_misplaced);
+    CHECK(client.read(3, kInode, 131072, 4096).data == block(2));
+    CHECK(client.write(3, kInode, 131072, block(3)).version == 0x10001);
+    CHECK(c.copies({kInode, 131072}) == std::map<OsdNum, Version>{{1, 0x10001}, {3, 0x10001}});
+    CHECK(client.remove(3, kInode, 0).result == 0);
+    CHECK(c.copies(kFirst).empty());
+    until_state(c, 3, ps::active);
+    CHECK(c.node(1).state(1) == ps::offline);
+}
+
+TEST_CASE("a primary outside the target set serves too") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    c.stop_pg(1);
+    activate(c, 3, {1, 2});
+    CHECK(client.read(3, kInode, 0, 4096).data == block(1));
+    CHECK(client.write(3, kInode, 4096, block(5)).version == 2);
+    CHECK(client.write(3, kInode, 131072, block(5)).version == 1);
+    CHECK(client.remove(3, kInode, 131072).result == 0);
+    CHECK(c.copies(kFirst) == std::map<OsdNum, Version>{{1, 2}, {2, 2}});
+    CHECK(c.disks[2].objects[kFirst][2].bitmap == std::vector<uint8_t>{3, 0, 0, 0});
+}
+
+TEST_CASE("background recovery makes everything clean") {
+    ClusterOptions options;
+    options.settings = {{"peer_connect_interval", "1"}, {"recovery_queue_depth", "4"}};
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    for (uint64_t i = 0; i < 50; i++) client.write(1, kInode, i * 131072, block(static_cast<uint8_t>(i)));
+    c.stop(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    for (uint64_t i = 0; i < 50; i += 2) client.write(1, kInode, i * 131072 + 4096, block(200));
+    c.start(2);
+    c.publish();
+    until_state(c, 1, ps::active);
+    CHECK(c.disks[1].objects.size() == 50);
+    for (auto& [object, versions] : c.disks[1].objects) {
+        REQUIRE(c.disks[2].objects.contains(object));
+        CHECK(c.disks[2].objects[object].rbegin()->second.data == versions.rbegin()->second.data);
+    }
+    c.stop_pg(1);
+    c.history_sets = {{1, 2}};
+    activate(c, 3, {3, 1});
+    CHECK(c.disks[2].objects.empty());
+    CHECK(c.disks[3].objects.size() == 50);
+}
+
+TEST_CASE("replicas left unstable by somebody are rolled back") {
+    Cluster c;
+    c.disks[2].objects[kFirst][1] = {true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    c.disks[1].objects[kFirst][1] = {true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    c.disks[2].objects[kFirst][2] = {false, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    activate(c, 1, {1, 2});
+    CHECK(c.copies(kFirst) == std::map<OsdNum, Version>{{1, 1}, {2, 1}});
+}
+
+TEST_CASE("an impossible chunk makes the PG refuse") {
+    Cluster c;
+    c.disks[2].objects[{kInode, 1}][1] = {true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    activate(c, 1, {1, 2}, ps::incomplete | ps::has_invalid);
+    CHECK(c.node(1).states[1].reason.find("chunk number") != std::string::npos);
+}
+
+TEST_CASE("erasure-coded pools are refused with a reason") {
+    ClusterOptions options;
+    options.scheme = 2;
+    options.pg_size = 3;
+    options.pg_minsize = 2;
+    Cluster c(options);
+    activate(c, 1, {1, 2, 3}, ps::incomplete);
+    CHECK(c.node(1).states[1].reason == "erasure-coded pools are not served by this version");
+    Client client(c, 0);
+    CHECK(client.read(1, kInode, 0, 4096).result == -EPIPE);
+}
+
+TEST_CASE("pg_minsize") {
+    ClusterOptions options;
+    options.pg_size = 3;
+    options.pg_minsize = 2;
+    Cluster c(options);
+    activate(c, 1, {1, 2, 3});
+    Client client(c, 0);
+    CHECK(client.write(1, kInode, 0, block(1)).version == 1);
+    CHECK(c.copies(kFirst).size() == 3);
+    c.stop(3);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    CHECK(client.write(1, kInode, 0, block(1)).version == 0x10001);
+    c.stop(2);
+    c.publish();
+    until_state(c, 1, ps::incomplete);
+    c.until("the reason", [&] { return c.node(1).states[1].reason.find("pg_minsize is 2") != std::string::npos; });
+    CHECK(client.write(1, kInode, 0, block(1)).result == -EPIPE);
+}
+
+TEST_CASE("local reads need a lock with a clean state") {
+    ClusterOptions options;
+    options.local_reads = true;
+    options.pg_size = 3;
+    Cluster c(options);
+    activate(c, 1, {1, 2, 3});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    CHECK(client.read(2, kInode, 0, 4096).data == block(1));
+    CHECK(client.read(3, kInode, 0, 4096).version == 1);
+    CHECK(client.write(2, kInode, 0, block(1)).result == -EPIPE);
+    // Others may not touch the copies.
+    Client stranger(c, 9);
+    CHECK(stranger.sub_write(2, kFirst, 5, block(1)).result == -EPIPE);
+    CHECK(stranger.lock(2, 1, 1, 2).result == -EBUSY);
+    CHECK(stranger.lock(2, 1, 1, 2).lock.holder == 1);
+    CHECK(stranger.lock(1, 1, 1, 2).lock.holder == 1);
+    CHECK(stranger.lock(2, 1, 2, 0).result == 0);
+    CHECK(stranger.lock(2, 7, 1, 2).result == -ENOENT);
+    CHECK(stranger.lock(2, 1, 3, 2).result == -EINVAL);
+    CHECK(client.lock(2, 1, 1, 2).result == -EINVAL);
+    c.stop(3);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    client.write(1, kInode, 0, block(2));
+    CHECK(client.read(2, kInode, 0, 4096).result == -EPIPE);
+    c.start(3);
+    c.publish();
+    until_state(c, 1, ps::active | ps::has_degraded);
+    CHECK(client.read(2, kInode, 0, 4096).result == -EPIPE);
+    client.write(1, kInode, 0, block(3));
+    until_state(c, 1, ps::active);
+    c.until("local read works again", [&] { return client.read(3, kInode, 0, 4096).data == block(3); });
+    c.stop_pg(1);
+    CHECK(client.read(2, kInode, 0, 4096).result == -EPIPE);
+}
+
+TEST_CASE("a lock held by somebody else delays peering") {
+    ClusterOptions options;
+    options.local_reads = true;
+    Cluster c(options);
+    Client stranger(c, 9);
+    CHECK(stranger.lock(2, 1, 1, 2).result == 0);
+    c.start_pg(1, {1, 2});
+    c.until("peering", [&] { return c.node(1).state(1) == ps::peering; });
+    c.turns(100);
+    CHECK(c.node(1).state(1) == ps::peering);
+    CHECK(stranger.lock(2, 1, 2, 0).result == 0);
+    until_state(c, 1, ps::active);
+}
+
+TEST_CASE("list fence: who listed last may write, everybody else lists first") {
+    Cluster c;
+    Client old_primary(c, 8), new_primary(c, 9), tool(c, 0);
+    CHECK(old_primary.sub_write(2, kFirst, 1, block(1)).result == 4096);
+    CHECK(new_primary.list(2, whole_pool()).result == 1);
+    CHECK(old_primary.sub_write(2, kFirst, 2, block(1)).result == -EPIPE);
+    CHECK(new_primary.sub_write(2, kFirst, 2, block(1)).result == 4096);
+    CHECK(tool.sub_write(2, kFirst, 3, block(1)).result == 4096);
+    CHECK(old_primary.list(2, whole_pool()).result == 1);
+    CHECK(old_primary.sub_write(2, kFirst, 4, block(1)).result == 4096);
+    CHECK(new_primary.sub_write(2, kFirst, 5, block(1)).result == -EPIPE);
+    // A new hello of OSD 8 voids its older connection.
+    Client again(c, 8);
+    again.connect(2);
+    CHECK(old_primary.sub_write(2, kFirst, 6, block(1)).result == -EPIPE);
+    CHECK(again.sub_write(2, kFirst, 6, block(1)).result == -EPIPE);
+    CHECK(again.list(2, whole_pool()).result == 1);
+    CHECK(again.sub_write(2, kFirst, 6, block(1)).result == 4096);
+    CHECK(again.sub_write(2, kFirst, 6, block(1)).result == -EEXIST);
+    // The OSD itself becomes primary.
+    c.start_pg(2, {2, 3});
+    c.until("active", [&] { return (c.node(2).state(1) & ps::active) != 0; });
+    CHECK(again.sub_write(2, kFirst, 0x70000, block(1)).result == -EPIPE);
+    wire::ListRequest wrong = whole_pool();
+    wrong.pg_count = 2;
+    CHECK(again.list(2, wrong).result == -EAGAIN);
+    wrong = whole_pool();
+    wrong.list_pg = 2;
+    CHECK(again.list(2, wrong).result == -EINVAL);
+    wrong = whole_pool();
+    wrong.max_inode = full_inode(3, 0);
+    CHECK(again.list(2, wrong).result == -EINVAL);
+}
