@@ -41,6 +41,7 @@ struct StoreOptions {
     runtime::FileIo data_io = runtime::FileIo::direct;
     runtime::FileIo meta_io = runtime::FileIo::direct;
     uint32_t max_write_iodepth = 128;
+    uint32_t atomic_write_size = 4096;  ///< bytes that the data device writes whole or not at all; below the granularity, overwrites are redirected
     bool create = true;  ///< format an area that holds no store yet (all zeroes at its head); anything else there is refused
 };
 

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "store/block_allocator.hpp"
+
+#include <bit>
+
+#include "base/assert.hpp"
+
+namespace vitastor::store {
+
+void BlockAllocator::reset(uint64_t block_count) {
+    levels_.clear();
+    block_count_ = free_count_ = block_count;
+    cursor_ = 0;
+    for (uint64_t bits = block_count;;) {
+        const uint64_t words = (bits + 63) / 64;
+        std::vector<uint64_t> level(words, UINT64_MAX);
+        if (bits % 64) level.back() = (1ull << (bits % 64)) - 1;
+        levels_.push_back(std::move(level));
+        if (words <= 1) break;
+        bits = words;
+    }
+}
+
+void BlockAllocator::mark(uint32_t block, bool is_free) {
+    uint64_t position = block;
+    for (auto& level : levels_) {
+        uint64_t& word = level[position / 64];
+        const uint64_t bit = 1ull << (position % 64);
+        const bool was_empty = word == 0;
+        word = is_free ? word | bit : word & ~bit;
+        if (is_free ? !was_empty : word != 0) break;  // the summary above already says so
+        position /= 64;
+    }
+}
+
+uint64_t BlockAllocator::find_from(uint64_t position) const {
+    // Up until a word holds a free bit at or after the position, then down along the lowest bits.
+    size_t height = 0;
+    while (height < levels_.size()) {
+        const auto& level = levels_[height];
+        const uint64_t word_index = position / 64;
+        if (word_index < level.size()) {
+            const uint64_t word = level[word_index] & (UINT64_MAX << (position % 64));
+            if (word) {
+                position = word_index * 64 + static_cast<uint64_t>(std::countr_zero(word));
+                while (height > 0) {
+                    height--;
+                    position = position * 64 +
+                               static_cast<uint64_t>(std::countr_zero(levels_[height][position]));
+                }
+                return position;
+            }
+        }
+        position = word_index + 1;
+        height++;
+    }
+    return UINT64_MAX;
+}
+
+uint32_t BlockAllocator::allocate() {
+    if (free_count_ == 0) return kNoBlock;
+    uint64_t found = find_from(cursor_);
+    if (found == UINT64_MAX) found = find_from(0);
+    VITASTOR_ASSERT(found < block_count_);
+    const auto block = static_cast<uint32_t>(found);
+    mark(block, false);
+    free_count_--;
+    cursor_ = found + 1 < block_count_ ? found + 1 : 0;
+    return block;
+}
+
+bool BlockAllocator::take(uint32_t block) {
+    if (block >= block_count_) return false;
+    if (!(levels_[0][block / 64] & (1ull << (block % 64)))) return false;
+    mark(block, false);
+    free_count_--;
+    return true;
+}
+
+void BlockAllocator::free(uint32_t block) {
+    VITASTOR_ASSERT(block < block_count_);
+    VITASTOR_ASSERT(!(levels_[0][block / 64] & (1ull << (block % 64))));
+    mark(block, true);
+    free_count_++;
+}
+
+uint64_t BlockAllocator::memory_bytes() const {
+    uint64_t bytes = 0;
+    for (const auto& level : levels_) bytes += level.size() * 8;
+    return bytes;
+}
+
+}  // namespace vitastor::store

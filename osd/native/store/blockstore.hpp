@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The blockstore behind store.hpp: per-object order, placement of data, durability, the cleaner of the log.
+//
+// Locks of one object: any number of readers or one modification, in order of submission. A modification changes the index
+// only when it is complete (durable under the mode), so that readers and the cleaner see finished states alone; until then
+// its log entry waits in the object's record, and the cleaner repeats it behind the object's full entry.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/task.hpp"
+#include "store/block_allocator.hpp"
+#include "store/device.hpp"
+#include "store/index.hpp"
+#include "store/meta_log.hpp"
+#include "store/store.hpp"
+
+namespace vitastor::store {
+
+class Replay;
+
+class Blockstore final : public Store, private BlockSink {
+public:
+    Blockstore(runtime::Loop& loop, const StoreOptions& options, Logger& logger);
+    ~Blockstore() override;
+
+    void open(runtime::Completion& done) override;
+    const std::string& error() const override { return error_; }
+    void submit(Operation& operation) override;
+    void list(ListOperation& operation) override;
+    void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) override;
+    Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
+    StoreStats stats() const override;
+    std::vector<InodeSpace> space_by_inode() const override;
+    void close(runtime::Completion& done) override;
+    const StoreOptions& options() const override { return options_; }
+
+private:
+    enum class State { fresh, opening, open, closing, closed, failed };
+
+    /// An object with operations in flight. Recycled, so that its buffer keeps its memory.
+    struct ActiveObject {
+        ObjectId object;
+        ActiveObject* next = nullptr;  ///< in its bucket, or in the list of free ones
+        List<Operation> waiting;
+        uint32_t readers = 0;
+        bool writing = false;
+        bool pumping = false;
+        std::vector<uint8_t> entry;     ///< of the modification at work
+        bool entry_appended = false;    ///< it is in the log and not yet in the index
+        uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
+    };
+    enum class Placement {
+        none,      ///< no data
+        in_place,  ///< into granules that no version uses: data, then entry
+        announced, ///< over one granule in use: entry, then data
+        fresh,     ///< a new block that needs nothing of the old one
+        copied,    ///< a new block that takes over granules of the old one
+    };
+    struct WritePlan {
+        Placement placement = Placement::none;
+        uint32_t head = kNoSlot;
+        uint32_t block = kNoBlock;  ///< where the data goes
+        uint32_t first = 0, count = 0;
+        bool is_overwrite = false;  ///< gives its old block back
+    };
+
+    // ---- opening and closing (blockstore_open.cpp)
+    runtime::Task<void> run_open(runtime::Completion& done);
+    runtime::Task<int> open_store();
+    int open_devices();
+    runtime::Task<int> format();
+    runtime::Task<int> write_superblock(Device& device, uint64_t offset, uint64_t uuid);
+    runtime::Task<int> load(uint64_t uuid, bool data_is_blank);
+    runtime::Task<int> count_blocks();
+    runtime::Task<int> settle_replay(Replay& replay);
+    runtime::Task<void> run_close(runtime::Completion& done);
+    int refuse(int code, std::string text);
+    uint64_t meta_area() const { return options_.meta_device.empty() ? options_.data_offset : options_.meta_offset; }
+    const std::string& meta_path() const {
+        return options_.meta_device.empty() ? options_.data_device : options_.meta_device;
+    }
+
+    // ---- order (blockstore.cpp)
+    int check(const Operation& operation) const;
+    ActiveObject& activate(const ObjectId& object);
+    ActiveObject* find_active(const ObjectId& object);
+    void pump(ActiveObject& active);
+    void start(ActiveObject& active, Operation& operation);
+    void finish(ActiveObject* active, Operation& operation, int64_t result);
+    void complete(Operation& operation, int64_t result);
+    void begin_activity() { activity_++; }
+    void end_activity();
+    runtime::Task<int> admit();
+    void release_token();
+
+    // ---- operations (blockstore_read.cpp, blockstore_write.cpp)
+    runtime::Task<void> run_read(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> read_data(Operation& operation, uint32_t slot);
+    int64_t check_data(Operation& operation, uint32_t slot);
+    runtime::Task<void> run_modification(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> write(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> write_planned(ActiveObject& active, Operation& operation, WritePlan& plan);
+    Placement place(const WritePlan& plan, bool stable) const;
+    void encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> write_data(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> copy_block(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int64_t> announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan);
+    runtime::Task<int64_t> remove(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> stabilize(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> roll_back(ActiveObject& active, Operation& operation);
+    runtime::Task<void> run_sync(Operation& operation);
+    void encode_simple(ActiveObject& active, EntryType type, Version version);
+    /// Logs active.entry, waits if `durable`, applies it. 0 or an error (then the index is as before).
+    runtime::Task<int> log_and_apply(ActiveObject& active, bool durable);
+    void apply_entry(ActiveObject& active, uint64_t position);
+    void release_block(uint32_t block) override;
+    runtime::Task<uint32_t> allocate_block(bool is_overwrite);
+    void end_overwrite(const WritePlan& plan);
+    uint64_t block_offset(uint32_t block) const {
+        return geometry_.data_offset + uint64_t{block} * geometry_.block_size;
+    }
+    uint64_t version_cost() const { return sizeof(EntryHeader) + geometry_.version_bytes; }
+    uint64_t live_bytes() const { return (index_->version_count() + new_versions_) * version_cost(); }
+
+    // ---- the cleaner of the log (cleaner.cpp)
+    static void on_batch(void* self);
+    void after_batch();
+    void cover_slots();
+    uint64_t stall_pages() const;
+    uint64_t clean_pages() const;
+    bool log_is_low() const { return log_->free_pages() < stall_pages(); }
+    runtime::Task<void> run_cleaner();
+    runtime::Task<int> clean_slice();
+    runtime::Task<bool> move_tail(bool urgent);
+    void emit_group(uint32_t group);
+
+    // ---- listings and PGs (listing.cpp)
+    runtime::Task<void> run_list(ListOperation& operation);
+    runtime::Task<int> walk(ListOperation& operation);
+    runtime::Task<void> run_rebuild(PoolId pool);
+    void end_generation(uint64_t generation);
+    struct PoolWish {
+        uint32_t pg_count = 0;
+        uint64_t stripe_size = 0;
+        bool rebuilding = false;
+    };
+
+    runtime::Loop& loop_;
+    StoreOptions options_;
+    Logger& logger_;
+    std::string error_;
+    State state_ = State::fresh;
+    Geometry geometry_;
+    std::unique_ptr<Device> data_;
+    std::unique_ptr<Device> separate_meta_;
+    Device* meta_ = nullptr;
+    uint64_t data_bytes_ = 0, meta_bytes_ = 0;  ///< lengths of the areas
+    uint32_t logical_block_ = 512;
+    std::unique_ptr<Index> index_;
+    std::unique_ptr<MetaLog> log_;
+    BlockAllocator blocks_;
+
+    static constexpr uint32_t kActiveBuckets = 1024;
+    std::vector<ActiveObject*> active_buckets_;
+    std::vector<std::unique_ptr<ActiveObject>> active_pool_;
+    ActiveObject* free_active_ = nullptr;
+    uint64_t activity_ = 0;  ///< operations, listings, background tasks
+    runtime::WaitList idle_waiters_;
+    uint32_t submitting_ = 0;
+    List<Operation> done_;
+    struct DoneTurn : runtime::Deferred {
+        Blockstore* store = nullptr;
+    } done_turn_;
+
+    uint32_t write_depth_ = 128;
+    uint32_t writes_in_flight_ = 0;
+    runtime::WaitList token_waiters_;
+    runtime::WaitList room_waiters_;
+    uint32_t stalled_ = 0;
+
+    std::deque<std::pair<uint64_t, uint32_t>> pending_free_;  ///< {log position that must be durable, block}
+    uint64_t release_position_ = 0;
+    uint64_t overwrite_reserve_ = 0;  ///< blocks that only overwrites may take
+    uint32_t overwrites_in_flight_ = 0;
+    runtime::WaitList block_waiters_;
+    uint64_t new_versions_ = 0;
+
+    uint32_t group_slots_ = 64;
+    std::vector<LogMark> group_marks_;
+    std::deque<uint32_t> group_order_;  ///< the front is needed from the earliest place
+    bool cleaning_ = false;
+    uint64_t cleaner_bytes_ = 0;
+    uint64_t paced_bytes_ = 0;
+    uint64_t clean_quota_ = 0;
+    std::vector<uint8_t> clean_buffer_;
+
+    uint64_t first_generation_ = 0;  ///< operations are counted by generation; a listing waits for those before its own
+    std::deque<uint64_t> generations_{0};
+    runtime::WaitList generation_waiters_;
+    std::map<PoolId, PoolWish> pool_wishes_;
+    runtime::WaitList rebuild_waiters_;
+
+    uint64_t client_bytes_written_ = 0;
+    uint64_t checksum_errors_ = 0;
+    bool failure_logged_ = false;
+};
+
+}  // namespace vitastor::store

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Opening: devices and their locks, format or identity check, replay, who owns which block; and closing.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "store/blockstore.hpp"
+#include "store/replay.hpp"
+
+namespace vitastor::store {
+
+using runtime::Task;
+
+namespace {
+
+constexpr uint32_t kSlice = 4000;  // slots looked at in one turn
+
+using Number = unsigned long long;
+
+bool is_zero(const uint8_t* data, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        if (data[i]) return false;
+    return true;
+}
+
+/// No superblock, and nothing else but checkpoints that a formatting which did not end has left.
+bool is_fresh(const uint8_t* head) {
+    if (!is_zero(head, kPageSize) || !is_zero(head + 3 * kPageSize, kPageSize)) return false;
+    for (int page = 1; page <= 2; page++) {
+        const uint8_t* data = head + page * kPageSize;
+        if (!is_zero(data, kPageSize) && memcmp(data, kCheckpointMagic, sizeof(kCheckpointMagic)) != 0) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+int Blockstore::refuse(int code, std::string text) {
+    error_ = std::move(text);
+    return code;
+}
+
+void Blockstore::open(runtime::Completion& done) {
+    VITASTOR_ASSERT(state_ == State::fresh);
+    state_ = State::opening;
+    begin_activity();
+    runtime::spawn(run_open(done));
+}
+
+Task<void> Blockstore::run_open(runtime::Completion& done) {
+    NextTurn turn(loop_);
+    co_await turn;
+    Task<int> opening = open_store();
+    const int status = co_await opening;
+    state_ = status < 0 ? State::failed : State::open;
+    if (status == 0) {
+        for (const auto& [pool, wish] : pool_wishes_) set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
+    }
+    end_activity();
+    done.on_done(&done, status);
+}
+
+int Blockstore::open_devices() {
+    if (options_.meta_device == options_.data_device && options_.meta_offset == options_.data_offset)
+        options_.meta_device.clear();
+    runtime::FileOptions file;
+    file.mode = options_.readonly ? runtime::FileMode::read_only : runtime::FileMode::read_write;
+    file.lock_exclusive = !options_.disable_device_lock;
+    file.io = options_.data_io;
+    const auto open_one = [&](const std::string& path, uint64_t offset, uint64_t size, bool no_fsync,
+                              std::unique_ptr<Device>& device, uint64_t* bytes) -> int {
+        Result<runtime::File> handle = loop_.open_file(path, file);
+        if (!handle.ok()) {
+            const int code = handle.status().code();
+            if (code == -EBUSY)
+                return refuse(code, path + ": the device is in use by another process (locked); stop it, or check the name");
+            return refuse(code, path + ": cannot open: " +
+                                    (handle.status().message().empty() ? strerror(-code) : handle.status().message()));
+        }
+        const runtime::FileInfo info = loop_.file_info(handle.value());
+        const bool is_volatile = !no_fsync && !options_.readonly && file.io != runtime::FileIo::direct_sync;
+        device = std::make_unique<Device>(loop_, handle.value(), is_volatile);
+        if (!info.is_direct && file.io != runtime::FileIo::cached)
+            log(logger_, LogLevel::warning, "%s: the file system refuses direct I/O; using its cache instead", path.c_str());
+        if (info.is_direct) logical_block_ = std::max(logical_block_, info.logical_block);
+        if (offset % kPageSize || offset >= info.size_bytes || size > info.size_bytes - offset) {
+            char text[256];
+            snprintf(text, sizeof(text), ": the area at %llu of %llu bytes does not lie inside its %llu bytes (offsets are "
+                     "multiples of 4096)", Number(offset), Number(size), Number(info.size_bytes));
+            if (info.size_bytes == 0) return refuse(-ENOSPC, path + ": the file is empty; give it a size first (truncate -s)");
+            return refuse(-EINVAL, path + text);
+        }
+        *bytes = size ? size : info.size_bytes - offset;
+        return 0;
+    };
+    int status = open_one(options_.data_device, options_.data_offset, options_.data_size, options_.disable_data_fsync, data_,
+                          &data_bytes_);
+    if (status < 0) return status;
+    meta_ = data_.get();
+    if (options_.meta_device.empty()) return 0;
+    if (options_.meta_device == options_.data_device) {
+        const uint64_t data_end = options_.data_offset + data_bytes_;
+        meta_bytes_ = options_.meta_size;
+        if (!meta_bytes_ || !options_.data_size ||
+            (options_.meta_offset < data_end && options_.data_offset < options_.meta_offset + meta_bytes_))
+            return refuse(-EINVAL, options_.data_device + ": metadata and data are on one device; meta_offset, meta_size, "
+                                                          "data_offset and data_size must be given and not overlap");
+        return 0;
+    }
+    file.io = options_.meta_io;
+    status = open_one(options_.meta_device, options_.meta_offset, options_.meta_size, options_.disable_meta_fsync,
+                      separate_meta_, &meta_bytes_);
+    meta_ = separate_meta_.get();
+    return status;
+}
+
+Task<int> Blockstore::open_store() {
+    if (options_.osd_num == 0) co_return refuse(-EINVAL, "osd_num is 0; OSD numbers start from 1");
+    Result<Geometry> geometry = check_geometry(options_);
+    if (!geometry.ok()) co_return refuse(geometry.status().code(), geometry.status().message());
+    geometry_ = geometry.value();
+    int status = open_devices();
+    if (status < 0) co_return status;
+    if (geometry_.granularity % logical_block_)
+        co_return refuse(-EINVAL, options_.data_device + ": bitmap_granularity " + std::to_string(geometry_.granularity) +
+                                      " is smaller than the sectors of the device, " + std::to_string(logical_block_));
+    write_depth_ = std::clamp(options_.max_write_iodepth, 1u, kMaxWriteDepth);
+
+    const bool separate = !options_.meta_device.empty();
+    const uint64_t meta_bytes = separate ? meta_bytes_ : data_bytes_;
+    if (meta_bytes < kLogStart) co_return lay_out(geometry_, options_, data_bytes_, meta_bytes_).ok()
+                                    ? refuse(-ENOSPC, meta_path() + ": the area is too small")
+                                    : refuse(-ENOSPC, lay_out(geometry_, options_, data_bytes_, meta_bytes_).message());
+    Buffer head = loop_.buffers().allocate(2 * kLogStart);
+    iovec iov{head.data(), kLogStart};
+    Task<int> reading = meta_->read(&iov, 1, meta_area());
+    status = co_await reading;
+    if (status < 0) co_return refuse(status, meta_path() + ": cannot read the superblock: " + strerror(-status));
+    uint8_t* data_head = head.data() + kLogStart;
+    memset(data_head, 0, kPageSize);
+    if (separate) {
+        iovec data_iov{data_head, kPageSize};
+        Task<int> reading_data = data_->read(&data_iov, 1, options_.data_offset);
+        status = co_await reading_data;
+        if (status < 0) co_return refuse(status, options_.data_device + ": cannot read the superblock: " + strerror(-status));
+    }
+    const bool data_is_blank = is_zero(data_head, kPageSize);
+    if (is_fresh(head.data())) {
+        if (!data_is_blank)
+            co_return refuse(-EINVAL, options_.data_device + ": the data area is not empty, but " + meta_path() +
+                                          " holds no metadata for it; check the device names. Nothing was changed");
+        if (!options_.create || options_.readonly)
+            co_return refuse(-ENOENT, meta_path() + ": holds no store yet" +
+                                          (options_.readonly ? ", and it is opened read-only" : ""));
+        Task<int> formatting = format();
+        status = co_await formatting;
+        if (status < 0) co_return status;
+        co_return 0;
+    }
+    Result<SuperblockInfo> info =
+        decode_superblock(head.data(), geometry_, options_, meta_path(), meta_bytes, false);
+    if (!info.ok()) co_return refuse(info.status().code(), info.status().message());
+    if (info.value().readonly_only && !options_.readonly)
+        co_return refuse(-EROFS, meta_path() + ": the store has features that this program can only read; start read-only, or "
+                                               "with a newer release");
+    const uint64_t uuid = info.value().uuid;
+    if (separate && !data_is_blank) {
+        Geometry again = geometry_;
+        Result<SuperblockInfo> data_info =
+            decode_superblock(data_head, again, options_, options_.data_device, data_bytes_, true);
+        if (!data_info.ok()) co_return refuse(data_info.status().code(), data_info.status().message());
+        if (data_info.value().uuid != uuid)
+            co_return refuse(-EINVAL, options_.data_device + ": holds the data of another store than the metadata on " +
+                                          options_.meta_device + "; check the device names");
+    }
+    Task<int> loading = load(uuid, separate && data_is_blank);
+    status = co_await loading;
+    co_return status;
+}
+
+// ---------------------------------------------------------------- a fresh area
+
+Task<int> Blockstore::write_superblock(Device& device, uint64_t offset, uint64_t uuid) {
+    Buffer page = loop_.buffers().allocate(kPageSize);
+    encode_superblock(page.data(), geometry_, options_, uuid);
+    iovec iov{page.data(), kPageSize};
+    Task<int> writing = device.write(&iov, 1, offset);
+    int status = co_await writing;
+    if (status == 0) {
+        Task<int> flushing = device.flush();
+        status = co_await flushing;
+    }
+    co_return status;
+}
+
+Task<int> Blockstore::format() {
+    Status fits = lay_out(geometry_, options_, data_bytes_, meta_bytes_);
+    if (!fits.ok()) co_return refuse(fits.code(), fits.message());
+    const uint64_t uuid = loop_.random_u64() | 1;
+    index_ = std::make_unique<Index>(geometry_);
+    log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
+    log_->start(LogMark{}, LogMark{}, 0, 0);
+    Task<int> checkpoint = log_->set_tail(LogMark{});
+    int status = co_await checkpoint;
+    if (status == 0) {
+        Task<int> writing = write_superblock(*meta_, meta_area(), uuid);
+        status = co_await writing;
+    }
+    if (status == 0 && !options_.meta_device.empty()) {
+        Task<int> writing = write_superblock(*data_, options_.data_offset, uuid);
+        status = co_await writing;
+    }
+    if (status < 0) co_return refuse(status, meta_path() + ": cannot write the superblock: " + strerror(-status));
+    Task<int> loading = load(uuid, false);
+    status = co_await loading;
+    if (status == 0)
+        log(logger_, LogLevel::info, "%s: made a new store for OSD %llu: %llu blocks of %u bytes, %llu bytes of metadata log",
+            options_.data_device.c_str(), Number(options_.osd_num), Number(geometry_.block_count), geometry_.block_size,
+            Number(geometry_.log_pages * kPageSize));
+    co_return status;
+}
+
+// ---------------------------------------------------------------- an existing store
+
+Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
+    group_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(65536 / geometry_.entry_bytes, 1, 64));
+    index_ = std::make_unique<Index>(geometry_);
+    log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
+    Replay replay(*meta_, *data_, *index_, uuid, meta_path(), logger_);
+    Task<int> replaying = replay.run();
+    int status = co_await replaying;
+    if (status < 0) co_return refuse(status, replay.error());
+    if (data_is_blank) {
+        if (replay.entries)
+            co_return refuse(-EINVAL, options_.data_device + ": the data area is empty, but the metadata on " +
+                                          options_.meta_device + " describes data on it; check the device names");
+        if (!options_.readonly) {  // formatting was interrupted
+            Task<int> writing = write_superblock(*data_, options_.data_offset, uuid);
+            status = co_await writing;
+            if (status < 0) co_return refuse(status, options_.data_device + ": cannot write the superblock");
+        }
+    }
+    log_->start(replay.tail, replay.end, replay.max_sequence + loop_.random_u64() % (1u << 20),
+                replay.checkpoint_sequence);
+    Task<int> counting = count_blocks();
+    status = co_await counting;
+    if (status < 0) co_return status;
+    Task<int> settling = settle_replay(replay);
+    status = co_await settling;
+    if (status < 0) co_return refuse(status, meta_path() + ": cannot write to the metadata log: " + strerror(-status));
+    if (replay.entries)
+        log(logger_, LogLevel::info, "%s: loaded %llu objects; %llu of %llu blocks are free", meta_path().c_str(),
+            Number(index_->object_count()), Number(blocks_.free_count()), Number(geometry_.block_count));
+    co_return 0;
+}
+
+/// Marks the blocks of all versions as taken. A block with two owners is damage.
+Task<int> Blockstore::count_blocks() {
+    blocks_.reset(geometry_.block_count);
+    overwrite_reserve_ = std::clamp<uint64_t>(geometry_.block_count / 1024, 2, 128);
+    for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
+        if (slot % kSlice == kSlice - 1) {
+            NextTurn turn(loop_);
+            co_await turn;
+        }
+        if (index_->at(slot).state != SlotState::head) continue;
+        uint32_t previous = kNoBlock;  // versions that share a block are neighbours
+        for (uint32_t version = slot; version != kNoSlot; version = index_->at(version).older) {
+            const uint32_t block = index_->at(version).block;
+            if (block == kNoBlock || block == previous) continue;
+            previous = block;
+            if (blocks_.take(block)) continue;
+            char text[256];
+            snprintf(text, sizeof(text), ": the metadata is damaged: block %u belongs to two objects, one of them %llx:%llx. "
+                     "If other copies of the data exist, replace this OSD", block,
+                     Number(index_->at(slot).inode), Number(index_->at(slot).stripe));
+            co_return refuse(-EIO, meta_path() + text);
+        }
+    }
+    co_return 0;
+}
+
+/// Groups for the cleaner, and the entries that take unfinished writes back.
+Task<int> Blockstore::settle_replay(Replay& replay) {
+    const LogMark end = log_->mark();
+    group_marks_.clear();
+    group_order_.clear();
+    for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
+        if (slot % kSlice == kSlice - 1) {
+            NextTurn turn(loop_);
+            co_await turn;
+        }
+        if (slot % group_slots_ == 0) {
+            group_order_.push_back(static_cast<uint32_t>(group_marks_.size()));
+            group_marks_.push_back(end);
+        }
+        if (index_->at(slot).state != SlotState::head) continue;
+        const LogMark& needed = replay.marks[replay.slot_pages[slot]];
+        if (needed.slot < group_marks_.back().slot) group_marks_.back() = needed;
+    }
+    std::stable_sort(group_order_.begin(), group_order_.end(), [this](uint32_t a, uint32_t b) {
+        return group_marks_[a].slot < group_marks_[b].slot;
+    });
+    if (options_.readonly) co_return 0;
+    // What replay has seen may still be in a volatile cache; from now on it counts as durable.
+    log_->note_data_written();
+    Task<int> flushing = meta_->flush();
+    int status = co_await flushing;
+    if (status < 0) co_return status;
+    for (uint32_t slot : replay.reverted) {
+        clean_buffer_.clear();
+        index_->encode_full(slot, clean_buffer_);
+        log_->append(clean_buffer_);
+    }
+    Task<int> committing = log_->commit();
+    status = co_await committing;
+    log_->on_batch = &Blockstore::on_batch;
+    log_->on_batch_arg = this;
+    co_return status;
+}
+
+// ---------------------------------------------------------------- the end
+
+void Blockstore::close(runtime::Completion& done) {
+    runtime::spawn(run_close(done));
+}
+
+Task<void> Blockstore::run_close(runtime::Completion& done) {
+    int status = 0;
+    if (state_ == State::open) state_ = State::closing;
+    NextTurn first(loop_);
+    co_await first;
+    while (activity_ > 0) {
+        runtime::WaitList::Waiter waiter = idle_waiters_.wait();
+        co_await waiter;
+    }
+    if (state_ == State::closing && !options_.readonly && log_->has_work()) {
+        Task<int> committing = log_->commit();
+        status = co_await committing;
+    }
+    do {  // lets the last coroutines end
+        NextTurn turn(loop_);
+        co_await turn;
+    } while (log_ && !log_->is_idle());
+    state_ = State::closed;
+    log_.reset();
+    separate_meta_.reset();
+    data_.reset();
+    index_.reset();
+    done.on_done(&done, status);
+}
+
+}  // namespace vitastor::store

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Sizes and places: how an area is divided into superblock, checkpoints, log and blocks; superblock to bytes and back.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.hpp"
+#include "runtime/loop.hpp"
+#include "store/store.hpp"
+#include "store/store_format.hpp"
+
+namespace vitastor::store {
+
+/// Everything derived from block size, granularity and checksums.
+struct Geometry {
+    uint32_t block_size = 0;
+    uint32_t granularity = 0;
+    uint32_t granules = 0;      ///< per block
+    uint32_t bitmap_bytes = 0;  ///< granules / 8
+    bool checksums = true;
+    uint32_t version_bytes = 0;  ///< bytes of one version in a full entry, at most
+    uint32_t entry_bytes = 0;    ///< the largest entry with one version
+
+    uint64_t log_offset = 0;   ///< bytes on the metadata device
+    uint64_t log_pages = 0;
+    uint64_t data_offset = 0;  ///< bytes on the data device
+    uint64_t block_count = 0;
+
+    /// Pages that operations in flight may take while the cleaner waits for room.
+    uint64_t reserve_pages() const;
+    /// Sum of version_bytes (with entry header) that may be live; beyond it, -ENOSPC.
+    uint64_t live_limit_bytes() const;
+    static uint64_t pages_for(uint64_t bytes) { return (bytes + kPagePayload - 1) / kPagePayload; }
+};
+
+/// The log begins that far into its area: behind the superblock, two checkpoints and a spare page.
+inline constexpr uint64_t kLogStart = 4 * uint64_t{kPageSize};
+
+/// Most modifications in flight at a time; max_write_iodepth above it is cut.
+inline constexpr uint32_t kMaxWriteDepth = 256;
+
+/// Checks block_size and granularity of the options. Error names the value and what is allowed.
+Result<Geometry> check_geometry(const StoreOptions& options);
+
+/// Divides fresh areas. meta_bytes 0: metadata and data share the data area. Error: too small, says how small is enough.
+Status lay_out(Geometry& geometry, const StoreOptions& options, uint64_t data_bytes, uint64_t meta_bytes);
+
+/// Fills a page (4096 bytes) with the superblock.
+void encode_superblock(uint8_t* page, const Geometry& geometry, const StoreOptions& options, uint64_t uuid);
+
+struct SuperblockInfo {
+    uint64_t uuid = 0;
+    bool readonly_only = false;  ///< unknown ro_compatible bits
+};
+/// Checks a superblock against the options and fills the places in geometry. area: "metadata" or "data", for messages.
+Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry, const StoreOptions& options,
+                                         const std::string& path, uint64_t area_bytes, bool is_data_area);
+
+}  // namespace vitastor::store

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The metadata log: a circle of 4 KB pages through which runs a stream of entries.
+//
+// Entries that arrive while a write is in flight go out together with the next one. A page that is not full is written again
+// with more entries, in turn to two places, so that its last durable copy is never overwritten; when the next entries do not
+// fit, it is left and a new page is begun. Each page names the write before it: replay follows this chain, so what a torn
+// or lost write leaves behind is never taken for a part of the log. Data written before an entry was appended is made
+// durable before the entry is.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/list.hpp"
+#include "runtime/task.hpp"
+#include "store/device.hpp"
+#include "store/geometry.hpp"
+
+namespace vitastor::store {
+
+/// A place in the log from which replay can start.
+struct LogMark {
+    uint64_t slot = 0;      ///< absolute number of the place; physical page = slot mod log_pages
+    uint64_t page = 1;      ///< logical page number
+    uint64_t previous = 0;  ///< write_sequence of the final copy of the page before
+};
+
+/// An in-place write that was announced and is not yet known to be on disk.
+struct LogIntent : ListNode {
+    uint64_t page = 0;
+};
+
+class MetaLog {
+public:
+    MetaLog(Device& meta, Device& data, const Geometry& geometry, uint64_t uuid);
+    ~MetaLog();
+
+    /// Where replay ended. tail: start of what is needed; end: the next free place; last_sequence: newest write found.
+    void start(const LogMark& tail, const LogMark& end, uint64_t last_sequence, uint64_t checkpoint_sequence);
+
+    /// Puts an entry at the end of the stream. It is written when somebody waits or enough has gathered.
+    void append(std::span<const uint8_t> entry);
+    /// Waits until everything appended so far, and all data written so far, is durable. 0 or the error that ended the log.
+    runtime::Task<int> commit();
+    /// Number of bytes ever appended, and how many of them are durable.
+    uint64_t appended() const { return appended_; }
+    uint64_t durable() const { return durable_; }
+    /// To be called when a write to the data device has completed.
+    void note_data_written() { data_dirty_ = true; }
+    bool has_work() const { return pending_bytes() > 0 || data_dirty_; }
+
+    /// A mark at or before everything that is appended from now on.
+    LogMark mark() const;
+    void begin_intent(LogIntent& intent);
+    /// The data is written; if the device has a volatile cache, it counts as complete after the next flush.
+    void end_intent(LogIntent& intent);
+    /// All in-place writes announced in pages before this one are on disk.
+    uint64_t complete_page();
+
+    /// Moves the start of the log, durably. Everything before it is no longer needed.
+    runtime::Task<int> set_tail(const LogMark& tail);
+    const LogMark& tail() const { return tail_; }
+    uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
+    uint64_t next_slot() const { return next_slot_; }
+
+    int error() const { return error_; }
+    void fail(int error);
+    bool is_idle() const { return !running_; }
+
+    /// Runs after every batch; for the cleaner. Set once.
+    void (*on_batch)(void* arg) = nullptr;
+    void* on_batch_arg = nullptr;
+
+private:
+    struct Waiter : ListNode {
+        MetaLog* log;
+        std::coroutine_handle<> handle;
+        uint64_t position;
+        uint64_t round;
+        bool await_ready() const noexcept { return false; }
+        void await_suspend(std::coroutine_handle<> waiting) noexcept;
+        void await_resume() noexcept {}
+    };
+    struct Unflushed {
+        uint64_t flush;
+        uint64_t page;
+    };
+
+    runtime::Task<void> run();
+    void kick();
+    uint64_t pending_bytes() const { return pending_.size() - pending_start_; }
+    /// Fills batch_ with up to kBatchPages from the first `limit` pending bytes; *first_slot receives their place.
+    uint32_t build(uint64_t limit, uint64_t* first_slot);
+    void fill(uint8_t* page, uint64_t bytes);
+    void seal(uint8_t* page);
+    runtime::Task<int> write_batch(uint64_t slot, uint32_t pages);
+    void wake();
+
+    static constexpr uint32_t kBatchPages = 64;
+    static constexpr uint64_t kLazyBytes = 32 * kPagePayload;
+
+    Device& meta_;
+    Device& data_;
+    Geometry geometry_;
+    uint64_t uuid_;
+    Buffer batch_;
+    Buffer page_;  ///< the newest page as last built
+    Buffer checkpoint_;
+
+    std::vector<uint8_t> pending_;
+    size_t pending_start_ = 0;
+    size_t entry_left_ = 0;  ///< bytes of an entry that is already partly in a page
+    uint64_t appended_ = 0;
+    uint64_t taken_ = 0;
+    uint64_t durable_ = 0;
+    bool kicked_ = false;
+    bool running_ = false;
+    uint64_t round_ = 0;  ///< turns of run() that have begun
+    bool data_dirty_ = false;
+    int error_ = 0;
+    List<Waiter> waiters_;
+
+    LogMark tail_;
+    uint64_t checkpoint_sequence_ = 0;
+    uint64_t next_slot_ = 0;
+    uint64_t next_sequence_ = 1;
+    uint64_t last_sequence_ = 0;     ///< of the newest copy of the newest page
+    uint64_t durable_sequence_ = 0;  ///< newest write known durable
+    uint64_t next_page_ = 1;
+    bool page_open_ = false;  ///< page_ may take more entries
+    LogMark page_mark_;       ///< of page_
+    uint64_t page_slots_[2] = {};
+    int page_copies_ = 0;
+    List<LogIntent> intents_;
+    std::vector<Unflushed> unflushed_;  ///< at most a few: one per flush that is still to come
+};
+
+}  // namespace vitastor::store

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "store/replay.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "base/crc32c.hpp"
+
+namespace vitastor::store {
+
+using runtime::Task;
+
+namespace {
+
+constexpr uint64_t kChunkPages = 64;  // read at a time; a few hundred microseconds of work
+/// A page is at most two places behind the one before it.
+constexpr uint64_t kWindow = 4;
+/// How far behind the end pages are looked for that must not be there. A batch has 64 pages.
+constexpr uint64_t kCheckPages = 256;
+constexpr size_t kMaxEntry = 256 << 20;
+constexpr uint64_t kProgressPages = 65536;
+
+using Number = unsigned long long;
+
+}  // namespace
+
+Replay::Replay(Device& meta, Device& data, Index& index, uint64_t uuid, const std::string& path, Logger& logger)
+    : meta_(meta), data_(data), index_(index), geometry_(index.geometry()), uuid_(uuid), path_(path), logger_(logger) {
+    chunk_ = meta.loop().buffers().allocate(kChunkPages * kPageSize);
+}
+
+int Replay::damage(uint64_t slot, const char* what) {
+    char text[512];
+    snprintf(text, sizeof(text),
+             "%s: the metadata log is damaged at byte %llu of the device: %s. Nothing was changed. If other copies of the "
+             "data exist, replace this OSD", path_.c_str(),
+             Number(geometry_.log_offset + slot % geometry_.log_pages * kPageSize), what);
+    error_ = text;
+    return -EIO;
+}
+
+Task<int> Replay::load_checkpoint() {
+    iovec iov{chunk_.data(), 2 * kPageSize};
+    Task<int> reading = meta_.read(&iov, 1, geometry_.log_offset - kLogStart + kPageSize);
+    const int status = co_await reading;
+    if (status < 0) {
+        error_ = path_ + ": cannot read the checkpoints: " + strerror(-status);
+        co_return status;
+    }
+    bool found = false;
+    for (int i = 0; i < 2; i++) {
+        Checkpoint checkpoint;
+        memcpy(&checkpoint, chunk_.data() + i * kPageSize, sizeof(checkpoint));
+        const uint32_t crc = checkpoint.crc;
+        checkpoint.crc = 0;
+        if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0 || checkpoint.uuid != uuid_ ||
+            crc32c(&checkpoint, sizeof(checkpoint)) != crc)
+            continue;
+        if (found && checkpoint.sequence < checkpoint_sequence) continue;
+        found = true;
+        checkpoint_sequence = checkpoint.sequence;
+        tail = LogMark{checkpoint.tail_slot, checkpoint.tail_page, checkpoint.tail_previous};
+    }
+    if (found) co_return 0;
+    error_ = path_ + ": both checkpoints of the metadata log are damaged. Nothing was changed. If other copies of the data "
+                     "exist, replace this OSD";
+    co_return -EIO;
+}
+
+/// The page at an absolute place, or null after a read error (error_ is set). Valid until the next call.
+Task<const uint8_t*> Replay::page_at(uint64_t slot) {
+    const uint64_t physical = slot % geometry_.log_pages;
+    if (physical < chunk_start_ || physical >= chunk_start_ + chunk_pages_) {
+        chunk_pages_ = std::min(kChunkPages, geometry_.log_pages - physical);
+        chunk_start_ = physical;
+        iovec iov{chunk_.data(), chunk_pages_ * kPageSize};
+        Task<int> reading = meta_.read(&iov, 1, geometry_.log_offset + physical * kPageSize);
+        const int status = co_await reading;
+        if (status < 0) {
+            char text[256];
+            snprintf(text, sizeof(text), "%s: cannot read the metadata log at byte %llu: %s", path_.c_str(),
+                     Number(geometry_.log_offset + physical * kPageSize), strerror(-status));
+            error_ = text;
+            co_return nullptr;
+        }
+    }
+    co_return chunk_.data() + (physical - chunk_start_) * kPageSize;
+}
+
+bool Replay::is_page(const uint8_t* page) const {
+    PageHeader header;
+    memcpy(&header, page, sizeof(header));
+    return header.magic == kPageMagic && header.uuid == uuid_ && header.used <= kPagePayload &&
+           (header.first_entry == kNoEntry || header.first_entry < header.used) &&
+           header.crc == crc32c(page + 8, kPageSize - 8);
+}
+
+Task<int> Replay::run() {
+    Task<int> loading = load_checkpoint();
+    int status = co_await loading;
+    if (status < 0) co_return status;
+    std::vector<uint8_t> current(kPageSize);
+    PageHeader header{};
+    bool have = false;
+    uint64_t expected_page = tail.page;
+    uint64_t expected_previous = tail.previous;
+    uint64_t current_slot = tail.slot;
+    uint64_t last_slot = tail.slot;  // the last place that holds a copy of the current page
+    for (uint64_t slot = tail.slot; slot < last_slot + kWindow && slot < tail.slot + geometry_.log_pages; slot++) {
+        Task<const uint8_t*> reading = page_at(slot);
+        const uint8_t* page = co_await reading;
+        if (!page) co_return -EIO;
+        if (!is_page(page)) continue;
+        PageHeader next;
+        memcpy(&next, page, sizeof(next));
+        if (have && next.page == header.page + 1 && next.previous == header.write_sequence) {
+            status = process(current.data(), current_slot);
+            if (status < 0) co_return status;
+            expected_page = next.page;
+            expected_previous = next.previous;
+            current_slot = slot;
+            have = false;
+        }
+        if (next.page != expected_page || next.previous != expected_previous) continue;
+        last_slot = slot;
+        if (have && next.write_sequence <= header.write_sequence) continue;
+        header = next;
+        memcpy(current.data(), page, kPageSize);
+        have = true;
+        if ((slot - tail.slot) % kProgressPages == kProgressPages - 1)
+            log(logger_, LogLevel::info, "%s: loaded %llu pages of the metadata log, %llu objects so far", path_.c_str(),
+                Number(slot - tail.slot + 1), Number(index_.object_count()));
+    }
+    if (have) {
+        status = process(current.data(), current_slot);
+        if (status < 0) co_return status;
+        end = LogMark{last_slot + 1, header.page + 1, header.write_sequence};
+    } else {
+        end = LogMark{tail.slot, tail.page, tail.previous};
+    }
+    max_sequence = end.previous;
+    Task<int> checking = check_end(end.slot);
+    status = co_await checking;
+    if (status < 0) co_return status;
+    Task<int> verifying = verify();
+    status = co_await verifying;
+    co_return status;
+}
+
+/// What a crash may leave behind the end was on its way; a page that names a later write as durable means lost pages.
+Task<int> Replay::check_end(uint64_t slot) {
+    const uint64_t limit = std::min(kCheckPages, geometry_.log_pages - (slot - tail.slot));
+    for (uint64_t i = 0; i < limit; i++) {
+        Task<const uint8_t*> reading = page_at(slot + i);
+        const uint8_t* page = co_await reading;
+        if (!page) co_return -EIO;
+        if (!is_page(page)) continue;
+        PageHeader header;
+        memcpy(&header, page, sizeof(header));
+        max_sequence = std::max(max_sequence, header.write_sequence);
+        if (header.write_sequence > end.previous && header.durable > end.previous)
+            co_return damage(slot, "pages that were written before later ones are not readable");
+    }
+    co_return 0;
+}
+
+int Replay::process(const uint8_t* page, uint64_t slot) {
+    PageHeader header;
+    memcpy(&header, page, sizeof(header));
+    const uint8_t* payload = page + sizeof(header);
+    const auto page_index = static_cast<uint32_t>(marks.size());
+    marks.push_back(LogMark{slot, header.page, header.previous});
+    if (header.complete_page > complete_page_) {
+        complete_page_ = header.complete_page;
+        prune();
+    }
+    uint32_t position = 0;
+    const uint32_t first = header.first_entry == kNoEntry ? header.used : header.first_entry;
+    if (!carry_.empty()) {
+        uint32_t size = 0;
+        if (carry_.size() >= sizeof(size)) memcpy(&size, carry_.data(), sizeof(size));
+        // An entry cut off by a crash is followed by a page that starts with a new one.
+        if (first > 0) {
+            carry_.insert(carry_.end(), payload, payload + first);
+            if (size == 0) memcpy(&size, carry_.data(), std::min(sizeof(size), carry_.size()));
+            if (carry_.size() >= sizeof(EntryHeader) && carry_.size() == size) {
+                const int status = apply(carry_, carry_page_);
+                if (status < 0) return damage(slot, "an entry does not make sense");
+                carry_.clear();
+            } else if (header.first_entry != kNoEntry || (size && carry_.size() >= size) ||
+                       carry_.size() > kMaxEntry) {
+                return damage(slot, "an entry has a wrong length");
+            }
+        } else {
+            carry_.clear();
+        }
+    }
+    position = first;
+    while (position < header.used) {
+        const uint32_t left = header.used - position;
+        uint32_t size = 0;
+        if (left >= sizeof(size)) {
+            memcpy(&size, payload + position, sizeof(size));
+            if (size < sizeof(EntryHeader)) return damage(slot, "an entry has a wrong length");
+        }
+        if (left < sizeof(size) || size > left) {
+            carry_.assign(payload + position, payload + header.used);
+            carry_page_ = page_index;
+            break;
+        }
+        const int status = apply({payload + position, size}, page_index);
+        if (status < 0) return damage(slot, "an entry does not make sense");
+        position += size;
+    }
+    return 0;
+}
+
+int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
+    EntryView entry;
+    if (!decode_entry(geometry_, bytes, entry)) return -EINVAL;
+    entries++;
+    const bool is_write = entry.header.type == EntryType::write;
+    uint32_t head = kNoSlot;
+    if (is_write || entry.header.type == EntryType::del) head = index_.find(entry.object());
+    if (head != kNoSlot && index_.at(head).unused && (entry.has(kEntryBlock) || !is_write)) {
+        index_.at(head).unused = 0;  // the data has moved or is gone: what was announced no longer matters
+        for (Pending& pending : pending_) pending.dead = pending.dead || pending.slot == head;
+    }
+    if (is_write && entry.has(kEntryIntent) && head != kNoSlot) {
+        if (!index_.is_allocated(head, entry.header.first)) return -EINVAL;
+        const uint32_t granule = entry.header.first;
+        Pending pending{};
+        pending.slot = head;
+        pending.block = index_.at(head).block;
+        pending.granule = granule;
+        pending.old_crc = geometry_.checksums ? index_.crc(head, granule) : 0;
+        memcpy(&pending.new_crc, entry.crcs, 4);
+        pending.page = marks[page_index].page;
+        pending.old_version = index_.at(head).version;
+        pending.new_version = entry.header.version;
+        pending.old_bitmap.assign(index_.bitmap(head), index_.bitmap(head) + geometry_.bitmap_bytes);
+        pending_.push_back(std::move(pending));
+        index_.at(head).unused = 1;
+    }
+    const bool applied = index_.apply(entry, kNoSlot, *this);
+    if (applied && (entry.header.type == EntryType::full || (is_write && entry.has(kEntryCreate)))) {
+        head = index_.find(entry.object());
+        if (slot_pages.size() < index_.slot_count()) slot_pages.resize(index_.slot_count());
+        slot_pages[head] = page_index;
+    }
+    return 0;
+}
+
+void Replay::prune() {
+    while (!pending_.empty() && pending_.front().page < complete_page_) pending_.pop_front();
+}
+
+Task<int> Replay::verify() {
+    std::vector<Pending*> order;
+    for (Pending& pending : pending_) {
+        const Slot& slot = index_.at(pending.slot);
+        if (!pending.dead && slot.state == SlotState::head && slot.block == pending.block) order.push_back(&pending);
+    }
+    std::stable_sort(order.begin(), order.end(), [](const Pending* a, const Pending* b) {
+        return a->slot != b->slot ? a->slot < b->slot : a->granule < b->granule;
+    });
+    Buffer buffer = data_.loop().buffers().allocate(std::max<size_t>(geometry_.granularity, kPageSize));
+    for (size_t i = 0; i < order.size();) {
+        std::vector<Pending*> chain;
+        for (size_t k = i; k < order.size() && order[k]->slot == order[i]->slot && order[k]->granule == order[i]->granule;)
+            chain.push_back(order[k++]);
+        i += chain.size();
+        iovec iov{buffer.data(), geometry_.granularity};
+        const uint64_t offset = geometry_.data_offset + uint64_t{chain[0]->block} * geometry_.block_size +
+                                uint64_t{chain[0]->granule} * geometry_.granularity;
+        Task<int> reading = data_.read(&iov, 1, offset);
+        const int status = co_await reading;
+        if (status < 0) {
+            log(logger_, LogLevel::error, "%s: cannot read the block of an unfinished write at byte %llu: %s", path_.c_str(),
+                Number(offset), strerror(-status));
+            damaged_granules++;
+            continue;
+        }
+        settle(chain, crc32c(buffer.data(), geometry_.granularity));
+    }
+    // Versions go back in the reverse order of the writes, over all granules of an object.
+    for (size_t i = pending_.size(); i-- > 0;) {
+        const Pending& pending = pending_[i];
+        if (pending.dropped && index_.at(pending.slot).version == pending.new_version)
+            index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
+    }
+    for (const Pending& pending : pending_) index_.at(pending.slot).unused = 0;
+    std::sort(reverted.begin(), reverted.end());
+    reverted.erase(std::unique(reverted.begin(), reverted.end()), reverted.end());
+    co_return 0;
+}
+
+/// chain: announced writes of one granule, oldest first. Takes those back that did not reach the disk, newest first.
+void Replay::settle(std::vector<Pending*>& chain, uint32_t disk_crc) {
+    const uint32_t slot = chain[0]->slot;
+    const uint32_t granule = chain[0]->granule;
+    if (geometry_.checksums && index_.crc(slot, granule) == disk_crc) return;
+    bool matched = false, changed = false;
+    for (size_t i = chain.size(); i-- > 0;) {
+        Pending& pending = *chain[i];
+        if (pending.new_crc == disk_crc) {
+            matched = true;
+            break;
+        }
+        pending.dropped = changed = true;
+        if (geometry_.checksums) index_.set_crc(slot, granule, pending.old_crc);
+        matched = !geometry_.checksums || pending.old_crc == disk_crc;
+    }
+    if (geometry_.checksums && matched) index_.set_crc(slot, granule, disk_crc);
+    if (!changed) return;
+    reverted.push_back(slot);
+    VITASTOR_PROBE("announced write taken back in replay");
+    if (matched) return;
+    damaged_granules++;
+    const ObjectId object = index_.at(slot).object();
+    log(logger_, LogLevel::error,
+        "%s: granule %u of object %llx:%llx holds neither its old nor its new data; reads of it will fail with EDOM",
+        path_.c_str(), granule, Number(object.inode), Number(object.stripe));
+}
+
+}  // namespace vitastor::store
