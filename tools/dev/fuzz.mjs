@@ -18,7 +18,7 @@ export async function fuzz(args) {
   const seed = option('--seed', String(1 + Math.floor(Math.random() * 1e9)));
   const name = args[0]?.startsWith('--') ? undefined : args[0];
   await setup();
-  await buildNative('fuzz');
+  await buildNative('fuzz', ['fuzzers']);
   const list = join(buildDir('fuzz'), 'fuzz', 'targets.txt');
   const count = { passed: 0, failed: 0 };
   if (!existsSync(list)) {

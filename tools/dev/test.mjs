@@ -88,7 +88,7 @@ const PARTS = [
   {
     name: 'asan',
     work: async () => {
-      await buildNative('asan');
+      await buildNative('asan', ['native_tests']);
       return await nativeTests('asan');
     },
   },
