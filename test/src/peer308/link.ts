@@ -54,6 +54,8 @@ export class Link {
   /** Last id of the other end's requests, checked once checkSequence is on. */
   #peerId: bigint | undefined;
   checkSequence = false;
+  /** PINGs of ours that were answered. */
+  pongs = 0;
 
   constructor(socket: Socket, options: LinkOptions) {
     this.name = options.name;
@@ -141,6 +143,7 @@ export class Link {
     this.request(OP.PING).then(
       (reply) => {
         if (reply.retval !== 0n) this.#breach(`PING answered with ${reply.retval}`);
+        else this.pongs++;
       },
       () => {},
     );

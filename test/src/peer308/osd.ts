@@ -126,8 +126,9 @@ export class PeerOsd {
     return this.#aborted;
   }
 
-  get connections(): { osd: number; closed: boolean }[] {
-    return [...this.#incoming].map(({ osd, link }) => ({ osd, closed: link.closed }));
+  /** Live connections: announced OSD number, and how many of our PINGs were answered. */
+  get connections(): { osd: number; pongs: number }[] {
+    return [...this.#incoming].map(({ osd, link }) => ({ osd, pongs: link.pongs }));
   }
 
   /** Orderly or not, the process is gone: all connections close. Unsynced writes are lost if the mode is not all. */

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Our OSD and our client against the strict scripted peer that talks as 3.0.8 does. No monitor: keys are put into etcd by hand.
+
+import assert from 'node:assert/strict';
+import { SystemClock } from '@vitastor/core';
+import { type Lab, until } from '../lab/index.js';
+import { decodeTriples, ERR, Journal, type Message, NEWEST, OP, PeerOpener, PeerOsd, type OsdOptions, type Triple } from '../peer308/index.js';
+import type { Story } from './scenario.js';
+
+const POOL = 1;
+const INODE = (BigInt(POOL) << 48n) | 1n;
+const BLOCK = 131072;
+const GRANULE = 4096;
+const clock = new SystemClock();
+
+interface PgByHand {
+  readonly osdSet: readonly number[];
+  readonly primary: number;
+}
+
+/** A replicated pool with these PGs, as an administrator could write it. */
+export async function putPool(lab: Lab, pgs: readonly PgByHand[], extra: Readonly<Record<string, unknown>> = {}): Promise<void> {
+  const copies = pgs[0]?.osdSet.length ?? 1;
+  const pool = {
+    name: 'byhand', scheme: 'replicated', pg_size: copies, pg_minsize: 1, pg_count: pgs.length, failure_domain: 'osd',
+    immediate_commit: lab.immediateCommit, ...extra,
+  };
+  await lab.etcd.put(`${lab.prefix}/config/pools`, JSON.stringify({ [POOL]: pool }));
+  const items = Object.fromEntries(pgs.map((pg, i) => [String(i + 1), { osd_set: pg.osdSet, primary: pg.primary }]));
+  await lab.etcd.put(`${lab.prefix}/pg/config`, JSON.stringify({ items: { [POOL]: items }, hash: 'byhand' }));
+}
+
+/** Registers the scripted OSD as a live one. */
+export async function registerPeer(lab: Lab, peer: PeerOsd): Promise<void> {
+  const state = { state: 'up', addresses: ['127.0.0.1'], host: `host${peer.osd}`, port: peer.port, primary_enabled: true, blockstore_enabled: true, version: '3.0.8' };
+  await lab.etcd.put(`${lab.prefix}/osd/state/${peer.osd}`, JSON.stringify(state));
+}
+
+async function startPeer(lab: Lab, journal: Journal, osd: number, more: Partial<OsdOptions> = {}): Promise<PeerOsd> {
+  const peer = await PeerOsd.start({
+    osd, clock, journal, immediateCommit: lab.immediateCommit,
+    pools: new Map([[POOL, { scheme: 'replicated', pgCount: 1, pgStripeSize: BigInt(BLOCK) }]]),
+    ...more,
+  });
+  await registerPeer(lab, peer);
+  return peer;
+}
+
+/** Port under which our OSD is up. */
+async function portOf(lab: Lab, osd: number): Promise<number> {
+  const state = JSON.parse((await lab.etcd.get(`${lab.prefix}/osd/state/${osd}`)) ?? '{}') as { port?: number };
+  assert.ok(state.port, `OSD ${osd} has published no port`);
+  return state.port;
+}
+
+async function pgState(lab: Lab, pg: number): Promise<string[]> {
+  const state = JSON.parse((await lab.etcd.get(`${lab.prefix}/pg/state/${POOL}/${pg}`)) ?? '{}') as { state?: string[] };
+  return state.state ?? [];
+}
+
+async function waitPg(lab: Lab, pg: number, word: string): Promise<void> {
+  await until(`PG ${POOL}/${pg} is ${word}`, async () => (await pgState(lab, pg)).includes(word), {
+    timeoutMs: 30_000, diagnose: () => lab.daemons().map((child) => child.story()).join('\n'),
+  });
+}
+
+function bytes(value: number, length: number): Buffer {
+  return Buffer.alloc(length, value);
+}
+
+/** A client whose writes to a PG that is just (re)peering are repeated, as clients do. */
+async function insist(lab: Lab, journal: Journal, osd: number, work: (client: PeerOpener) => Promise<Message>): Promise<Message> {
+  let last = 'nothing was tried';
+  const found = await until(
+    `OSD ${osd} answers`,
+    async () => {
+      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, osd), wanted: osd });
+      try {
+        const reply = await work(client);
+        last = `${reply.name} answered ${reply.retval}`;
+        return reply.retval === ERR.EPIPE ? undefined : reply;
+      } catch (error) {
+        last = String(error);
+        return undefined;
+      } finally {
+        client.close();
+      }
+    },
+    { timeoutMs: 30_000, everyMs: 50, diagnose: () => last },
+  );
+  return found;
+}
+
+/** wire-protocol 8 and 4: every reply of our OSD to a raw client, good and bad requests. */
+const clientOfOurs: Story = {
+  name: 'peer308-client',
+  short: true,
+  run: async ({ lab: make }) => {
+    const lab = await make();
+    const journal = new Journal();
+    await lab.startEtcd();
+    await lab.startOsd(1);
+    await putPool(lab, [{ osdSet: [1], primary: 1 }, { osdSet: [1], primary: 1 }]);
+    await waitPg(lab, 1, 'active');
+    await waitPg(lab, 2, 'active');
+    await lab.etcd.put(`${lab.prefix}/config/inode/${POOL}/1`, JSON.stringify({ name: 'img', size: 1 << 30 }));
+    const port = await portOf(lab, 1);
+    const client = await PeerOpener.open({ clock, journal, port, wanted: 1 });
+    try {
+      const empty = await client.read(INODE, 0, BLOCK);
+      assert.deepEqual([empty.retval, empty.field('version')], [BigInt(BLOCK), 0n]);
+      assert.ok(empty.payload.equals(Buffer.alloc(4 + BLOCK)), 'a missing object reads as zeroes');
+
+      const first = await client.write(INODE, GRANULE, bytes(1, GRANULE));
+      assert.deepEqual([first.retval, first.field('version')], [4096n, 1n]);
+      const back = await client.read(INODE, 0, 2 * GRANULE);
+      assert.equal(back.field('version'), 1n);
+      assert.ok(back.payload.equals(Buffer.concat([Buffer.from([2, 0, 0, 0]), bytes(0, GRANULE), bytes(1, GRANULE)])));
+      const bitmapOnly = await client.read(INODE, 0, 0);
+      assert.deepEqual([bitmapOnly.retval, bitmapOnly.payload.toString('hex')], [0n, '02000000']);
+
+      const refused = await client.write(INODE, 0, bytes(9, GRANULE), 1n);
+      assert.deepEqual([refused.retval, refused.field('version')], [ERR.EINTR, 1n]);
+      const second = await client.write(INODE, 0, bytes(2, GRANULE), 2n);
+      assert.deepEqual([second.retval, second.field('version')], [4096n, 2n]);
+      const created = await client.write(INODE, 2 * BLOCK, bytes(3, BLOCK), 1n);
+      assert.deepEqual([created.retval, created.field('version')], [BigInt(BLOCK), 1n]);
+
+      // Many at once: all are served, versions of one object count up without a gap.
+      const replies = await Promise.all(Array.from({ length: 64 }, (_, i) => client.write(INODE, BLOCK + (i % 32) * GRANULE, bytes(i, GRANULE))));
+      assert.ok(replies.every((reply) => reply.retval === 4096n));
+      assert.deepEqual(replies.map((reply) => Number(reply.field('version'))).sort((a, b) => a - b), Array.from({ length: 64 }, (_, i) => i + 1));
+
+      for (const [what, reply] of [
+        ['misaligned offset', await client.read(INODE, 512, GRANULE)],
+        ['misaligned length', await client.link.request(OP.WRITE, { inode: INODE, len: 512n }, bytes(1, 512))],
+        ['across the object', await client.read(INODE, BLOCK - GRANULE, 2 * GRANULE)],
+        ['over 64 MiB', await client.link.request(OP.READ, { inode: INODE, len: (64n << 20n) + 4096n }, undefined, { bitmapBytes: 4 })],
+        ['opcode 0', await client.link.request(0)],
+        ['opcode 8', await client.link.request(8)],
+        ['opcode 20', await client.link.request(20)],
+        ['lock of a client', await client.lock(POOL, 1, 2n)],
+        ['list_pg above pg_count', await client.list(POOL, 3, 2, BigInt(BLOCK))],
+        ['pg_count 0', await client.list(POOL, 1, 0, BigInt(BLOCK))],
+      ] as const)
+        assert.equal(reply.retval, ERR.EINVAL, what);
+      assert.equal((await client.list(POOL, 1, 3, BigInt(BLOCK))).retval, ERR.EAGAIN, 'another pg_count');
+      assert.equal((await client.read((77n << 48n) | 1n, 0, GRANULE)).retval, ERR.EPIPE, 'unknown pool');
+      assert.equal((await client.read(INODE, 0, GRANULE, 999999n)).retval, ERR.EPIPE, 'another meta_revision');
+
+      const listed = await client.primaryList(INODE, 1);
+      assert.deepEqual([listed.retval, listed.field('stable_count'), listed.field('flags')], [2n, 2n, 1n]);
+      assert.deepEqual(decodeTriples(listed.payload), [0n, BigInt(2 * BLOCK)].map((stripe) => ({ inode: INODE, stripe, version: 0n })));
+      const whole = await client.list(POOL, 1, 2, BigInt(BLOCK));
+      assert.deepEqual([whole.retval, whole.field('stable_count'), whole.field('flags')], [2n, 2n, 0n]);
+      assert.deepEqual(new Set(decodeTriples(whole.payload).map((t) => `${t.stripe}:${t.version}`)), new Set(['0:2', `${2 * BLOCK}:1`]));
+
+      const conflict = await client.delete(INODE, 0, 9n);
+      assert.deepEqual([conflict.retval, conflict.casVersion], [ERR.EINTR, 2n]);
+      for (let round = 0; round < 2; round++) {
+        const deleted = await client.delete(INODE, 0);
+        assert.deepEqual([deleted.retval, deleted.field('flags') & 1n], [0n, 1n], 'deleting twice succeeds');
+      }
+      assert.equal((await client.read(INODE, 0, 0)).field('version'), 0n);
+      assert.equal((await client.sync()).retval, 0n);
+      assert.equal((await client.ping()).retval, 0n);
+      const described = await client.link.request(OP.DESCRIBE, {});
+      assert.deepEqual([described.retval, described.field('result_bytes')], [0n, 0n]);
+      journal.expectClean();
+
+      client.link.sendRaw(Buffer.alloc(128, 0x47));
+      await client.closed();
+      const other = await PeerOpener.open({ clock, journal, port, wanted: 1 });
+      assert.equal((await other.ping()).retval, 0n);
+      other.close();
+      journal.expectClean();
+    } finally {
+      client.close();
+    }
+  },
+};
+
+/** Our OSD leads, the other copy is on a 3.0.8: what reaches it must keep it alive and right. */
+const peerAsSecondary: Story = {
+  name: 'peer308-secondary',
+  short: true,
+  run: async ({ lab: make }) => {
+    const lab = await make();
+    const journal = new Journal();
+    await lab.startEtcd();
+    const peer = await startPeer(lab, journal, 2, { idleMs: 300, replyDelayMs: 1 });
+    try {
+      await lab.startOsd(1);
+      await putPool(lab, [{ osdSet: [1, 2], primary: 1 }]);
+      await waitPg(lab, 1, 'active');
+      assert.deepEqual(await pgState(lab, 1), ['active']);
+      const write = await insist(lab, journal, 1, (client) => client.write(INODE, 0, bytes(1, GRANULE)));
+      assert.equal(write.retval, 4096n);
+      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, 1), wanted: 1 });
+      try {
+        for (let round = 0; round < 4; round++) {
+          const writes = Array.from({ length: 40 }, (_, i) => client.write(INODE, (i % 3) * BLOCK + (i % 7) * GRANULE, bytes(round * 40 + i, GRANULE * (1 + (i % 2)))));
+          for (const reply of await Promise.all(writes)) assert.ok(reply.retval > 0n, `WRITE answered ${reply.retval}`);
+        }
+        await client.write(INODE, 5 * BLOCK, bytes(5, BLOCK));
+        const cas = await client.read(INODE, 0, 0);
+        const set = await client.write(INODE, 0, bytes(77, GRANULE), cas.field('version') + 1n);
+        assert.equal(set.retval, 4096n);
+        assert.equal((await client.delete(INODE, 5 * BLOCK)).retval, 0n);
+        for (const index of [0, 1, 2]) {
+          const stripe = BigInt(index * BLOCK);
+          const ours = await client.read(INODE, index * BLOCK, BLOCK);
+          const theirs = peer.store.find(INODE, stripe, NEWEST);
+          assert.ok(theirs, `object ${index} is missing on the peer`);
+          assert.equal(theirs.version, ours.field('version'), `version of object ${index}`);
+          assert.ok(Buffer.concat([theirs.bitmap, theirs.data]).equals(ours.payload), `content of object ${index}`);
+        }
+        assert.equal(peer.store.find(INODE, BigInt(5 * BLOCK), NEWEST), undefined);
+        // The acceptor pings too, because the opener is an OSD.
+        await until('our OSD answers PING', () => peer.connections.some(({ osd, pongs }) => osd === 1 && pongs >= 2) || undefined, { timeoutMs: 20_000 });
+        assert.equal(peer.connections.filter(({ osd }) => osd === 1).length, 1, 'one connection from our OSD');
+
+        // The peer dies: the PG goes on alone, and with its state key gone the PG is active again.
+        await peer.stop();
+        await lab.etcd.delete(`${lab.prefix}/osd/state/2`);
+      } finally {
+        client.close();
+      }
+      const alone = await insist(lab, journal, 1, (again) => again.write(INODE, 0, bytes(88, GRANULE)));
+      assert.equal(alone.retval, 4096n);
+      const states = await until('the PG is degraded', async () => {
+        const state = await pgState(lab, 1);
+        return state.includes('degraded') && state.includes('active') ? state : undefined;
+      }, { timeoutMs: 30_000 });
+      assert.ok(states.includes('left_on_dead'));
+      assert.equal(peer.aborted, undefined, peer.aborted);
+      journal.expectClean();
+    } finally {
+      await peer.stop();
+    }
+  },
+};
+
+/** A 3.0.8 leads, our OSD holds the other copy: it answers as specified, and survives what would kill a 3.0.8. */
+const peerAsPrimary: Story = {
+  name: 'peer308-primary',
+  short: true,
+  run: async ({ lab: make }) => {
+    const lab = await make();
+    const journal = new Journal();
+    await lab.startEtcd();
+    await lab.startOsd(1);
+    await putPool(lab, [{ osdSet: [2, 1], primary: 2 }]);
+    const peer = await startPeer(lab, journal, 2);
+    const port = await portOf(lab, 1);
+    const primary = await PeerOpener.open({ clock, journal, port, wanted: 1, osd: 2, immediateCommit: lab.immediateCommit });
+    const third = await PeerOpener.open({ clock, journal, port, wanted: 1, osd: 3, immediateCommit: lab.immediateCommit });
+    try {
+      const bitmap = Buffer.from([1, 0, 0, 0]);
+      const put = (version: bigint, stripe = 0n, from = primary): Promise<Message> =>
+        from.secWrite({ inode: INODE, stripe, version }, bytes(Number(version), GRANULE), bitmap);
+      const t = (version: bigint, stripe = 0n): Triple => ({ inode: INODE, stripe, version });
+      await until('the pool is known to our OSD', async () => (await primary.list(POOL, 1, 1, BigInt(BLOCK))).retval === 0n || undefined, { timeoutMs: 20_000 });
+
+      const written = await put(3n);
+      assert.deepEqual([written.retval, written.field('version')], [4096n, 3n]);
+      for (const version of [3n, 2n]) assert.equal((await put(version)).retval, ERR.EEXIST, `hazard 1, version ${version} over 3`);
+      assert.equal((await put(0x20007n)).retval, 4096n);
+      const bitmapChange = await primary.secWrite({ inode: INODE, stripe: 0n, version: 0x20008n }, Buffer.alloc(0), Buffer.from([0xff, 1, 0, 0x80]));
+      assert.deepEqual([bitmapChange.retval, bitmapChange.field('version')], [0n, 0x20008n], 'zero-length write');
+      const read = await primary.secRead(INODE, 0n, 0, 2 * GRANULE);
+      assert.deepEqual([read.retval, read.field('version'), read.field('attr_len')], [8192n, 0x20008n, 4n]);
+      assert.ok(read.payload.equals(Buffer.concat([Buffer.from([0xff, 1, 0, 0x80]), bytes(7, GRANULE), bytes(0, GRANULE)])));
+      assert.equal((await primary.secRead(INODE, 0n, 0, GRANULE, 2n)).retval, ERR.ENOENT);
+      assert.equal((await primary.secRead(INODE, 7n * BigInt(BLOCK), 0, GRANULE)).retval, ERR.ENOENT);
+      assert.equal((await primary.secRead(INODE, 0n, BLOCK - GRANULE, 2 * GRANULE)).retval, ERR.EINVAL);
+      assert.equal((await primary.secRead(INODE, 0n, 100, GRANULE)).retval, ERR.EINVAL);
+
+      // Hazard 2 and its neighbours.
+      assert.equal((await primary.stabilize([t(0x20008n)])).retval, 0n, 'stable already');
+      assert.equal((await primary.stabilize([t(0x90000n)])).retval, ERR.ENOENT, 'a version that is not there');
+      assert.equal((await primary.stabilize([t(1n, BigInt(BLOCK))])).retval, ERR.ENOENT, 'an object that is not there');
+      assert.equal((await primary.rollback([t(0x20008n)])).retval, 0n);
+      assert.equal((await primary.rollback([t(1n)])).retval, ERR.EBUSY);
+      assert.equal((await primary.rollback([t(0n, BigInt(BLOCK))])).retval, 0n, 'unknown object: receiver answers 0');
+
+      const list = await primary.list(POOL, 1, 1, BigInt(BLOCK));
+      assert.deepEqual([list.retval, list.field('stable_count')], [1n, 1n]);
+      assert.deepEqual(decodeTriples(list.payload), [t(0x20008n)]);
+      const maps = await primary.readBitmaps([t(NEWEST), t(NEWEST, BigInt(BLOCK))]);
+      assert.equal(maps.retval, 24n);
+      assert.equal(maps.payload.toString('hex'), '0800020000000000ff010080000000000000000000000000');
+
+      // Locks.
+      assert.equal((await primary.lock(POOL, 1, 2n)).retval, 0n);
+      const busy = await third.lock(POOL, 1, 2n);
+      assert.deepEqual([busy.retval, busy.field('holder')], [ERR.EBUSY, 2n]);
+      assert.equal((await third.unlock(POOL, 1)).retval, 0n, 'unlocking what another holds changes nothing');
+      assert.equal((await primary.lock(POOL, 1, 8n)).retval, 0n);
+      assert.equal((await primary.lock(POOL, 9, 2n)).retval, ERR.ENOENT);
+      assert.equal((await primary.lock(99, 1, 2n)).retval, ERR.ENOENT);
+      assert.equal((await primary.unlock(POOL, 1)).retval, 0n);
+
+      const deleted = await primary.secDelete(INODE, 0n, 0x20009n);
+      assert.deepEqual([deleted.retval, deleted.field('version')], [0n, 0x20009n]);
+      assert.equal((await primary.secDelete(INODE, 0n, 0x2000an)).retval, 0n, 'deleting twice');
+      assert.equal((await primary.list(POOL, 1, 1, BigInt(BLOCK))).retval, 0n);
+      assert.equal((await primary.secSync()).retval, 0n);
+      // A deleted object starts again at any version above the tombstone's; 3.0.8 keeps none and may start at 1.
+      assert.ok([4096n, ERR.EEXIST].includes((await put(0x20010n)).retval));
+
+      // Many at once, different objects.
+      const replies = await Promise.all(Array.from({ length: 100 }, (_, i) => put(5n, BigInt((i + 10) * BLOCK))));
+      assert.ok(replies.every((reply) => reply.retval === 4096n));
+      journal.expectClean();
+      primary.link.sendRaw(Buffer.alloc(256, 1));
+      await primary.closed();
+      assert.equal((await third.ping()).retval, 0n);
+    } finally {
+      primary.close();
+      third.close();
+      await peer.stop();
+    }
+  },
+};
+
+export const PEER_STORIES: readonly Story[] = [clientOfOurs, peerAsSecondary, peerAsPrimary];
