@@ -18,7 +18,6 @@ export interface Outcome {
 }
 
 export abstract class VitastorCommand extends Command {
-  static override strict = false;
   static override flags: FlagInput = {};
   #session: Session | null = null;
 

@@ -5,10 +5,15 @@ import { boolean, string } from '@oclif/core/flags';
 import { VitastorError } from '@vitastor/core';
 import type { ListOrder } from './sort.js';
 
+/** An option without a value: true or false, never absent. */
+export function flag(options: { char?: 'f' | 'l' | 'r'; summary: string }) {
+  return boolean({ default: false, ...options });
+}
+
 export const listFlags = {
-  long: boolean({ char: 'l', summary: 'more columns: rates and latencies' }),
+  long: flag({ char: 'l', summary: 'more columns: rates and latencies' }),
   sort: string({ summary: 'sort by this field of the JSON output', helpValue: 'FIELD' }),
-  reverse: boolean({ char: 'r', summary: 'reverse the order' }),
+  reverse: flag({ char: 'r', summary: 'reverse the order' }),
   count: string({ char: 'n', summary: 'only the first N', helpValue: 'N' }),
 };
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Options of create-pool and modify-pool → fields of a pool entry. Source: tools 2.15.
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import { parseJson, requireSize, VitastorError, type JsonObject, type JsonValue } from '@vitastor/core';
-import { wholeNumber } from './list-flags.js';
+import { flag, wholeNumber } from './list-flags.js';
 
 export const poolFlags = {
   'pg-size': string({ char: 's', summary: 'copies (replicated), or data and parity chunks together', helpValue: 'R' }),
@@ -26,7 +26,7 @@ export const poolFlags = {
   'used-for-app': string({ summary: 'reserve the pool, such as fs:NAME', helpValue: 'APP' }),
   'pg-stripe-size': string({ summary: 'bytes in a row that go to one PG', helpValue: 'SIZE' }),
   'max-osd-combinations': string({ summary: 'input size of the placement optimiser', helpValue: 'N' }),
-  force: boolean({ char: 'f', summary: 'leave the checks out' }),
+  force: flag({ char: 'f', summary: 'leave the checks out' }),
 } as const;
 
 export type PoolFlagValues = { [name in keyof typeof poolFlags]?: string | boolean | undefined };

@@ -24,6 +24,9 @@ const RULES: CommandLineRules = {
 /** Taken here, and by nobody else. */
 const OWN_OPTIONS = new Set(['json', 'color', 'no_color', 'progress', 'help', 'all']);
 
+/** Not of the configuration, but of whatever works on data. */
+const DATA_OPTIONS = new Set(['iodepth', 'parallel_osds', 'cas']);
+
 /** errno of what is not a VitastorError: our bug. */
 const EXIT_BUG = 70;
 
@@ -84,7 +87,7 @@ function splitOptions(entry: CatalogEntry, command: CommandClass, options: Reado
     } else if (known) {
       own.push(`--${known.name}=${value}`);
     } else if (!OWN_OPTIONS.has(option)) {
-      if (!isParameter(option)) environment.stderr(`warning: option --${option} means nothing to ${entry.name}\n`);
+      if (!isParameter(option) && !DATA_OPTIONS.has(option)) environment.stderr(`warning: option --${option} means nothing to ${entry.name}\n`);
       parameters[option] = value;
     }
   }

@@ -34,7 +34,7 @@ export function checkImageName(name: string): void {
 }
 
 function exists(name: string): VitastorError {
-  return new VitastorError('ERR_EXISTS', `Image ${name} already exists`, { data: { image: name } });
+  return new VitastorError('ERR_EXISTS', `${name.includes('@') ? 'Snapshot' : 'Image'} ${name} already exists`, { data: { image: name } });
 }
 
 interface FreeInode {

@@ -6,7 +6,7 @@ import { isVitastorError, VitastorError } from './errors.js';
 import { changeOnce, keyUnchangedSince, putOp, readKey } from './etcd-calls.js';
 import type { AdminContext } from './images.js';
 import { isJsonObject, stringifyJson, type JsonObject } from './json.js';
-import { decodePool, decodeRawPools, type BlockLayout, type PoolConfig } from './schema/pools.js';
+import { decodePool, decodeRawPools, schemeOf, type BlockLayout, type PoolConfig } from './schema/pools.js';
 import { ancestorOfLevel, isBelow, placementTree } from './tree.js';
 import { formatSizeCompact } from './units.js';
 
@@ -109,10 +109,11 @@ export function prepareNewPool(view: ClusterView, entry: JsonObject, check: Pool
 
 /** What must not change under existing data. Throws ERR_INVALID_ARGUMENT unless forced. */
 export function checkPoolChange(view: ClusterView, before: PoolConfig, entry: JsonObject, check: PoolCheck): PoolConfig {
+  const refuse = (what: string): VitastorError => invalid(`Changing ${what} for an existing pool will lead to data loss. Use --force to proceed`);
+  // Before the rest is looked at: another scheme makes other fields wrong, and those are not the news.
+  if (!check.force && schemeOf(entry['scheme']) !== before.scheme) throw refuse('scheme');
   const after = decoded(view, before.id, entry);
   if (check.force) return after;
-  const refuse = (what: string): VitastorError => invalid(`Changing ${what} for an existing pool will lead to data loss. Use --force to proceed`);
-  if (after.scheme !== before.scheme) throw refuse('scheme');
   if (after.scheme === 'xor' && after.pgSize !== before.pgSize) throw refuse('PG size');
   if (after.dataChunks !== before.dataChunks) throw refuse('EC data chunk count');
   if (after.blockSizeBytes !== before.blockSizeBytes) throw refuse('block_size');

@@ -3,3 +3,4 @@
 
 export * from './seams/memory-etcd.js';
 export * from './seams/virtual-clock.js';
+export * from './testing/etcd-server.js';

@@ -8,7 +8,7 @@ import { Etcd3Adapter } from '../src/seams/etcd3-adapter.js';
 import type { Etcd, KeyRange, KeyValue, WatchEvent } from '../src/seams/etcd.js';
 import { MemoryEtcd } from '../src/seams/memory-etcd.js';
 import { SystemClock, SystemRandom } from '../src/seams/system.js';
-import { ETCD_MISSING, EtcdServer } from './etcd-server.js';
+import { ETCD_MISSING, EtcdServer } from '../src/testing/etcd-server.js';
 
 const TIMEOUT_MS = 5000;
 

@@ -7,7 +7,7 @@ import { isVitastorError } from '../src/errors.js';
 import { Etcd3Adapter } from '../src/seams/etcd3-adapter.js';
 import type { Txn } from '../src/seams/etcd.js';
 import { SystemClock } from '../src/seams/system.js';
-import { ETCD_MISSING, EtcdServer, freePort } from './etcd-server.js';
+import { ETCD_MISSING, EtcdServer, freePort } from '../src/testing/etcd-server.js';
 import { TcpProxy } from './tcp-proxy.js';
 
 const put = (key: string, value: string): Txn => ({ compare: [], success: [{ op: 'put', key, value }] });

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean } from '@oclif/core/flags';
 import { createPool, prepareNewPool, VitastorError, type Clock } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
-import { words } from '../list-flags.js';
+import { flag, words } from '../list-flags.js';
 import { newPoolEntry, poolFlags } from '../pool-options.js';
 
 /** How long --wait waits. */
 const WAIT_LIMIT_MS = 60_000;
 
 export default class CreatePool extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Create a pool';
-  static override flags = { ...poolFlags, wait: boolean({ summary: 'wait until all PGs are active' }) };
+  static override flags = { ...poolFlags, wait: flag({ summary: 'wait until all PGs are active' }) };
 
   async run(): Promise<Outcome> {
     const { flags, argv } = await this.parse(CreatePool);

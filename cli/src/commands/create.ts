@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { CREATE_PATHS, createCommand } from '../image-create.js';
-import { words } from '../list-flags.js';
+import { flag, words } from '../list-flags.js';
 
 export default class Create extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Create an image, a clone or a snapshot';
   static override flags = {
     size: string({ char: 's', summary: 'size, such as 10G; required except for clones and snapshots', helpValue: 'SIZE' }),
@@ -14,7 +15,7 @@ export default class Create extends VitastorCommand {
     snapshot: string({ summary: 'make a snapshot of NAME', helpValue: 'SNAP' }),
     'image-meta': string({ summary: 'application data, a JSON object', hidden: true }),
     'force-size': string({ summary: 'any size, also 0', hidden: true }),
-    force: boolean({ char: 'f', summary: 'also in a pool that is reserved for an application' }),
+    force: flag({ char: 'f', summary: 'also in a pool that is reserved for an application' }),
   };
 
   async run(): Promise<Outcome> {

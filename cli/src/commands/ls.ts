@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import { findPool } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { matchesAny } from '../glob.js';
-import { listFlags, listOrder, words } from '../list-flags.js';
+import { flag, listFlags, listOrder, words } from '../list-flags.js';
 import { imageRows, imageTable, imageTree } from '../reports/image-rows.js';
 import { orderRows } from '../sort.js';
 import { formatTable } from '../table.js';
 
 export default class Ls extends VitastorCommand {
+  static override strict = false;
   static override summary = 'List images';
   static override flags = {
     ...listFlags,
-    exact: boolean({ summary: 'names are names, not patterns' }),
+    exact: flag({ summary: 'names are names, not patterns' }),
     pool: string({ char: 'p', summary: 'only images of this pool (ID or name)', helpValue: 'POOL' }),
-    del: boolean({ summary: 'with -l: statistics of deletions too' }),
-    tree: boolean({ summary: 'snapshots and clones as a tree' }),
+    del: flag({ summary: 'with -l: statistics of deletions too' }),
+    tree: flag({ summary: 'snapshots and clones as a tree' }),
   };
 
   async run(): Promise<Outcome> {

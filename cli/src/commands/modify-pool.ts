@@ -7,6 +7,7 @@ import { words } from '../list-flags.js';
 import { poolFields, poolFlags } from '../pool-options.js';
 
 export default class ModifyPool extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Change a pool';
   static override description = 'An empty value removes a setting.';
   static override flags = { ...poolFlags, name: string({ summary: 'new name', helpValue: 'NEW' }) };

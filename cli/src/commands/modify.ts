@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import {
   checkImageName, modifyImage, objectSpanBytes, parseBoolean, requireSize, VitastorError, type ClusterView, type ImageChange, type InodeConfig,
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { SECTOR_BYTES } from '../image-create.js';
-import { words } from '../list-flags.js';
+import { flag, words } from '../list-flags.js';
 import { removeData } from '../removal.js';
 
 export default class Modify extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Rename or resize an image, change its flags';
   static override flags = {
     rename: string({ summary: 'new name', helpValue: 'NEW' }),
     resize: string({ summary: 'new size; what lies beyond a smaller one is removed', helpValue: 'SIZE' }),
-    readonly: boolean({ summary: 'refuse writes' }),
-    readwrite: boolean({ summary: 'allow writes' }),
+    readonly: flag({ summary: 'refuse writes' }),
+    readwrite: flag({ summary: 'allow writes' }),
     deleted: string({ summary: 'set or clear the mark of an unfinished removal', helpValue: '1|0' }),
-    force: boolean({ char: 'f', summary: 'shrink or make writable although there are clones or snapshots above' }),
-    'down-ok': boolean({ summary: 'shrink although OSDs are down' }),
+    force: flag({ char: 'f', summary: 'shrink or make writable although there are clones or snapshots above' }),
+    'down-ok': flag({ summary: 'shrink although OSDs are down' }),
     'inc-size': string({ hidden: true }),
     'force-size': string({ hidden: true }),
   };

@@ -8,6 +8,7 @@ import { parseOsdList, pgRows, pgTable } from '../reports/pg-rows.js';
 import { formatTable } from '../table.js';
 
 export default class PgList extends VitastorCommand {
+  static override strict = false;
   static override summary = 'List placement groups';
   static override description = 'STATE: a+b = PGs with all of these states, ^a+b or !a+b = PGs without all of them; several are OR-ed.';
   static override flags = {

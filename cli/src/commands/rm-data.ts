@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import { findPool, INODE_MAX, requireSize, VitastorError } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { removeData } from '../removal.js';
+import { flag } from '../list-flags.js';
 
 export default class RmData extends VitastorCommand {
   static override summary = 'Remove the data of an inode, not its metadata';
@@ -12,8 +13,8 @@ export default class RmData extends VitastorCommand {
     inode: string({ summary: 'inode number, without or with the pool bits', helpValue: 'INODE' }),
     'min-offset': string({ summary: 'keep what lies before', helpValue: 'BYTES' }),
     'max-offset': string({ summary: 'keep what lies at or behind', helpValue: 'BYTES' }),
-    'wait-list': boolean({ summary: 'list everything before removing' }),
-    'down-ok': boolean({ summary: 'succeed although OSDs with leftovers are down' }),
+    'wait-list': flag({ summary: 'list everything before removing' }),
+    'down-ok': flag({ summary: 'succeed although OSDs with leftovers are down' }),
   };
 
   async run(): Promise<Outcome> {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean } from '@oclif/core/flags';
 import { deletePool, findPool, VitastorError } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
-import { words } from '../list-flags.js';
+import { flag, words } from '../list-flags.js';
 
 export default class RmPool extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Remove a pool';
-  static override flags = { force: boolean({ char: 'f', summary: 'although images are in it: their data is lost' }) };
+  static override flags = { force: flag({ char: 'f', summary: 'although images are in it: their data is lost' }) };
 
   async run(): Promise<Outcome> {
     const { flags, argv } = await this.parse(RmPool);

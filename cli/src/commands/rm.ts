@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { boolean, string } from '@oclif/core/flags';
+import { string } from '@oclif/core/flags';
 import {
   fullInode, modifyImage, parentChain, removeImageMetadata, VitastorError, type AdminContext, type ClusterView, type InodeConfig, type JsonObject,
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { matchesAny } from '../glob.js';
-import { words } from '../list-flags.js';
+import { flag, words } from '../list-flags.js';
 import { removeData, type RemovalOptions } from '../removal.js';
 
 export default class Rm extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Remove images and their data';
   static override description = 'rm FROM TO removes the chain of layers from FROM up to its descendant TO. Layers that others stand on are refused.';
   static override flags = {
-    exact: boolean({ summary: 'remove all images of these names' }),
-    matching: boolean({ summary: 'remove all images that match these patterns' }),
-    'wait-list': boolean({ summary: 'list everything before removing' }),
-    'down-ok': boolean({ summary: 'go on although OSDs are down' }),
-    'writers-stopped': boolean({ summary: 'nobody writes to the layers' }),
+    exact: flag({ summary: 'remove all images of these names' }),
+    matching: flag({ summary: 'remove all images that match these patterns' }),
+    'wait-list': flag({ summary: 'list everything before removing' }),
+    'down-ok': flag({ summary: 'go on although OSDs are down' }),
+    'writers-stopped': flag({ summary: 'nobody writes to the layers' }),
     cas: string({ hidden: true }),
   };
 

@@ -7,6 +7,7 @@ import { CREATE_PATHS, createCommand } from '../image-create.js';
 import { words } from '../list-flags.js';
 
 export default class SnapCreate extends VitastorCommand {
+  static override strict = false;
   static override summary = 'Create a snapshot';
   static override flags = { pool: string({ char: 'p', summary: 'pool of the new top layer; default: the same', helpValue: 'POOL' }) };
 

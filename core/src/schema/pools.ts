@@ -110,10 +110,15 @@ function granularityFor(blockSizeBytes: number): Decoder<number> {
 
 const SCHEMES: Readonly<Record<string, Scheme>> = { replicated: 'replicated', xor: 'xor', ec: 'ec', jerasure: 'ec' };
 
+/** undefined: no scheme of ours. */
+export function schemeOf(word: JsonValue | undefined): Scheme | undefined {
+  return typeof word === 'string' && Object.hasOwn(SCHEMES, word) ? SCHEMES[word] : undefined;
+}
+
 /** One pool entry. Throws ERR_BAD_VALUE with the path of the wrong field. */
 export function decodePool(id: number, value: JsonValue, layout: BlockLayout, path: string): PoolConfig {
   return object((f) => {
-    const scheme = SCHEMES[f.required('scheme', nonEmptyString)];
+    const scheme = schemeOf(f.required('scheme', nonEmptyString));
     if (scheme === undefined) throw f.error('scheme', 'must be replicated, xor or ec');
     const pgSize = f.required('pg_size', integer(scheme === 'replicated' ? 1 : 3, PG_SIZE_MAX));
     const parityChunks = decodeParity(f, scheme, pgSize);
