@@ -108,6 +108,7 @@ export class Lease {
         this.#next();
         return;
       } catch (error) {
+        if (this.#ended) return;
         log.warn(
           `keepalive of lease ${this.id} failed: ${errorText(error)}; attempt ${attempt} of ${retries}`,
         );

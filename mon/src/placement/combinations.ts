@@ -123,6 +123,31 @@ export class Combinations {
     return result;
   }
 
+  /**
+   * A valid set made of the members of `base` (−1: gone) and, where they are too few, the first
+   * leaves of `order` that fit. Members that cannot stay together give way one at a time; null:
+   * there is no such set.
+   */
+  complete(base: LeafSet, order: readonly number[]): LeafSet | null {
+    const members = [...new Set(base.filter((leaf) => leaf !== EMPTY))].slice(0, this.filled);
+    const attempts = [members, ...members.map((leaf) => members.filter((other) => other !== leaf))];
+    for (const attempt of attempts) {
+      if (attempt.some((leaf, i) => !this.#apart(leaf, attempt.slice(0, i)))) continue;
+      const set = [...attempt];
+      while (set.length < this.filled) {
+        const last = set.length + 1 === this.filled;
+        const next = order.find(
+          (leaf) =>
+            !set.includes(leaf) && (last ? this.isValid([...set, leaf]) : this.#apart(leaf, set)),
+        );
+        if (next === undefined) break;
+        set.push(next);
+      }
+      if (this.isValid(set)) return sortedSet(set);
+    }
+    return null;
+  }
+
   /** Adds leaves (the first one from `first`, if given) until the set is whole; null: none fits. */
   #complete(base: LeafSet, first: readonly number[] | null, seed: number): LeafSet | null {
     const set = [...base];

@@ -5,6 +5,7 @@ export * from './rules.js';
 export * from './fold.js';
 export * from './combinations.js';
 export * from './solver.js';
+export * from './level.js';
 export * from './optimise.js';
 export * from './align.js';
 export * from './place.js';

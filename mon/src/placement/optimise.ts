@@ -3,7 +3,7 @@
 // etcd schema 9.5, 9.6.
 
 import { setKey, sortedSet, type Combinations, type LeafSet } from './combinations.js';
-import type { Leaf } from './fold.js';
+import { countUses, levelOut } from './level.js';
 import type { LinearProgram, Solver } from './solver.js';
 
 /**
@@ -42,14 +42,9 @@ export function roundShares(values: readonly number[], total: number): number[] 
   });
 }
 
-export function countUses(sets: readonly LeafSet[], leaves: number): number[] {
-  const uses = new Array<number>(leaves).fill(0);
-  for (const set of sets) for (const leaf of set) uses[leaf] = (uses[leaf] ?? 0) + 1;
-  return uses;
-}
-
 export interface OptimiseInput {
-  leaves: readonly Leaf[];
+  /** PGs that each leaf should have. */
+  shares: readonly number[];
   combinations: Combinations;
   candidates: readonly LeafSet[];
   pgCount: number;
@@ -61,12 +56,7 @@ export interface OptimiseInput {
 
 /** pgCount sets in no particular order. */
 export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
-  const { leaves, combinations, pgCount, pgSize } = input;
-  const shares = fairShares(
-    leaves.map((leaf) => leaf.weight),
-    combinations.filled,
-    pgCount,
-  );
+  const { shares, combinations, pgCount, pgSize } = input;
   const kept = new Map<string, { set: LeafSet; count: number }>();
   for (const set of input.previous) {
     if (!combinations.isValid(set)) continue;
@@ -78,16 +68,16 @@ export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
   const keptSets = [...kept.values()];
   const uses = countUses(
     keptSets.flatMap(({ set, count }) => Array.from({ length: count }, () => set)),
-    leaves.length,
+    shares.length,
   );
   // Rounding up is no reason to move anything: a leaf may keep what rounding gave it, but gets
   // nothing new beyond its share.
   const limits = shares.map((share, i) =>
     Math.max(share, Math.min(uses[i] ?? 0, Math.ceil(share - 1e-9))),
   );
-  const overlap = overlaps(input.previous, leaves.length);
+  const overlap = overlaps(input.previous, shares.length);
   const sets = [...keptSets.map(({ set }) => set), ...input.candidates];
-  const limitRow = leaves.length;
+  const limitRow = shares.length;
   const program: LinearProgram = {
     cost: sets.map((set, i) =>
       i < keptSets.length
@@ -113,12 +103,14 @@ export async function optimise(input: OptimiseInput): Promise<LeafSet[]> {
     pgCount,
   );
   const result = used.flatMap(({ set }, i) => Array.from({ length: counts[i] ?? 0 }, () => set));
-  return levelOut(
-    result,
-    shares,
-    new Map(keptSets.map(({ set, count }) => [setKey(set), count])),
-    combinations,
-  );
+  // Rounding may leave a leaf more than one PG off its share.
+  const left = new Map(keptSets.map(({ set, count }) => [setKey(set), count]));
+  const frozen = result.map((set) => {
+    const n = left.get(setKey(set)) ?? 0;
+    left.set(setKey(set), n - 1);
+    return n > 0;
+  });
+  return levelOut(result, shares, frozen, combinations);
 }
 
 /**
@@ -142,53 +134,4 @@ function overlaps(
         best = Math.max(best, n);
     return best;
   };
-}
-
-/**
- * Rounding may leave a leaf more than one PG off its share: swaps single members while that brings
- * the sum of deviations down.
- */
-function levelOut(
-  sets: readonly LeafSet[],
-  shares: readonly number[],
-  keep: ReadonlyMap<string, number>,
-  combinations: Combinations,
-): LeafSet[] {
-  const result = [...sets];
-  const uses = countUses(result, shares.length);
-  const off = (leaf: number): number => (uses[leaf] ?? 0) - (shares[leaf] ?? 0);
-  const keepLeft = new Map(keep);
-  const frozen = result.map((set) => {
-    const left = keepLeft.get(setKey(set)) ?? 0;
-    keepLeft.set(setKey(set), left - 1);
-    return left > 0;
-  });
-  const swapOnce = (): boolean => {
-    const order = shares.map((_, i) => i).sort((a, b) => off(b) - off(a) || a - b);
-    for (const over of order) {
-      if (off(over) <= 0) return false;
-      for (const under of [...order].reverse()) {
-        if (off(over) - off(under) <= 1 + 1e-9) break;
-        // A set that stays as it was is touched only for a leaf that is over by a whole PG.
-        const index = result.findIndex(
-          (set, i) =>
-            (!frozen[i] || off(over) >= 1 - 1e-9) &&
-            set.includes(over) &&
-            !set.includes(under) &&
-            combinations.isValid(set.map((leaf) => (leaf === over ? under : leaf))),
-        );
-        if (index < 0) continue;
-        result[index] = sortedSet(
-          (result[index] ?? []).map((leaf) => (leaf === over ? under : leaf)),
-        );
-        frozen[index] = false;
-        uses[over] = (uses[over] ?? 0) - 1;
-        uses[under] = (uses[under] ?? 0) + 1;
-        return true;
-      }
-    }
-    return false;
-  };
-  for (let round = 0; round < 2 * result.length && swapOnce(); round++);
-  return result;
 }

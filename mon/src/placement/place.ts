@@ -6,7 +6,8 @@ import type { PoolConfig } from '@vitastor/core';
 import { align, initialSlots, numberPgs, orderSlots, shuffled } from './align.js';
 import { Combinations, setKey, sortedSet, type LeafSet } from './combinations.js';
 import { expand, foldTree, type Leaf } from './fold.js';
-import { countUses, fairShares, optimise } from './optimise.js';
+import { countUses, deviation, repairSets } from './level.js';
+import { fairShares, optimise } from './optimise.js';
 import { rulesOf } from './rules.js';
 import type { Solver } from './solver.js';
 import { filterTree, type ChainedOsd, type Levels } from './tree.js';
@@ -55,12 +56,18 @@ export async function placePool(input: PlaceInput): Promise<Placement | null> {
     set.filter((osd) => osd !== 0).map((osd) => leafOf.get(osd) ?? -1),
   );
   const candidates = complete ? found : withRepairs(found, previous, leaves, combinations, pool);
+  const shares = fairShares(
+    leaves.map((leaf) => leaf.weight),
+    combinations.filled,
+    pool.pgCount,
+  );
+  const { pgCount, pgSize } = pool;
   const chosen = await optimise({
-    leaves,
+    shares,
     combinations,
     candidates,
-    pgCount: pool.pgCount,
-    pgSize: pool.pgSize,
+    pgCount,
+    pgSize,
     previous,
     solver,
   });
@@ -68,28 +75,36 @@ export async function placePool(input: PlaceInput): Promise<Placement | null> {
   const rotate = pool.scheme !== 'replicated';
   let slots: number[][];
   if (previous.length === 0) {
-    slots = numberPgs(
-      initialSlots(chosen, pool.pgSize, rotate),
-      rotate ? pool.dataChunks : pool.pgSize,
-      pool.id,
-    );
+    const leadSlots = rotate ? pool.dataChunks : pgSize;
+    slots = numberPgs(initialSlots(chosen, pgSize, rotate), leadSlots, pool.id);
   } else {
+    const aligned = align(shuffled(chosen, pool.id), previous);
+    const repaired = repairSets(previous, shares, combinations);
+    const cost = (sets: readonly LeafSet[]): number =>
+      deviation(countUses(sets, leaves.length), shares) + movedMembers(previous, sets);
+    const best = repaired !== null && cost(repaired) <= cost(aligned) ? repaired : aligned;
     const positions = input.previous.map((set) =>
       set.map((osd) => (osd === 0 ? -1 : (leafOf.get(osd) ?? -1))),
     );
-    slots = align(shuffled(chosen, pool.id), previous).map((set, pg) =>
-      orderSlots(set, positions[pg] ?? [], pool.pgSize),
-    );
+    slots = best.map((set, pg) => orderSlots(set, positions[pg] ?? [], pgSize));
   }
   let sets = expand({ leaves, pgs: slots, previous: input.previous });
   const wanted = osdShares(leaves, combinations.filled, pool.pgCount);
   if (
     isWhole(input.previous, previous, pool, combinations) &&
-    deviation(input.previous, wanted) <= deviation(sets, wanted) + 1e-6
+    osdDeviation(input.previous, wanted) <= osdDeviation(sets, wanted) + 1e-6
   ) {
     sets = input.previous.map((set) => [...set]);
   }
   return { sets, space: spaceOf(sets, pool, osds) };
+}
+
+/** Members that a PG did not have before. */
+function movedMembers(before: readonly LeafSet[], now: readonly LeafSet[]): number {
+  return now.reduce(
+    (sum, set, pg) => sum + set.filter((leaf) => !before[pg]?.includes(leaf)).length,
+    0,
+  );
 }
 
 /**
@@ -162,7 +177,7 @@ function countOsds(sets: readonly (readonly number[])[]): Map<number, number> {
   return counts;
 }
 
-function deviation(
+function osdDeviation(
   sets: readonly (readonly number[])[],
   wanted: ReadonlyMap<number, number>,
 ): number {
