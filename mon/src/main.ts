@@ -75,6 +75,8 @@ async function main(words: readonly string[]): Promise<number> {
     for (const line of lines) described.add(line);
   };
   describe(config);
+  if (config.boolean('use_antietcd'))
+    log.warn('use_antietcd is set, but this monitor has no etcd in it: start etcd, and unset it');
   let used = addresses.join(',');
   const monitor = new Monitor({
     etcd,
