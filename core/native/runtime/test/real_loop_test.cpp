@@ -172,11 +172,12 @@ TEST_CASE("more operations than the queue has room for, before the first turn an
         TempFile file("/tmp");
         auto opened = loop->open_file(file.path, {});
         REQUIRE(opened.ok());
-        Buffer buffer = loop->buffers().allocate(4096);
-        iovec iov{buffer.data(), 4096};
+        Buffer buffer = loop->buffers().allocate(300 * 4096);
+        std::vector<iovec> iov(300);
+        for (size_t i = 0; i < iov.size(); i++) iov[i] = {buffer.data() + i * 4096, 4096};
         for (int round = 0; round < 2; round++) {
-            std::vector<Op> ops(300);
-            for (Op& op : ops) loop->read(opened.value(), &iov, 1, 0, op);
+            std::vector<Op> ops(iov.size());
+            for (size_t i = 0; i < ops.size(); i++) loop->read(opened.value(), &iov[i], 1, 0, ops[i]);
             loop->cancel(ops.back());
             loop->cancel(ops.front());
             auto count = [&] {

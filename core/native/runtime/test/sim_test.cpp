@@ -1,8 +1,607 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// What the simulated world promises beyond the common contract: repetition, durability, partitions, faults, clocks.
+#include <algorithm>
+#include <set>
+
 #include "loop_fixture.hpp"
+#include "runtime/sim_world.hpp"
 
 namespace vitastor::runtime::test {
 
-std::unique_ptr<Fixture> make_simulated_fixture() { return nullptr; }
+namespace {
+
+class SimFixture final : public Fixture {
+public:
+    SimFixture() : world_(42), a_(world_.add_node()), b_(world_.add_node()) {
+        loops_[0] = world_.make_loop(a_);
+        loops_[1] = world_.make_loop(b_);
+    }
+    Loop& a() override { return *loops_[0]; }
+    Loop& b() override { return *loops_[1]; }
+    void turn() override {
+        uint64_t limit = world_.now_ns() + 200'000;
+        while (world_.step_until(limit)) {
+        }
+    }
+    std::string host() override { return loops_[1]->local_addresses()[0]; }
+    std::string make_file(uint64_t size) override {
+        std::string path = "/sim/file" + std::to_string(files_++);
+        SimDiskOptions options;
+        options.size_bytes = size;
+        world_.add_disk(path, options);
+        return path;
+    }
+    bool simulated() const override { return true; }
+
+private:
+    SimWorld world_;
+    NodeId a_, b_;
+    int files_ = 0;
+    std::unique_ptr<Loop> loops_[2];
+};
+
+constexpr char kDisk[] = "/sim/disk";
+
+/// Runs until the condition holds or `limit` of virtual time has passed.
+bool run(SimWorld& world, const std::function<bool()>& condition, uint64_t limit_ns = 60 * kNsPerSecond) {
+    uint64_t end = world.now_ns() + limit_ns;
+    while (!condition()) {
+        if (!world.step_until(end)) return condition();
+    }
+    return true;
+}
+
+void pass(SimWorld& world, uint64_t ns) {
+    uint64_t end = world.now_ns() + ns;
+    while (world.step_until(end)) {
+    }
+}
+
+struct Client {
+    Client(SimWorld& w, NodeId n) : world(w), node(n), loop(w.make_loop(n)) {}
+    int64_t io(bool write, File file, uint64_t offset, uint8_t fill, size_t length = 4096) {
+        Buffer buffer = loop->buffers().allocate(length);
+        memset(buffer.data(), fill, length);
+        iovec iov{buffer.data(), length};
+        Op op;
+        if (write) {
+            loop->write(file, &iov, 1, offset, op);
+        } else {
+            loop->read(file, &iov, 1, offset, op);
+        }
+        REQUIRE(run(world, [&] { return op.done(); }));
+        last = buffer.data()[0];
+        return op.result;
+    }
+    int64_t sync(File file) {
+        Op op;
+        loop->sync(file, op);
+        REQUIRE(run(world, [&] { return op.done(); }));
+        return op.result;
+    }
+    SimWorld& world;
+    NodeId node;
+    std::unique_ptr<Loop> loop;
+    uint8_t last = 0;
+};
+
+/// Two nodes with a connection between them.
+struct Link {
+    explicit Link(uint64_t seed, const SimNetworkOptions& options = {})
+        : world(seed, options), a(world.add_node()), b(world.add_node()), la(world.make_loop(a)), lb(world.make_loop(b)) {
+        auto listening = lb->listen({"0.0.0.0", 7000}, nullptr);
+        REQUIRE(listening.ok());
+        listener = listening.value();
+        address = {lb->local_addresses()[0], 7000};
+    }
+    void join() {
+        Op accepted, connected;
+        lb->accept(listener, accepted);
+        la->connect(address, connected);
+        REQUIRE(run(world, [&] { return accepted.done() && connected.done(); }));
+        client = static_cast<Socket>(connected.result);
+        server = static_cast<Socket>(accepted.result);
+    }
+    void send(Loop& loop, Socket socket, size_t size, Op& op) {
+        out.assign(size, 'd');
+        out_iov = {out.data(), out.size()};
+        loop.send(socket, &out_iov, 1, op);
+    }
+    void receive(Loop& loop, Socket socket, Op& op) {
+        in.resize(1 << 20);
+        in_iov = {in.data(), in.size()};
+        loop.receive(socket, &in_iov, 1, op);
+    }
+    SimWorld world;
+    NodeId a, b;
+    std::unique_ptr<Loop> la, lb;
+    Socket listener = -1, client = -1, server = -1;
+    Address address;
+    std::vector<uint8_t> in, out;
+    iovec in_iov{}, out_iov{};
+};
+
+}  // namespace
+
+std::unique_ptr<Fixture> make_simulated_fixture() { return std::make_unique<SimFixture>(); }
 
 }  // namespace vitastor::runtime::test
+
+using namespace vitastor;
+using namespace vitastor::runtime;
+using namespace vitastor::runtime::test;
+
+namespace {
+
+/// A busy minute: chatter that breaks, disk writes, timers, a power loss and a restart.
+struct Scenario {
+    uint64_t hash = 0, events = 0;
+    std::vector<std::string> lines;
+};
+
+Scenario play(uint64_t seed, bool with_trace) {
+    Scenario result;
+    SimNetworkOptions network;
+    network.short_chance = 0.3;
+    network.kill_chance = 0.3;
+    network.kill_after_max_bytes = 5000;
+    SimWorld world(seed, network);
+    if (with_trace) world.set_trace([&](const std::string& line) { result.lines.push_back(line); });
+    SimDiskOptions disk;
+    disk.atomic_bytes = 512;
+    disk.short_chance = 0.1;
+    disk.write_error_chance = 0.05;
+    disk.bit_rot_chance = 0.05;
+    world.add_disk(kDisk, disk);
+    NodeId a = world.add_node(), b = world.add_node();
+    auto la = world.make_loop(a), lb = world.make_loop(b);
+    auto listener = la->listen({"0.0.0.0", 5000}, nullptr);
+    Address door{la->local_addresses()[0], 5000};
+    Op accepting, connecting, sending, receiving, writing;
+    std::vector<uint8_t> data(3000, 7), in(1000);
+    iovec out_iov{data.data(), data.size()}, in_iov{in.data(), in.size()};
+    Socket server = -1, client = -1;
+    accepting.then = [&](Op& op) {
+        if (op.result < 0) return;
+        server = static_cast<Socket>(op.result);
+        la->receive(server, &in_iov, 1, receiving);
+    };
+    receiving.then = [&](Op& op) {
+        if (op.result > 0) return la->receive(server, &in_iov, 1, receiving);
+        la->close_socket(server);
+        la->accept(listener.value(), accepting);
+    };
+    connecting.then = [&](Op& op) {
+        if (op.result < 0) return;
+        client = static_cast<Socket>(op.result);
+        lb->send(client, &out_iov, 1, sending);
+    };
+    sending.then = [&](Op& op) {
+        if (op.result > 0) return lb->send(client, &out_iov, 1, sending);
+        if (op.result == -ECANCELED) return;
+        lb->close_socket(client);
+        lb->connect(door, connecting);
+    };
+    auto file = la->open_file(kDisk, {});
+    Buffer block = la->buffers().allocate(16384);
+    memset(block.data(), 1, 16384);
+    iovec disk_iov{block.data(), 16384};
+    writing.then = [&](Op&) {
+        memset(block.data(), static_cast<int>(la->random_u64() & 255), 16384);
+        la->write(file.value(), &disk_iov, 1, la->random_u64() % 100 * 4096, writing);
+    };
+    la->accept(listener.value(), accepting);
+    lb->connect(door, connecting);
+    la->write(file.value(), &disk_iov, 1, 0, writing);
+    pass(world, 50 * kNsPerMs);
+    world.crash(a, true);
+    world.note("power back");
+    world.restart(a);
+    block.release();
+    la.reset();
+    pass(world, 50 * kNsPerMs);
+    lb.reset();
+    result.hash = world.trace_hash();
+    result.events = world.events();
+    return result;
+}
+
+}  // namespace
+
+TEST_CASE("same seed, same trace; another seed, another trace") {
+    std::set<uint64_t> hashes;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        Scenario one = play(seed, true), two = play(seed, false), three = play(seed, true);
+        CHECK(one.hash == two.hash);
+        CHECK(one.events == two.events);
+        CHECK(one.lines == three.lines);
+        CHECK(one.events > 500);
+        hashes.insert(one.hash);
+    }
+    CHECK(hashes.size() == 20);
+}
+
+TEST_CASE("durability: synced survives every power loss, unsynced sometimes, torn and old versions occur") {
+    int newest = 0, durable = 0, middle = 0, torn = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        SimWorld world(seed);
+        SimDiskOptions options;
+        options.atomic_bytes = 512;
+        world.add_disk(kDisk, options);
+        Client client(world, world.add_node());
+        File file = client.loop->open_file(kDisk, {}).value();
+        REQUIRE(client.io(true, file, 0, 1) == 4096);
+        REQUIRE(client.io(true, file, 8192, 9) == 4096);
+        REQUIRE(client.sync(file) == 0);
+        CHECK(world.unflushed_sectors(kDisk) == 0);
+        REQUIRE(client.io(true, file, 0, 2) == 4096);
+        REQUIRE(client.io(true, file, 0, 3) == 4096);
+        CHECK(world.unflushed_sectors(kDisk) == 1);
+        world.crash(client.node, true);
+        CHECK_FALSE(world.running(client.node));
+        world.restart(client.node);
+        auto sector = world.peek(kDisk, 0, 4096);
+        CHECK(world.peek(kDisk, 8192, 4096) == std::vector<uint8_t>(4096, 9));
+        std::set<uint8_t> values(sector.begin(), sector.end());
+        for (size_t unit = 0; unit < 4096; unit += 512) {
+            CHECK(std::set<uint8_t>(sector.begin() + unit, sector.begin() + unit + 512).size() == 1);
+        }
+        for (uint8_t value : values) CHECK((value >= 1 && value <= 3));
+        if (values.size() > 1) {
+            torn++;
+        } else if (*values.begin() == 1) {
+            durable++;
+        } else if (*values.begin() == 2) {
+            middle++;
+        } else {
+            newest++;
+        }
+    }
+    CHECK(newest > 20);
+    CHECK(durable > 20);
+    CHECK(middle > 5);
+    CHECK(torn > 5);
+}
+
+TEST_CASE("a sync covers what was completed before it began, not what completed meanwhile") {
+    bool lost = false;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        SimWorld world(seed);
+        world.add_disk(kDisk, {});
+        Client client(world, world.add_node());
+        File file = client.loop->open_file(kDisk, {}).value();
+        Op sync;
+        REQUIRE(client.io(true, file, 0, 1) == 4096);
+        client.loop->sync(file, sync);
+        REQUIRE(client.io(true, file, 4096, 2) == 4096);  // shorter than the sync
+        CHECK_FALSE(sync.done());
+        REQUIRE(run(world, [&] { return sync.done(); }));
+        CHECK(world.unflushed_sectors(kDisk) == 1);
+        world.crash(client.node, true);
+        CHECK(world.peek(kDisk, 0, 1)[0] == 1);
+        lost = lost || world.peek(kDisk, 4096, 1)[0] == 0;
+    }
+    CHECK(lost);
+}
+
+TEST_CASE("a disk without a volatile cache, and direct_sync, keep every completed write; a killed process loses nothing") {
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        for (int variant = 0; variant < 3; variant++) {
+            SimWorld world(seed);
+            SimDiskOptions options;
+            options.volatile_cache = variant != 0;
+            world.add_disk(kDisk, options);
+            Client client(world, world.add_node());
+            FileOptions open;
+            if (variant == 1) open.io = FileIo::direct_sync;
+            File file = client.loop->open_file(kDisk, open).value();
+            REQUIRE(client.io(true, file, 4096, 5) == 4096);
+            world.crash(client.node, variant != 2);
+            CHECK(world.peek(kDisk, 4096, 4096) == std::vector<uint8_t>(4096, 5));
+        }
+    }
+}
+
+TEST_CASE("writes in flight: a killed process's land late under its lock, a power loss takes or tears them") {
+    int landed = 0, partial = 0;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        for (bool power : {false, true}) {
+            SimWorld world(seed);
+            SimDiskOptions options;
+            options.volatile_cache = false;
+            world.add_disk(kDisk, options);
+            NodeId node = world.add_node();
+            auto loop = world.make_loop(node);
+            File file = loop->open_file(kDisk, {}).value();
+            Buffer buffer = loop->buffers().allocate(65536);
+            memset(buffer.data(), 6, 65536);
+            iovec iov{buffer.data(), 65536};
+            Op op;
+            loop->write(file, &iov, 1, 0, op);
+            world.crash(node, power);
+            world.restart(node);
+            buffer.release();
+            loop.reset();
+            auto next = world.make_loop(node);
+            if (power) {
+                CHECK(next->open_file(kDisk, {}).ok());
+                auto content = world.peek(kDisk, 0, 65536);
+                auto sixes = std::count(content.begin(), content.end(), 6);
+                CHECK(sixes % 4096 == 0);
+                partial += sixes != 0 && sixes != 65536;
+            } else {
+                CHECK(next->open_file(kDisk, {}).status().code() == -EBUSY);
+                pass(world, kNsPerSecond);
+                CHECK(next->open_file(kDisk, {}).ok());
+                landed += world.peek(kDisk, 0, 65536) == std::vector<uint8_t>(65536, 6);
+            }
+            CHECK(op.calls == 0);
+        }
+    }
+    CHECK(landed == 100);
+    CHECK(partial > 10);
+}
+
+TEST_CASE("faults of disks: planned errors, rot, misdirected and lost writes, short and slow operations") {
+    SimWorld world(7);
+    world.add_disk(kDisk, {});
+    Client client(world, world.add_node());
+    File file = client.loop->open_file(kDisk, {}).value();
+    world.fail_operation(kDisk, 2, -EIO);
+    CHECK(client.io(true, file, 0, 1) == 4096);
+    CHECK(client.io(true, file, 0, 2) == -EIO);
+    CHECK(client.io(false, file, 0, 0) == 4096);
+    CHECK(client.last == 1);
+    CHECK(world.disk_operations(kDisk) == 3);
+    CHECK(client.io(true, file, 64 << 20, 1) == -ENOSPC);
+
+    auto options = world.disk(kDisk);
+    options.bit_rot_chance = 1;
+    world.set_disk(kDisk, options);
+    CHECK(client.io(true, file, 0, 0) == 4096);
+    auto rotten = world.peek(kDisk, 0, 4096);
+    CHECK(std::count(rotten.begin(), rotten.end(), 0) == 4095);
+
+    options.bit_rot_chance = 0;
+    options.lost_write_chance = 1;
+    world.set_disk(kDisk, options);
+    CHECK(client.io(true, file, 8192, 0x55) == 4096);
+    CHECK(world.peek(kDisk, 8192, 1)[0] == 0);
+
+    options.lost_write_chance = 0;
+    options.misdirect_chance = 1;
+    world.set_disk(kDisk, options);
+    CHECK(client.io(true, file, 8192, 0x55) == 4096);
+    CHECK(world.peek(kDisk, 8192, 1)[0] == 0);  // one of 16384 places, by this seed another
+    auto everything = world.peek(kDisk, 0, 64 << 20);
+    CHECK(std::count(everything.begin(), everything.end(), 0x55) == 4096);
+
+    options.misdirect_chance = 0;
+    options.short_chance = 1;
+    world.set_disk(kDisk, options);
+    int64_t shorter = client.io(true, file, 0, 3, 65536);
+    CHECK(shorter > 0);
+    CHECK(shorter < 65536);
+    CHECK(shorter % 512 == 0);
+
+    options.short_chance = 0;
+    options.slow_chance = 1;
+    world.set_disk(kDisk, options);
+    uint64_t start = world.now_ns();
+    CHECK(client.io(false, file, 0, 0) == 4096);
+    CHECK(world.now_ns() - start >= options.slow_ns);
+
+    uint8_t before = world.peek(kDisk, 20000, 1)[0];
+    world.flip_bit(kDisk, 8 * 20000 + 3);
+    CHECK(world.peek(kDisk, 20000, 1)[0] == (before ^ 8));
+}
+
+TEST_CASE("partitions hold bytes back one way or both, healing lets all of them through in order") {
+    Link link(3);
+    link.join();
+    link.world.partition_one_way(link.a, link.b);
+    Op sent, received, back_sent, back_received;
+    std::vector<uint8_t> in(100), out(100, 'x');
+    iovec in_iov{in.data(), in.size()}, out_iov{out.data(), out.size()};
+    link.receive(*link.lb, link.server, received);
+    link.send(*link.la, link.client, 1000, sent);
+    link.lb->send(link.server, &out_iov, 1, back_sent);
+    link.la->receive(link.client, &in_iov, 1, back_received);
+    pass(link.world, 10 * kNsPerSecond);
+    CHECK(sent.result == 1000);
+    CHECK(received.calls == 0);
+    CHECK(back_received.result == 100);  // the other direction works
+    link.world.heal(link.a, link.b);
+    REQUIRE(run(link.world, [&] { return received.done(); }));
+    CHECK(received.result == 1000);
+
+    // A sender whose bytes go nowhere stops when its buffer is full.
+    link.world.partition(link.a, link.b);
+    Op many;
+    uint64_t moved = 0;
+    many.then = [&](Op& op) {
+        moved += static_cast<uint64_t>(op.result);
+        link.send(*link.la, link.client, 100'000, many);
+    };
+    link.send(*link.la, link.client, 100'000, many);
+    pass(link.world, 10 * kNsPerSecond);
+    CHECK(moved == link.world.network().buffer_bytes);
+    link.world.heal_all();
+    many.then = nullptr;
+    uint64_t got = 0;
+    Op more;
+    more.then = [&](Op& op) {
+        got += static_cast<uint64_t>(op.result);
+        if (got < moved) link.receive(*link.lb, link.server, more);
+    };
+    link.receive(*link.lb, link.server, more);
+    REQUIRE(run(link.world, [&] { return got >= moved; }));
+}
+
+TEST_CASE("connecting into a partition hangs until it heals, or times out") {
+    Link link(4);
+    link.world.partition(link.a, link.b);
+    Op connecting;
+    link.la->connect(link.address, connecting);
+    pass(link.world, 20 * kNsPerSecond);
+    CHECK(connecting.calls == 0);
+    link.world.heal_all();
+    REQUIRE(run(link.world, [&] { return connecting.done(); }));
+    CHECK(connecting.result >= 0);
+    link.world.partition(link.a, link.b);
+    Op late;
+    link.la->connect(link.address, late);
+    REQUIRE(run(link.world, [&] { return late.done(); }, 200 * kNsPerSecond));
+    CHECK(late.result == -ETIMEDOUT);
+    Op refused, nowhere;
+    link.world.heal_all();
+    link.world.refuse_connections(link.b, true);
+    link.la->connect(link.address, refused);
+    link.la->connect({"10.99.99.99", 1}, nowhere);
+    REQUIRE(run(link.world, [&] { return refused.done() && nowhere.done(); }));
+    CHECK(refused.result == -ECONNREFUSED);
+    CHECK(nowhere.result == -EHOSTUNREACH);
+}
+
+TEST_CASE("a killed process ends its connections, a power loss is silent until somebody speaks after the restart") {
+    Link killed(5);
+    killed.join();
+    Op end;
+    killed.receive(*killed.la, killed.client, end);
+    killed.world.crash(killed.b, false);
+    REQUIRE(run(killed.world, [&] { return end.done(); }));
+    CHECK(end.result == 0);
+    CHECK(killed.world.open_connections() == 1);
+    Op refused;
+    killed.la->connect(killed.address, refused);
+    REQUIRE(run(killed.world, [&] { return refused.done(); }));
+    CHECK(refused.result == -ECONNREFUSED);
+
+    Link lost(6);
+    lost.join();
+    Op silent, sent;
+    lost.receive(*lost.la, lost.client, silent);
+    lost.world.crash(lost.b, true);
+    pass(lost.world, 10 * kNsPerSecond);
+    CHECK(silent.calls == 0);
+    lost.send(*lost.la, lost.client, 10, sent);
+    pass(lost.world, 10 * kNsPerSecond);
+    CHECK(sent.result == 10);
+    CHECK(silent.calls == 0);
+    lost.world.restart(lost.b);
+    REQUIRE(run(lost.world, [&] { return silent.done(); }));
+    CHECK(silent.result == -ECONNRESET);
+    lost.la->close_socket(lost.client);
+    pass(lost.world, kNsPerSecond);
+    CHECK(lost.world.open_connections() == 0);
+}
+
+TEST_CASE("connections are cut in the middle of a message, and by order") {
+    int cut = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        SimNetworkOptions options;
+        options.kill_chance = 1;
+        options.kill_after_max_bytes = 5000;
+        Link link(seed, options);
+        link.join();
+        Op sent, received;
+        uint64_t got = 0;
+        received.then = [&](Op& op) {
+            if (op.result > 0) {
+                got += static_cast<uint64_t>(op.result);
+                link.receive(*link.lb, link.server, received);
+            }
+        };
+        link.receive(*link.lb, link.server, received);
+        link.send(*link.la, link.client, 6000, sent);
+        pass(link.world, kNsPerSecond);
+        if (received.result == -ECONNRESET) {
+            cut++;
+            CHECK(got <= 5000);
+        } else {
+            CHECK(got == 6000);
+        }
+    }
+    CHECK(cut > 3);
+    Link link(99);
+    link.join();
+    Op one, two;
+    link.receive(*link.la, link.client, one);
+    std::vector<uint8_t> in(10);
+    iovec iov{in.data(), in.size()};
+    link.lb->receive(link.server, &iov, 1, two);
+    link.world.kill_connections(link.a, link.b);
+    REQUIRE(run(link.world, [&] { return one.done() && two.done(); }));
+    CHECK(one.result == -ECONNRESET);
+    CHECK(two.result == -ECONNRESET);
+}
+
+TEST_CASE("a dead loop ignores everything, its timers are disarmed, and the node works again after a restart") {
+    SimWorld world(8);
+    world.add_disk(kDisk, {});
+    NodeId node = world.add_node();
+    auto loop = world.make_loop(node);
+    int fired = 0;
+    TestTimer timer;
+    timer.action = [&] { fired++; };
+    TestDeferred deferred;
+    deferred.action = [&] { fired++; };
+    TestNotifier note;
+    loop->register_notifier(note);
+    loop->notify(note);
+    loop->arm(timer, loop->now_ns() + 1000);
+    loop->defer(deferred);
+    File file = loop->open_file(kDisk, {}).value();
+    auto socket = loop->listen({"0.0.0.0", 9}, nullptr);
+    world.crash(node, false);
+    CHECK_FALSE(timer.armed());
+    loop->arm(timer, loop->now_ns() + 1000);
+    loop->defer(deferred);
+    loop->notify(note);
+    Op op;
+    loop->connect({"127.0.0.1", 9}, op);
+    loop->close_socket(socket.value());
+    loop->close_file(file);
+    loop->unregister_notifier(note);
+    CHECK(loop->open_file(kDisk, {}).status().code() == -ESHUTDOWN);
+    pass(world, kNsPerSecond);
+    CHECK(fired == 0);
+    CHECK(note.calls == 0);
+    CHECK(op.calls == 0);
+    loop.reset();
+    world.restart(node);
+    auto again = world.make_loop(node);
+    CHECK(again->listen({"0.0.0.0", 9}, nullptr).ok());
+    CHECK(again->open_file(kDisk, {}).ok());
+}
+
+TEST_CASE("clocks drift, timers follow their node's clock, the wall clock jumps alone") {
+    SimWorld world(9);
+    SimNodeOptions fast, slow;
+    fast.drift_ppm = 1000;
+    slow.drift_ppm = -1000;
+    slow.clock_offset_ns = 5 * kNsPerSecond;
+    NodeId a = world.add_node(fast), b = world.add_node(slow);
+    auto la = world.make_loop(a), lb = world.make_loop(b);
+    uint64_t start = world.now_ns(), a_start = la->now_ns(), b_start = lb->now_ns();
+    uint64_t fired_a = 0, fired_b = 0;
+    TestTimer ta, tb;
+    ta.action = [&] {
+        fired_a = world.now_ns();
+        CHECK(la->now_ns() >= a_start + 100 * kNsPerSecond);
+    };
+    tb.action = [&] {
+        fired_b = world.now_ns();
+        CHECK(lb->now_ns() >= b_start + 100 * kNsPerSecond);
+    };
+    la->arm(ta, a_start + 100 * kNsPerSecond);
+    lb->arm(tb, b_start + 100 * kNsPerSecond);
+    pass(world, 200 * kNsPerSecond);
+    auto seconds = [&](uint64_t at) { return static_cast<double>(at - start) / 1e9; };
+    CHECK(seconds(fired_a) == doctest::Approx(99.9).epsilon(0.0001));
+    CHECK(seconds(fired_b) == doctest::Approx(100.1).epsilon(0.0001));
+    uint64_t wall = la->wall_us(), steady = la->now_ns();
+    world.jump_wall_clock(a, -3'600'000'000);
+    CHECK(la->wall_us() == wall - 3'600'000'000);
+    CHECK(la->now_ns() == steady);
+}
