@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Pools without immediate commit: nothing that a flush has acknowledged is lost, whatever restarts, through whichever context.
+#include <doctest/doctest.h>
+
+#include "fake_cluster.hpp"
+
+using namespace fake;
+using client::OpKind;
+
+namespace {
+
+struct NoneWorld : World {
+    client::Image* image;
+    NoneWorld() : World("none") {
+        add_osd(1);
+        add_osd(2);
+        for (auto& [number, osd] : osds) osd->volatile_writes = true;
+        feed();
+        image = open();
+    }
+    StoredObject& durable(OsdNum osd, uint64_t stripe) { return osds[osd]->durable[ObjectId{full_inode(1, 1), stripe}]; }
+    /// As after kill -9: what was not synced is gone; etcd has not noticed.
+    void crash(OsdNum osd) { osds[osd]->restart(); }
+};
+
+}  // namespace
+
+TEST_CASE("flush sends SYNC to those that were written to, and only then") {
+    NoneWorld world;
+    REQUIRE(world.image);
+    CHECK_FALSE(world.image->immediate);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.osds[1]->syncs == 0);
+    auto data = pattern(4096, 1);
+    CHECK(world.write(world.image, 0, data) == 4096);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.osds[1]->syncs == 1);
+    CHECK(world.osds[2]->syncs == 0);
+    CHECK(world.durable(1, 0).data[3] == data[3]);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.osds[1]->syncs == 1);
+    CHECK(world.image->unsynced.empty());
+}
+
+TEST_CASE("an OSD restarts between write and flush: the writes are sent again, newer over older") {
+    NoneWorld world;
+    auto first = pattern(65536, 1), second = pattern(8192, 50);
+    CHECK(world.write(world.image, 0, first) == 65536);
+    CHECK(world.write(world.image, 4096, second) == 8192);
+    world.crash(1);
+    CHECK(world.osds[1]->objects.empty());
+    CHECK(world.flush(world.image) == 0);
+    auto expected = first;
+    memcpy(&expected[4096], second.data(), second.size());
+    CHECK(memcmp(world.durable(1, 0).data.data(), expected.data(), expected.size()) == 0);
+    CHECK(world.read(world.image, 0, 65536) == expected);
+}
+
+TEST_CASE("a read after a restart never sees the past") {
+    NoneWorld world;
+    auto data = pattern(4096, 1);
+    CHECK(world.write(world.image, 0, data) == 4096);
+    world.crash(1);
+    CHECK(world.read(world.image, 0, 4096) == data);
+    // Through a context that has never been connected to the OSD.
+    auto more = pattern(4096, 9);
+    CHECK(world.write(world.image, 4096, more) == 4096);
+    world.crash(1);
+    CHECK(world.read(world.image, 4096, 4096, 1) == more);
+    CHECK(world.flush(world.image, 1) == 0);
+    CHECK(world.durable(1, 0).data[4096] == more[0]);
+}
+
+TEST_CASE("the primary moves: unsynced writes follow it") {
+    NoneWorld world;
+    auto data = pattern(4096, 1);
+    CHECK(world.write(world.image, 0, data) == 4096);
+    world.put("/pg/state/1/1", World::pg_state(2));
+    REQUIRE(world.until_generation(2));
+    REQUIRE(world.until([&] { return world.osds[2]->writes == 1; }));
+    CHECK(world.read(world.image, 0, 4096) == data);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.durable(2, 0).data[9] == data[9]);
+    CHECK(world.osds[2]->syncs == 1);
+}
+
+TEST_CASE("one flush covers the writes of all contexts") {
+    NoneWorld world;
+    auto a = pattern(4096, 1), b = pattern(4096, 2);
+    CHECK(world.write(world.image, 0, a, 0) == 4096);
+    CHECK(world.write(world.image, kBlock, b, 1) == 4096);
+    CHECK(world.flush(world.image, 2) == 0);
+    CHECK(world.durable(1, 0).data[0] == a[0]);
+    CHECK(world.durable(2, kBlock).data[0] == b[0]);
+    CHECK(world.image->unsynced.empty());
+}
+
+TEST_CASE("SYNC fails or the connection goes while it runs: replay, then SYNC again") {
+    NoneWorld world;
+    auto data = pattern(4096, 1);
+    CHECK(world.write(world.image, 0, data) == 4096);
+    int failures = 2;
+    world.osds[1]->fault = [&](net::Request& request) {
+        return request.opcode == wire::Opcode::sync && failures-- > 0 ? (failures ? -EIO : -ENOSPC) : 0;
+    };
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.durable(1, 0).data[1] == data[1]);
+    auto newer = pattern(4096, 2);
+    CHECK(world.write(world.image, 0, newer) == 4096);
+    world.osds[1]->fault = [&](net::Request& request) { return request.opcode == wire::Opcode::sync ? 1 : 0; };
+    Done done;
+    world.start(OpKind::flush, world.image, 0, 0, {}, done);
+    REQUIRE(world.until([&] { return world.osds[1]->held() == 1; }));
+    world.osds[1]->fault = nullptr;
+    world.crash(1);
+    REQUIRE(world.until([&] { return done.done; }));
+    CHECK(done.result == 0);
+    CHECK(world.durable(1, 0).data[1] == newer[1]);
+    world.osds[1]->fault = [&](net::Request& request) { return request.opcode == wire::Opcode::sync ? -EROFS : 0; };
+    CHECK(world.write(world.image, 0, data) == 4096);
+    CHECK(world.flush(world.image) == -EROFS);
+}
+
+TEST_CASE("a write in flight when its object must be sent again ends up on top") {
+    NoneWorld world;
+    auto old_data = pattern(4096, 1), new_data = pattern(4096, 2);
+    CHECK(world.write(world.image, 0, old_data, 0) == 4096);
+    // Context 1 has a write in flight; context 2, connected later, wants to read: it must wait for that write, then replay.
+    CHECK(world.read(world.image, kBlock, 4096, 1).size() == 4096);
+    world.osds[1]->fault = [&](net::Request& request) { return request.opcode == wire::Opcode::write ? 1 : 0; };
+    Done write, read;
+    std::vector<uint8_t> out(4096);
+    world.start(OpKind::write, world.image, 0, 4096, {{new_data.data(), 4096}}, write, 0);
+    REQUIRE(world.until([&] { return world.osds[1]->held() == 1; }));
+    world.start(OpKind::read, world.image, 0, 4096, {{out.data(), 4096}}, read, 2);
+    for (int i = 0; i < 20; i++) world.loop->run_once(world.loop->now_exact_ns() + runtime::kNsPerMs);
+    CHECK_FALSE(read.done);
+    world.osds[1]->fault = nullptr;
+    world.osds[1]->release_held();
+    REQUIRE(world.until([&] { return write.done && read.done; }));
+    CHECK(out == new_data);
+    CHECK(world.osds[1]->objects[ObjectId{full_inode(1, 1), 0}].data[8] == new_data[8]);
+}
+
+TEST_CASE("deletions are sent again as well, before what was written afterwards") {
+    NoneWorld world;
+    auto data = pattern(kBlock, 1), after = pattern(4096, 9);
+    CHECK(world.write(world.image, 0, data) == kBlock);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.run(OpKind::discard, world.image, 0, kBlock, {}) == kBlock);
+    CHECK(world.write(world.image, 8192, after) == 4096);
+    world.crash(1);
+    CHECK(world.osds[1]->objects.size() == 1);
+    std::vector<uint8_t> expected(kBlock, 0);
+    memcpy(&expected[8192], after.data(), after.size());
+    CHECK(world.read(world.image, 0, kBlock) == expected);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(memcmp(world.durable(1, 0).data.data(), expected.data(), kBlock) == 0);
+}
+
+TEST_CASE("compare and write is followed by SYNC, and is not replayed") {
+    NoneWorld world;
+    auto plain = pattern(8192, 1), cas = pattern(4096, 2);
+    CHECK(world.write(world.image, 0, plain) == 8192);
+    uint64_t version = 0;
+    CHECK(world.run(OpKind::compare_write, world.image, 0, 4096, {{cas.data(), 4096}}, 0, 1, &version) == 4096);
+    CHECK(version == 2);
+    CHECK(world.osds[1]->syncs == 1);
+    CHECK(world.durable(1, 0).data[0] == cas[0]);
+    world.crash(1);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.durable(1, 0).data[0] == cas[0]);
+    CHECK(world.durable(1, 0).data[4096] == plain[4096]);
+    world.osds[1]->fault = [&](net::Request& request) { return request.opcode == wire::Opcode::sync ? -EIO : 0; };
+    version = world.osds[1]->objects.begin()->second.version;
+    CHECK(world.run(OpKind::compare_write, world.image, 0, 4096, {{cas.data(), 4096}}, 0, version) == -EINTR);
+}
+
+TEST_CASE("forced SYNC bounds what is kept") {
+    World limited("none");
+    limited.layers.options["client_max_dirty_ops"] = "8";
+    limited.add_osd(1);
+    limited.add_osd(2);
+    limited.feed();
+    client::Image* image = limited.open();
+    std::vector<Done> done(100);
+    auto data = pattern(4096, 1);
+    for (size_t i = 0; i < done.size(); i++)
+        limited.start(OpKind::write, image, i * 4096 * 3 / 4096 * 4096, 4096, {{data.data(), 4096}}, done[i]);
+    REQUIRE(limited.until([&] {
+        for (auto& d : done)
+            if (!d.done) return false;
+        return true;
+    }));
+    for (auto& d : done) CHECK(d.result == 4096);
+    CHECK(limited.osds[1]->syncs + limited.osds[2]->syncs > 0);
+    CHECK(limited.flush(image) == 0);
+    CHECK(image->unsynced.empty());
+}
+
+TEST_CASE("random writes, flushes and crashes against an oracle") {
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        NoneWorld world;
+        uint64_t state = seed * 0x9e3779b97f4a7c15ull;
+        auto random = [&](uint64_t below) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            return state % below;
+        };
+        std::vector<uint8_t> oracle(4 * kBlock, 0);
+        CAPTURE(seed);
+        for (int step = 0; step < 150; step++) {
+            size_t index = random(3);
+            switch (random(8)) {
+            case 0: world.crash(1 + random(2)); break;
+            case 1: REQUIRE(world.flush(world.image, index) == 0); break;
+            case 3: {
+                uint64_t offset = random(128) * 4096, length = std::min<uint64_t>((1 + random(40)) * 4096, oracle.size() - offset);
+                auto got = world.read(world.image, offset, length, index);
+                REQUIRE(got.size() == length);
+                REQUIRE(memcmp(got.data(), &oracle[offset], length) == 0);
+                break;
+            }
+            case 4: {
+                uint64_t offset = random(4) * kBlock;
+                REQUIRE(world.run(OpKind::discard, world.image, offset, kBlock, {}, index) == kBlock);
+                memset(&oracle[offset], 0, kBlock);
+                break;
+            }
+            default: {
+                uint64_t offset = random(128) * 4096, length = std::min<uint64_t>((1 + random(16)) * 4096, oracle.size() - offset);
+                auto data = pattern(length, static_cast<uint8_t>(random(256)));
+                REQUIRE(world.write(world.image, offset, data, index) == static_cast<int64_t>(length));
+                memcpy(&oracle[offset], data.data(), length);
+            }
+            }
+        }
+        REQUIRE(world.flush(world.image) == 0);
+        world.crash(1);
+        world.crash(2);
+        CHECK(world.read(world.image, 0, oracle.size()) == oracle);
+    }
+}
