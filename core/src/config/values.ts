@@ -2,7 +2,7 @@
 // From what somebody wrote to the value of a parameter. Source: configuration 1.1. The cases stand in test/fixtures/config-values.json,
 // which the C++ side tests too.
 
-import { isJsonObject, type JsonValue } from '../json.js';
+import { isJsonObject, parseJson, type JsonValue } from '../json.js';
 import { splitAddresses } from '../seams/etcd-address.js';
 import { parseBoolean, parseDuration, parseSize } from '../units.js';
 import type { Parameter } from './parameters.js';
@@ -49,8 +49,8 @@ export function parseParameter(spec: Parameter, value: JsonValue): ParameterValu
     case 'json': {
       if (typeof value !== 'string') return isJsonObject(value) ? value : null;
       try {
-        const parsed: unknown = JSON.parse(value);
-        return typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? (parsed as JsonValue) : null;
+        const parsed = parseJson(value);
+        return isJsonObject(parsed) ? parsed : null;
       } catch {
         return null;
       }

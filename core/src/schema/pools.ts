@@ -2,7 +2,7 @@
 // /config/pools: pool definitions with every default applied. Source: etcd schema 4.2, configuration 4 and 9.
 
 import {
-  badValue, integer, json, name, nonEmptyString, object, oneOf, problemOf, stringList, type Decoder, type Fields, type Problem,
+  badValue, integer, name, nonEmptyString, object, oneOf, problemOf, stringList, type Decoder, type Fields, type Problem,
 } from '../decode.js';
 import { isJsonObject, parseJson, type JsonObject, type JsonValue } from '../json.js';
 import { parseDuration, parseSize } from '../units.js';
@@ -209,5 +209,5 @@ export function decodePools(key: string, text: string, layout: BlockLayout): { p
 
 /** The raw entries for an edit: id → entry as written. Throws ERR_BAD_VALUE. */
 export function decodeRawPools(text: string): JsonObject {
-  return text === '' ? {} : json(object((f) => f.raw)(parseJson(text), ''), '') as JsonObject;
+  return text === '' ? {} : object((f) => f.raw)(parseJson(text), '');
 }

@@ -17,7 +17,10 @@ export interface SupervisedWatchOptions {
   onOver: (healthy: boolean) => void;
 }
 
-/** Watch ids are 1 … n, one a range. -1 and 0 come with answers that concern all of them. */
+/**
+ * Watch ids are 1 … n, one a range. Answers to our progress requests come with id -1 and prove that the stream lives, nothing more: etcd 3.4
+ * sends them at once, ahead of events that wait in the stream. Progress that etcd reports by itself carries the id of its watcher and is in order.
+ */
 export class SupervisedWatch {
   readonly #options: SupervisedWatchOptions;
   /** Per range: everything up to here has been delivered. */
@@ -118,7 +121,7 @@ export class SupervisedWatch {
 
   #advance(revision: bigint, id: number): void {
     this.#delivered.forEach((known, i) => {
-      if ((id === i + 1 || id <= 0 || id > this.#delivered.length) && revision > known) this.#delivered[i] = revision;
+      if (id === i + 1 && revision > known) this.#delivered[i] = revision;
     });
   }
 
