@@ -17,6 +17,7 @@ import {
   type Clock,
   type Compare,
   type Etcd,
+  type InodeStats,
   type TxnOp,
 } from '@vitastor/core';
 import type { Log } from './log.js';
@@ -132,6 +133,9 @@ export class StatsWriter {
     };
     put(keys.stats, stringifyJson(encodeClusterStats(this.#statistics.clusterStats())), false);
     for (const [id, stats] of this.#statistics.inodeStats()) {
+      const known = view.inodeStats.get(id);
+      // Most images are idle: comparing is far cheaper than writing them out as text.
+      if (stats !== null && known !== undefined && isSame(stats, known)) continue;
       const key = keys.inodeStats(poolOfInode(id), inodeInPool(id));
       if (stats !== null) put(key, stringifyJson(encodeInodeStats(stats)), false);
       else if (view.entry(key) !== undefined) result.push({ op: { op: 'delete', range: { key } } });
@@ -155,4 +159,21 @@ export class StatsWriter {
     }
     return result;
   }
+}
+
+function isSame(a: InodeStats, b: InodeStats): boolean {
+  return (
+    a.rawUsedBytes === b.rawUsedBytes &&
+    (['read', 'write', 'delete'] as const).every((kind) => {
+      const [x, y] = [a[kind], b[kind]];
+      return (
+        x.count === y.count &&
+        x.usec === y.usec &&
+        x.bytes === y.bytes &&
+        x.bps === y.bps &&
+        x.iops === y.iops &&
+        x.lat === y.lat
+      );
+    })
+  );
 }
