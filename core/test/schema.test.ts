@@ -63,6 +63,7 @@ describe('JSON', () => {
     ] as const) {
       assert.throws(() => parseJson(text), (error) => error instanceof VitastorError && error.message.includes(expected), text);
     }
+    assert.throws(() => parseJson('{"a":1e999}'), /line 1, column 11: the number is too large/);
     assert.throws(() => parseJson(`${'['.repeat(100)}12345678901234567890${']'.repeat(100)}`), /nested deeper/);
   });
 });
