@@ -3,8 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { SystemClock } from '@vitastor/core';
-import { type Lab, until } from '../lab/index.js';
-import { decodeTriples, ERR, Journal, type Message, NEWEST, OP, PeerOpener, PeerOsd, type OsdOptions, type Triple } from '../peer308/index.js';
+import { type Lab, type LabOptions, until } from '../lab/index.js';
+import {
+  decodeTriples, ERR, Journal, type Message, NEWEST, OP, type OsdOptions, PeerOpener, PeerOsd, readSession, recordingsFolder, replayClient,
+  replaySecondary, sessionNames, type Triple,
+} from '../peer308/index.js';
 import type { Story } from './scenario.js';
 
 const POOL = 1;
@@ -324,4 +327,144 @@ const peerAsPrimary: Story = {
   },
 };
 
-export const PEER_STORIES: readonly Story[] = [clientOfOurs, peerAsSecondary, peerAsPrimary];
+/** Images of the recorded cluster B: 2 and 3 are snapshots, 4 the image above them, 5 a clone of 3. */
+const RECORDED_PARENTS: ReadonlyMap<number, number> = new Map([[3, 2], [4, 3], [5, 3]]);
+
+/** What recorded clients of 3.0.8 asked, asked of two of our OSDs. */
+const replayedClients: Story = {
+  name: 'peer308-replay-client',
+  short: true,
+  run: async ({ lab: make, say }) => {
+    const folder = recordingsFolder();
+    if (folder === undefined) {
+      say('left out: no recordings of 3.0.8 (VITASTOR_FIXTURES names their folder)');
+      return;
+    }
+    // Sessions of one group follow each other on one cluster.
+    const groups: readonly (readonly [NonNullable<LabOptions['immediateCommit']>, readonly string[]])[] = [
+      ['all', ['rep-write-read', 'rep-cas', 'rep-rm-data', 'rep-chained-reads', 'rep-snapshot-rm', 'rep-kv-cas']],
+      ['none', ['none-rep-sync', 'none-rm']],
+    ];
+    for (const [immediateCommit, names] of groups) {
+      const lab = await make({ immediateCommit });
+      const journal = new Journal();
+      await lab.startEtcd();
+      await lab.startOsd(1);
+      await lab.startOsd(2);
+      await putPool(lab, [{ osdSet: [1, 2], primary: 1 }]);
+      const inodes = [1, 2, 3, 4, 5];
+      for (const n of inodes) {
+        const parent = RECORDED_PARENTS.get(n);
+        const inode = { name: `img${n}`, size: 1 << 30, ...(parent === undefined ? {} : { parent_id: parent }) };
+        await lab.etcd.put(`${lab.prefix}/config/inode/${POOL}/${n}`, JSON.stringify(inode));
+      }
+      const revisions = new Map<bigint, bigint>();
+      for (const n of inodes) {
+        const origin = await lab.etcd.origin(`${lab.prefix}/config/inode/${POOL}/${n}`);
+        revisions.set((BigInt(POOL) << 48n) | BigInt(n), BigInt(origin?.createRevision ?? 0));
+      }
+      await waitPg(lab, 1, 'active');
+      // The last inode's key has arrived at the OSD when a chained read of it is answered.
+      await insist(lab, journal, 1, (client) => client.read((BigInt(POOL) << 48n) | 5n, 0, 0, revisions.get((BigInt(POOL) << 48n) | 5n)));
+      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, 1), wanted: 1 });
+      try {
+        for (const name of names) {
+          const result = await replayClient(readSession(folder, name), client, { pool: POOL, inodeRevision: (inode) => revisions.get(inode) ?? 0n });
+          say(`${name}: ${result.compared} replies compared, ${result.leftOut} left out, ${result.differences.length} differ`);
+          assert.deepEqual(result.differences, [], name);
+          assert.ok(result.compared > 0, `${name}: nothing to compare`);
+        }
+        journal.expectClean();
+      } finally {
+        client.close();
+      }
+    }
+  },
+};
+
+/** Data and parity chunks; a replicated pool has k = 1. */
+interface Shape {
+  readonly k: number;
+  readonly m: number;
+}
+
+/** Pools of the recorded clusters in the order of their ids; null: more than one PG, so the session does not suit. */
+function recordedPools(session: string): readonly Shape[] | null {
+  if (session.endsWith('pg-count-change')) return null;
+  if (/^(all|none)-ec31/.test(session)) return [{ k: 3, m: 1 }];
+  if (/^ec-\d/.test(session)) return [{ k: 2, m: 2 }, { k: 3, m: 2 }, { k: 4, m: 2 }, { k: 3, m: 3 }];
+  return [{ k: 1, m: 1 }, { k: 2, m: 1 }];
+}
+
+/** Empties our OSD for the next session. */
+async function deleteAll(opener: PeerOpener, pools: readonly Shape[]): Promise<void> {
+  for (const [i, { k }] of pools.entries()) {
+    // -EAGAIN: our OSD has not loaded the pools yet.
+    const list = await until(`our OSD lists pool ${i + 1}`, async () => {
+      const reply = await opener.list(i + 1, 1, 1, BigInt(k * BLOCK));
+      return reply.retval === ERR.EAGAIN ? undefined : reply;
+    }, { timeoutMs: 20_000, everyMs: 20 });
+    assert.ok(list.retval >= 0n, `listing pool ${i + 1} answered ${list.retval}`);
+    for (const { inode, stripe, version } of decodeTriples(list.payload))
+      assert.equal((await opener.secDelete(inode, stripe, version + 1n)).retval, 0n);
+    assert.equal((await opener.list(i + 1, 1, 1, BigInt(k * BLOCK))).retval, 0n, 'empty after deleting');
+  }
+}
+
+/** What recorded primaries of 3.0.8 asked their secondaries, asked of one of ours, replicated and EC. */
+const replayedSecondaries: Story = {
+  name: 'peer308-replay-secondary',
+  short: true,
+  run: async ({ lab: make, say }) => {
+    const folder = recordingsFolder();
+    if (folder === undefined) {
+      say('left out: no recordings of 3.0.8 (VITASTOR_FIXTURES names their folder)');
+      return;
+    }
+    let [compared, leftOut, sessions] = [0, 0, 0];
+    const differences: string[] = [];
+    const all = sessionNames(folder).map((name) => ({ name, pools: recordedPools(name) }));
+    const shapes = new Map(all.flatMap(({ pools }) => (pools ? [[JSON.stringify(pools), pools] as const] : [])));
+    for (const [shape, pools] of shapes) {
+      const names = all.filter((session) => JSON.stringify(session.pools) === shape).map(({ name }) => name);
+      const lab = await make();
+      await lab.startEtcd();
+      const config = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), {
+        name: `p${i + 1}`, scheme: k === 1 ? 'replicated' : 'ec', pg_size: k + m, pg_minsize: k, pg_count: 1,
+        ...(k === 1 ? {} : { parity_chunks: m }), failure_domain: 'osd', immediate_commit: 'all',
+      }]));
+      await lab.etcd.put(`${lab.prefix}/config/pools`, JSON.stringify(config));
+      // Led by an OSD that does not exist: ours stays a secondary.
+      const items = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), { 1: { osd_set: Array.from({ length: k + m }, (_, j) => 101 + j), primary: 101 } }]));
+      await lab.etcd.put(`${lab.prefix}/pg/config`, JSON.stringify({ items, hash: 'byhand' }));
+      await lab.startOsd(1, { enable_pg_locks: false });
+      const port = await portOf(lab, 1);
+      for (const name of names) {
+        const session = readSession(folder, name);
+        const links = new Set(session.filter((m) => m.kind === 'request' && /^osd/.test(m.from)).map((m) => `${m.from} ${m.to}`));
+        for (const link of [...links].sort()) {
+          const [from = '', to = ''] = link.split(' ');
+          const journal = new Journal();
+          const opener = await PeerOpener.open({ clock, journal, port, wanted: 1, osd: Number(from.slice(3)) + 100 });
+          try {
+            sessions++;
+            // Also lists: our OSD takes writes only from the connection that has listed last (safety.md 2).
+            await deleteAll(opener, pools);
+            const result = await replaySecondary(session, from, to, opener);
+            compared += result.compared;
+            leftOut += result.leftOut;
+            differences.push(...result.differences.map((text) => `${name} ${from}->${to}: ${text}`));
+            journal.expectClean();
+          } finally {
+            opener.close();
+          }
+        }
+      }
+    }
+    say(`${sessions} pairs of OSDs: ${compared} replies compared, ${leftOut} left out, ${differences.length} differ`);
+    assert.deepEqual(differences, []);
+    assert.ok(compared > 500);
+  },
+};
+
+export const PEER_STORIES: readonly Story[] = [clientOfOurs, peerAsSecondary, peerAsPrimary, replayedClients, replayedSecondaries];

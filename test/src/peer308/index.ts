@@ -7,5 +7,6 @@ export * from './link.js';
 export { PeerOpener, type OpenerOptions, Refused } from './opener.js';
 export { PeerOsd, type OsdOptions, type PeerPool } from './osd.js';
 export * from './recording.js';
+export * from './replay.js';
 export { Abort, PeerStore, type StoreOptions } from './store.js';
 export * from './wire.js';
