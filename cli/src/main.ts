@@ -6,9 +6,16 @@ import { runCli } from './run.js';
 
 const clock = new SystemClock();
 const random = new SystemRandom();
+/** Work on data stops in order within this time; whatever waits for etcd is cut off. A second signal kills at once. */
+const STOP_LIMIT_MS = 2000;
 const interrupted = new AbortController();
-process.once('SIGINT', () => interrupted.abort());
-process.once('SIGTERM', () => interrupted.abort());
+let stopTimer = (): void => undefined;
+for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
+  process.once(signal, () => {
+    interrupted.abort();
+    stopTimer = clock.after(STOP_LIMIT_MS, () => process.exit(code));
+  });
+}
 // A reader that has gone away (`| head`) is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 5));
 
@@ -22,3 +29,4 @@ process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   stderrIsTerminal: process.stderr.isTTY === true,
   signal: interrupted.signal,
 });
+stopTimer();
