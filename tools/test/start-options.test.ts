@@ -15,7 +15,7 @@ describe('options of npm start', () => {
       size: '1G',
       diskBytes: 4 * 2 ** 30,
       dir: '/repository/data',
-      immediateCommit: 'all',
+      immediateCommit: 'none',
       once: false,
       fresh: false,
       figures: true,
@@ -23,12 +23,12 @@ describe('options of npm start', () => {
   });
 
   it('are read', () => {
-    const options = parse('--osds', '5', '--copies=3', '--data', '/tmp/x', '--disk-size', '10g', '--immediate-commit', 'none', '--once', '--no-figures');
+    const options = parse('--osds', '5', '--copies=3', '--data', '/tmp/x', '--disk-size', '10g', '--immediate-commit', 'all', '--once', '--no-figures');
     assert.equal(options?.osds, 5);
     assert.equal(options?.copies, 3);
     assert.equal(options?.dir, '/tmp/x');
     assert.equal(options?.diskBytes, 10 * 2 ** 30);
-    assert.equal(options?.immediateCommit, 'none');
+    assert.equal(options?.immediateCommit, 'all');
     assert.equal(options?.once, true);
     assert.equal(options?.figures, false);
     assert.equal(parse('--help', '--once'), null);

@@ -15,7 +15,7 @@ verifies real data through fio, and stays up until Ctrl-C. The next start finds 
   --size SIZE            size of the image (1G)
   --disk-size SIZE       size of each OSD's file (4G; sparse, only written parts take space)
   --data DIR             data directory (data, in the repository)
-  --immediate-commit X   all: an acknowledged write needs no flush, none: flushes are passed on (all)
+  --immediate-commit X   none: flushes go down to the disks; all: the disks' caches are trusted, quicker (none)
   --once                 do the whole job, stop everything, exit 0 or 1
   --fresh                forget what is in the data directory (only if it was made by npm start)
   --no-figures           leave the short benchmark out
@@ -68,7 +68,7 @@ export function parseOptions(args: readonly string[], root: string): StartOption
         size: { type: 'string', default: '1G' },
         'disk-size': { type: 'string', default: '4G' },
         data: { type: 'string' },
-        'immediate-commit': { type: 'string', default: 'all' },
+        'immediate-commit': { type: 'string', default: 'none' },
         once: { type: 'boolean', default: false },
         fresh: { type: 'boolean', default: false },
         'no-figures': { type: 'boolean', default: false },
