@@ -123,28 +123,28 @@ void Blockstore::start(ActiveObject& active, Operation& operation) {
     }
 }
 
+/// The object stays locked until the answer is given: answers come in the order of the operations.
 void Blockstore::finish(ActiveObject* active, Operation& operation, int64_t result) {
     const bool counted = is_modification(operation.op);
+    const bool reading = is_read(operation.op);
     const uint64_t generation = operation.store_data[kGeneration];
+    complete(operation, result);  // the operation may be gone now
     if (active) {
-        if (is_read(operation.op)) active->readers--;
+        if (reading) active->readers--;
         else active->writing = false;
         pump(*active);
     }
     if (counted) end_generation(generation);
-    complete(operation, result);
     end_activity();
 }
 
 void Blockstore::complete(Operation& operation, int64_t result) {
     operation.result = result;
-    if (!submitting_) {
+    if (!submitting_ && done_.empty()) {
         operation.on_done(&operation);
         return;
     }
-    if (done_.empty()) {
-        if (!done_turn_.linked()) loop_.defer(done_turn_);
-    }
+    if (done_.empty() && !done_turn_.linked()) loop_.defer(done_turn_);
     done_.push_back(&operation);
 }
 

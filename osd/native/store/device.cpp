@@ -13,7 +13,7 @@ using runtime::Task;
 namespace {
 
 constexpr int kMaxAttempts = 1000;  // transfers that make no progress (EINTR, EAGAIN) before it is an error
-constexpr int64_t kSector = 512;    // a short direct transfer is continued at a sector
+constexpr int64_t kSector = 4096;   // a short transfer is continued at a page, so that no page is written in two parts
 
 int64_t total_bytes(const iovec* iov, int count) {
     int64_t total = 0;
@@ -55,8 +55,9 @@ Task<int> Device::finish(bool is_write, const iovec* iov, int count, uint64_t of
         else if (result == 0) co_return -EIO;  // the end of the device
         const int64_t reached = done + result;
         if (reached >= total) co_return 0;
-        const int64_t aligned = reached / kSector * kSector;
-        if (aligned == done && ++idle > kMaxAttempts) co_return -EIO;
+        const auto start = static_cast<int64_t>(offset);
+        const int64_t aligned = (start + reached) / kSector * kSector - start;
+        if (aligned <= done && ++idle > kMaxAttempts) co_return -EIO;
         done = std::max(done, aligned);
         std::vector<iovec> rest;
         int64_t skip = done;

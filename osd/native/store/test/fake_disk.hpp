@@ -213,7 +213,8 @@ private:
             if (result) return result;
         }
         // Now and then a transfer is short.
-        if (length > 512 && random_.chance(3)) length = 512 * (1 + random_.below(length / 512 - 1));
+        const uint64_t unit = op.kind == Kind::write && op.offset >= disk.small_sectors_below ? 4096 : 512;
+        if (length > unit && random_.chance(3)) length = unit * (1 + random_.below(length / unit - 1));
         if (op.kind == Kind::write) {
             op.data.resize(length);
             memcpy(disk.current.data() + op.offset, op.data.data(), length);

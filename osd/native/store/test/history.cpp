@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "history.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <set>
+
+namespace vitastor::test {
+
+using wire::ImmediateCommit;
+
+HistoryShape HistoryShape::random(uint64_t seed) {
+    Random random(seed ^ 0x5eed);
+    HistoryShape shape;
+    shape.seed = seed;
+    shape.steps = 20 + static_cast<uint32_t>(random.below(400));
+    shape.depth = 1 + static_cast<uint32_t>(random.below(random.chance(50) ? 4 : 40));
+    shape.objects = 1 + static_cast<uint32_t>(random.below(12));
+    shape.replicated_only = random.chance(40);
+    constexpr uint32_t kBlocks[] = {32768, 131072, 65536, 4096};
+    shape.block_size = kBlocks[random.below(4)];
+    shape.granularity = shape.block_size == 4096 ? 512 : random.chance(20) ? shape.block_size / 8 : 4096;
+    constexpr ImmediateCommit kModes[] = {ImmediateCommit::all, ImmediateCommit::small, ImmediateCommit::none};
+    shape.mode = kModes[random.below(3)];
+    shape.fsync = random.chance(60);
+    shape.checksums = random.chance(75);
+    shape.separate_meta = random.chance(25);
+    shape.atomic_write_size = random.chance(20) ? 512 : 4096;
+    shape.write_depth = random.chance(30) ? 1 + static_cast<uint32_t>(random.below(4)) : 128;
+    shape.ballast = random.chance(20) ? 200 : 0;
+    shape.disk_size = 5 << 20;
+    if (shape.separate_meta || shape.block_size > 65536) shape.disk_size = 8 << 20;
+    return shape;
+}
+
+std::string HistoryShape::text() const {
+    char text[512];
+    snprintf(text, sizeof(text),
+             "seed %llu steps %u depth %u objects %u crash_at %lld restarts %d replicated %d ballast %u block %u granule %u mode %s "
+             "fsync %d checksums %d separate %d atomic %u write_depth %u",
+             static_cast<unsigned long long>(seed), steps, depth, objects, static_cast<long long>(crash_at), restarts,
+             replicated_only, ballast, block_size, granularity, wire::to_string(mode), fsync, checksums, separate_meta,
+             atomic_write_size, write_depth);
+    return text;
+}
+
+namespace {
+
+struct Tracked {
+    OracleObject now;                    ///< after every operation that was answered
+    std::vector<OracleObject> possible;  ///< states that a crash may bring back, the newest last (== now)
+    std::vector<OracleObject> maybe;     ///< with an operation that was not answered
+    std::deque<TestOp*> flying;
+    Version last_version = 0;
+};
+
+class History {
+public:
+    explicit History(const HistoryShape& shape) : shape_(shape), rig_(shape.seed), random_(shape.seed) {
+        rig_.options.block_size = shape.block_size;
+        rig_.options.bitmap_granularity = shape.granularity;
+        rig_.options.immediate_commit = shape.mode;
+        rig_.options.disable_data_fsync = rig_.options.disable_meta_fsync = !shape.fsync;
+        rig_.options.checksums = shape.checksums;
+        rig_.options.atomic_write_size = shape.atomic_write_size;
+        rig_.options.max_write_iodepth = shape.write_depth;
+        oracle_.granules = rig_.granules();
+        rig_.make_disks(shape.disk_size, shape.separate_meta ? 6 << 20 : 0);
+        if (shape.atomic_write_size < 4096)
+            for (auto& [path, disk] : rig_.loop.disks) disk.small_sectors_below = UINT64_MAX;
+    }
+
+    HistoryResult run() {
+        rig_.loop.crash_at = shape_.crash_at;
+        if (!open("first")) return finish();
+        for (uint32_t i = 0; i < shape_.ballast && problem_.empty(); i++) write_ballast(i);
+        if (shape_.ballast && problem_.empty()) {
+            auto sync = rig_.simple(StoreOp::sync, {}, 0);
+            rig_.run(*sync);
+            if (sync->result == 0 && !rig_.loop.crashed) ballast_done_ = shape_.ballast;
+        }
+        for (uint32_t step = 0; step < shape_.steps && problem_.empty(); step++) {
+            if (rig_.loop.crashed) break;
+            if (shape_.restarts && random_.chance(1)) {
+                settle();
+                if (!problem_.empty() || rig_.loop.crashed) break;
+                if (random_.chance(50)) {
+                    rig_.loop.crash();
+                    result_.crashed = true;
+                    recover();
+                } else {
+                    rig_.close();
+                    if (rig_.loop.crashed) break;
+                    for (auto& [id, object] : objects_) synced(object);
+                    if (!open("second")) break;
+                    compare_all("after a restart");
+                }
+                continue;
+            }
+            while (flying_ >= shape_.depth) rig_.loop.run_once(0);
+            if (!rig_.loop.crashed) submit_random();
+        }
+        settle();
+        if (problem_.empty() && (rig_.loop.crashed || shape_.crash_at != UINT64_MAX)) {
+            if (!rig_.loop.crashed) rig_.loop.crash();
+            result_.crashed = true;
+            recover();
+            if (problem_.empty()) {  // a second time: recovery itself must have left a store that opens
+                rig_.loop.crash();
+                recover();
+            }
+        } else if (problem_.empty()) {
+            compare_all("at the end");
+        }
+        return finish();
+    }
+
+private:
+    HistoryResult finish() {
+        settle();
+        if (problem_.empty() && rig_.store && !rig_.loop.crashed && opened_) {
+            // Blocks: what is allocated is exactly what versions refer to; checked through deletes.
+            for (auto& [id, object] : objects_) {
+                auto op = rig_.simple(StoreOp::del, id, object.last_version + 1);
+                rig_.run(*op);
+                if (op->result != 0 && !rig_.loop.crashed) fail("final delete answered " + std::to_string(op->result));
+            }
+            auto sync = rig_.simple(StoreOp::sync, {}, 0);
+            rig_.run(*sync);
+            const StoreStats stats = rig_.store->stats();
+            uint64_t kept = 0;  // ballast that is there
+            for (const auto& space : rig_.store->space_by_inode()) kept += space.bytes / shape_.block_size;
+            if (problem_.empty() && !rig_.loop.crashed && stats.free_blocks + kept != stats.total_blocks)
+                fail("blocks are lost: " + std::to_string(stats.free_blocks) + " of " + std::to_string(stats.total_blocks) +
+                     " free after deleting everything");
+        }
+        result_.ios = rig_.loop.io_count;
+        result_.problem = problem_;
+        return result_;
+    }
+
+    void fail(const std::string& text) {
+        if (problem_.empty()) problem_ = shape_.text() + ": " + text + " (I/O " + std::to_string(rig_.loop.io_count) + ")";
+    }
+
+    bool open(const char* which) {
+        const int status = rig_.open();
+        opened_ = status == 0;
+        if (status == 0) {
+            if (shape_.atomic_write_size < 4096)
+                for (auto& [path, disk] : rig_.loop.disks) disk.small_sectors_below = UINT64_MAX;
+            rig_.store->set_pool_pgs(1, 2, shape_.block_size);
+            return true;
+        }
+        if (!rig_.loop.crashed) fail(std::string(which) + " open failed: " + rig_.store->error());
+        return false;
+    }
+
+    void recover() {
+        for (int attempt = 0;; attempt++) {
+            rig_.close();
+            rig_.loop.restart();
+            if (random_.chance(40) && attempt < 3) rig_.loop.crash_at = rig_.loop.io_count + random_.below(8);
+            if (open("recovery")) break;
+            if (!rig_.loop.crashed) return;
+        }
+        rig_.loop.crash_at = UINT64_MAX;
+        if (rig_.loop.crashed) {
+            recover();
+            return;
+        }
+        compare_all("after a crash");
+        for (uint32_t i = 0; i < ballast_done_ && problem_.empty(); i++) {
+            auto op = rig_.read(object_id(9, i, shape_.block_size), kNewestVersion, 0, rig_.granules());
+            rig_.run(*op);
+            if (op->result != op->len || read_granule(op->data, shape_.granularity) != 5000 + i)
+                fail("ballast object " + std::to_string(i) + " is lost: " + std::to_string(op->result));
+        }
+    }
+
+    void write_ballast(uint32_t number) {
+        auto op = rig_.write(object_id(9, number, shape_.block_size), 1, 0, 1, 5000 + number);
+        rig_.run(*op);
+        if (op->result == op->len) {
+            if (shape_.mode == ImmediateCommit::all || shape_.mode == ImmediateCommit::small) ballast_done_ = number + 1;
+        } else if (op->result == -ENOSPC) {
+            shape_.ballast = number;
+        } else if (!rig_.loop.crashed) {
+            fail("ballast write answered " + std::to_string(op->result));
+        }
+    }
+
+    static void synced(Tracked& object) { object.possible.assign(1, object.now); }
+
+    bool durable_at_once(const TestOp& op) const {
+        if (shape_.mode == ImmediateCommit::all) return true;
+        if (op.op == StoreOp::stabilize || op.op == StoreOp::rollback) return op.result == 0 && changed_;
+        if (shape_.mode == ImmediateCommit::none) return false;
+        return op.len < shape_.block_size;
+    }
+
+    void submit_random() {
+        const ObjectId id = object_id(1 + random_.below(2), random_.below(shape_.objects), shape_.block_size);
+        Tracked& object = objects_[id];
+        if (object.possible.empty()) object.possible.resize(1);
+        std::unique_ptr<TestOp> plain;
+        const uint64_t kind = random_.below(100);
+        const uint32_t granules = rig_.granules();
+        if (kind < 60) {
+            uint32_t first = static_cast<uint32_t>(random_.below(granules));
+            uint32_t count = 1;
+            const uint64_t form = random_.below(10);
+            if (form == 0) count = 0;
+            else if (form == 1) first = 0, count = granules;
+            else if (form < 5) count = 1 + static_cast<uint32_t>(random_.below(granules - first));
+            Version version = object.last_version + 1 + random_.below(3);
+            if (random_.chance(5) && version > 5) version -= 4;  // often not newer
+            if (random_.chance(3)) version += 65536;
+            object.last_version = std::max(object.last_version, version);
+            const bool stable = shape_.replicated_only || (kind < 25 && !flown_unstable(object));
+            plain = rig_.write(id, version, first, count, next_tag_, stable);
+            next_tag_ += granules + 1;
+            if (random_.chance(60)) {
+                for (auto& byte : plain->bits) byte = static_cast<uint8_t>(random_.next());
+                plain->bitmap = plain->bits.data();
+            }
+        } else if (kind < 68) {
+            plain = rig_.simple(StoreOp::del, id, object.last_version + 1);
+            if (random_.chance(50)) object.last_version = 0;
+        } else if (kind < 78) {
+            plain = rig_.simple(StoreOp::stabilize, id, some_version(object));
+        } else if (kind < 83) {
+            plain = rig_.simple(StoreOp::rollback, id, some_version(object));
+        } else if (kind < 87) {
+            plain = rig_.simple(StoreOp::sync, {}, 0);
+        } else {
+            const uint32_t first = static_cast<uint32_t>(random_.below(granules));
+            const uint32_t count = 1 + static_cast<uint32_t>(random_.below(granules - first));
+            plain = rig_.read(id, random_.chance(60) ? kNewestVersion : some_version(object), first, count);
+        }
+        TestOp* op = plain.release();
+        op->arg = this;
+        op->then = [](TestOp* self) { static_cast<History*>(self->arg)->completed(self); };
+        flying_++;
+        result_.operations++;
+        if (op->op == StoreOp::sync) {
+            // It covers what is complete now.
+            for (auto& [other, state] : objects_) sync_marks_[op].push_back({other, state.possible.size(), generation_[other]});
+        } else {
+            object.flying.push_back(op);
+        }
+        rig_.start(*op);
+    }
+
+    static bool flown_unstable(const Tracked& object) {
+        for (const TestOp* op : object.flying)
+            if (op->op == StoreOp::write) return true;
+        return !object.now.empty() && !object.now.back().stable;
+    }
+
+    Version some_version(const Tracked& object) {
+        if (object.now.empty() || random_.chance(10)) return 1 + random_.below(object.last_version + 2);
+        return object.now[random_.below(object.now.size())].version;
+    }
+
+    void completed(TestOp* op) {
+        flying_--;
+        std::unique_ptr<TestOp> owner(op);
+        if (op->op == StoreOp::sync) {
+            auto marks = std::move(sync_marks_[op]);
+            sync_marks_.erase(op);
+            if (op->result == 0) {
+                for (auto& mark : marks) {
+                    Tracked& object = objects_[mark.id];
+                    if (generation_[mark.id] != mark.generation) continue;  // durable by other means meanwhile
+                    object.possible.erase(object.possible.begin(), object.possible.begin() + static_cast<ptrdiff_t>(mark.count - 1));
+                    generation_[mark.id]++;
+                }
+            } else if (!rig_.loop.crashed) {
+                fail("sync answered " + std::to_string(op->result));
+            }
+            return;
+        }
+        Tracked& object = objects_[op->object];
+        if (object.flying.empty() || object.flying.front() != op) {
+            // Reads run side by side: only modifications must come in order.
+            auto place = std::find(object.flying.begin(), object.flying.end(), op);
+            for (auto before = object.flying.begin(); before != place; ++before)
+                if ((*before)->op != StoreOp::read || op->op != StoreOp::read) fail("operations of an object out of order");
+            object.flying.erase(place);
+        } else {
+            object.flying.pop_front();
+        }
+        if (op->op == StoreOp::read) {
+            check_read(object.now, *op);
+            return;
+        }
+        if (rig_.loop.crashed && op->result < 0) {
+            // Not answered: it is there whole or not at all.
+            if (object.maybe.empty()) {
+                OracleObject next = object.now;
+                if (oracle_.apply(next, *op) >= 0) object.maybe.push_back(next);
+            }
+            return;
+        }
+        OracleObject next = object.now;
+        const int64_t expected = oracle_.apply(next, *op);
+        if (op->result == -ENOSPC && expected >= 0) return;
+        if (op->result != expected) {
+            fail("operation " + std::to_string(static_cast<int>(op->op)) + " version " + std::to_string(op->wanted) +
+                 " answered " + std::to_string(op->result) + ", expected " + std::to_string(expected) + "; object" +
+                 rig_.describe(object.now));
+            return;
+        }
+        changed_ = !(next == object.now);
+        object.now = next;
+        object.possible.push_back(next);
+        if (durable_at_once(*op)) {
+            synced(object);
+            generation_[op->object]++;
+        }
+        if (op->result == -EEXIST && op->version != object.now.back().version) fail("EEXIST names a wrong version");
+    }
+
+    void check_read(const OracleObject& object, const TestOp& op) {
+        if (rig_.loop.crashed && op.result < 0) return;
+        const OracleVersion* found = nullptr;
+        for (const auto& version : object)
+            if (version.version <= op.wanted) found = &version;
+        if (!found) {
+            if (op.result != -ENOENT) fail("read of a missing version answered " + std::to_string(op.result));
+            return;
+        }
+        if (op.result != op.len || op.version != found->version || op.bits != found->bitmap) {
+            fail("read answered " + std::to_string(op.result) + " version " + std::to_string(op.version) + ", expected version " +
+                 std::to_string(found->version) + "; object" + rig_.describe(object));
+            return;
+        }
+        for (uint32_t i = 0; i < op.len / shape_.granularity; i++)
+            if (read_granule(op.data + i * shape_.granularity, shape_.granularity) !=
+                found->granules[op.offset / shape_.granularity + i])
+                fail("read gave wrong data; object" + rig_.describe(object));
+    }
+
+    void settle() {
+        while (flying_ > 0) rig_.loop.run_once(0);
+    }
+
+    /// Every object is in one of the states that it may be in; that becomes its state.
+    void compare_all(const char* when) {
+        std::map<ObjectId, std::vector<std::pair<Version, bool>>> listed;
+        for (PgNum pg = 1; pg <= 2; pg++) {
+            int64_t result = 0;
+            const Listing listing = rig_.list(1, pg, &result);
+            if (result) fail("listing answered " + std::to_string(result));
+            for (const auto& entry : listing.unstable) listed[entry.object].push_back({entry.version, false});
+            for (const auto& entry : listing.stable) listed[entry.object].push_back({entry.version, true});
+        }
+        for (auto& [id, object] : objects_) {
+            bool broken = false;
+            OracleObject found = rig_.inspect(id, &broken);
+            if (rig_.loop.crashed) return;
+            auto versions = listed[id];
+            std::sort(versions.begin(), versions.end());
+            if (versions.size() != found.size())
+                fail(std::string(when) + " listing and reads differ: " + std::to_string(versions.size()) + " and" +
+                     rig_.describe(found));
+            for (size_t i = 0; i < found.size() && i < versions.size(); i++) found[i].stable = versions[i].second;
+            if (broken) {
+                fail(std::string(when) + " object " + std::to_string(id.stripe / shape_.block_size) + " is unreadable; was" +
+                     rig_.describe(object.now));
+                return;
+            }
+            if (!allowed(object, found)) {
+                std::string text = std::string(when) + " object " + std::to_string(id.inode & 0xff) + ":" +
+                                   std::to_string(id.stripe / shape_.block_size) + " is" + rig_.describe(found) + "; allowed:";
+                for (const auto& state : object.possible) text += " {" + rig_.describe(state) + "}";
+                for (const auto& state : object.maybe) text += " maybe {" + rig_.describe(state) + "}";
+                fail(text);
+                return;
+            }
+            object.now = found;
+            object.maybe.clear();
+            object.possible.assign(1, found);
+            generation_[id]++;
+        }
+    }
+
+    bool allowed(const Tracked& object, const OracleObject& found) const {
+        for (const auto& state : object.possible)
+            if (state == found) return true;
+        for (const auto& state : object.maybe)
+            if (state == found) return true;
+        if (object.possible.size() + object.maybe.size() <= 2 && object.possible.size() <= 1) return false;
+        // Several writes that were not synced yet: each granule may be as after any of them.
+        std::vector<const OracleObject*> states;
+        for (const auto& state : object.possible) states.push_back(&state);
+        for (const auto& state : object.maybe) states.push_back(&state);
+        for (const auto* base : states) {
+            if (base->size() != found.size()) continue;
+            bool fits = true;
+            for (size_t i = 0; i < found.size() && fits; i++) {
+                fits = found[i].version == (*base)[i].version && found[i].stable == (*base)[i].stable &&
+                       found[i].bitmap == (*base)[i].bitmap;
+                for (size_t g = 0; g < found[i].granules.size() && fits; g++) {
+                    bool any = false;
+                    for (const auto* state : states)
+                        for (const auto& version : *state) any = any || version.granules[g] == found[i].granules[g];
+                    fits = any;
+                }
+            }
+            if (fits) return true;
+        }
+        return false;
+    }
+
+    struct SyncMark {
+        ObjectId id;
+        size_t count;
+        uint64_t generation;
+    };
+
+    HistoryShape shape_;
+    Rig rig_;
+    Random random_;
+    Oracle oracle_;
+    std::map<ObjectId, Tracked> objects_;
+    std::map<ObjectId, uint64_t> generation_;
+    std::map<TestOp*, std::vector<SyncMark>> sync_marks_;
+    uint32_t flying_ = 0;
+    uint32_t next_tag_ = 1;
+    uint32_t ballast_done_ = 0;
+    bool changed_ = false;
+    bool opened_ = false;
+    std::string problem_;
+    HistoryResult result_;
+};
+
+}  // namespace
+
+HistoryResult run_history(const HistoryShape& shape) { return History(shape).run(); }
+
+}  // namespace vitastor::test
