@@ -20,7 +20,7 @@ import { backfillfullPools } from './backfillfull.js';
 import { placementInputs, previousPgs, type PlacementInputs } from './inputs.js';
 import { nextLastClean } from './last-clean.js';
 import type { Log } from './log.js';
-import { placePool, scaleSets, type Placement, type Solver } from './placement/index.js';
+import { misfits, placePool, scaleSets, type Placement, type Solver } from './placement/index.js';
 import { asksForReshuffle, isPgConfigUnknown, planChange } from './plan.js';
 import type { MonSettings } from './settings.js';
 import { Soon } from './soon.js';
@@ -313,18 +313,25 @@ export class PgManager {
   }
 
   async #place(input: Parameters<typeof placePool>[0]): Promise<Placement | null> {
+    const { pool, tree } = input;
+    const name = `pool ${pool.id} (${pool.name})`;
     try {
       const placement = await placePool(input);
+      const unfit = misfits(tree, pool);
+      const why = unfit === '' ? '' : ` (${unfit})`;
       if (placement === null)
         this.#sayOnce(
-          `pool ${input.pool.id} (${input.pool.name}): no OSD suits it (${input.tree.length} in the tree); its PGs are left as they are`,
+          `${name}: none of ${tree.length} OSDs suits it${why}; its PGs are left as they are`,
+        );
+      else if (placement.space.pgRealSize < pool.pgSize)
+        this.#sayOnce(
+          `${name}: PGs have ${placement.space.pgRealSize} of ${pool.pgSize} members: the OSDs that suit it` +
+            ` are in too few places (failure domain ${pool.failureDomain})${why}`,
         );
       return placement;
     } catch (error) {
       if (!(error instanceof VitastorError) || error.code !== 'ERR_BAD_VALUE') throw error;
-      this.#o.log.error(
-        `pool ${input.pool.id} (${input.pool.name}): ${error.message}; its PGs are left as they are`,
-      );
+      this.#o.log.error(`${name}: ${error.message}; its PGs are left as they are`);
       return null;
     }
   }

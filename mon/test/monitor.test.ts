@@ -70,11 +70,30 @@ describe('creating PGs', () => {
   test('no OSD suits: no PGs, one complaint; later OSDs bring them', async () => {
     const member = (await healthy(0)).members[0];
     assert.deepEqual(cluster.sets(1), []);
-    assert.equal(member?.log.lines.filter(({ text }) => /no OSD suits/.test(text)).length, 1);
+    assert.equal(
+      member?.log.lines.filter(({ text }) => /none of 0 OSDs suits/.test(text)).length,
+      1,
+    );
     cluster.osdUp(1);
     cluster.osdUp(2);
     await cluster.clock.advance(3000);
     assert.equal(cluster.sets(1).length, 8);
+  });
+
+  test('the log says why OSDs do not suit a pool, or are too few', async () => {
+    await healthy(2);
+    const member = cluster.members[0];
+    cluster.put('config/pools', {
+      1: { ...POOL, block_size: 4096 },
+      2: { ...POOL, name: 'q', pg_size: 3 },
+      3: { ...POOL, name: 'r', osd_tags: 'ssd' },
+    });
+    await cluster.clock.advance(3000);
+    assert.ok(
+      member?.log.has(/pool 1 .*none of 2 OSDs suits.*2 OSDs: block_size 131072 instead of 4096/),
+    );
+    assert.ok(member?.log.has(/pool 2 .*PGs have 2 of 3 members.*failure domain host/));
+    assert.ok(member?.log.has(/pool 3 .*2 OSDs: no tag ssd/));
   });
 
   test('one invalid pool does not hold up the others, and keeps its PGs', async () => {

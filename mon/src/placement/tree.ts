@@ -77,17 +77,39 @@ export function buildTree(
 
 const COMMIT_STRENGTH: Readonly<Record<ImmediateCommit, number>> = { none: 0, small: 1, all: 2 };
 
+/** Why the OSD may not hold data of the pool; null: it may. */
+export function misfit(osd: ChainedOsd, pool: PoolConfig): string | null {
+  if (osd.weight <= 0) return 'weight 0';
+  if (pool.rootNode !== '' && !osd.chain.some((step) => step.node === pool.rootNode))
+    return `not under root_node ${pool.rootNode}`;
+  const missing = pool.osdTags.find((tag) => !osd.tags.includes(tag));
+  if (missing !== undefined) return `no tag ${missing}`;
+  if (osd.blockSizeBytes !== 0 && osd.blockSizeBytes !== pool.blockSizeBytes)
+    return `block_size ${osd.blockSizeBytes} instead of ${pool.blockSizeBytes}`;
+  if (
+    osd.bitmapGranularityBytes !== 0 &&
+    osd.bitmapGranularityBytes !== pool.bitmapGranularityBytes
+  )
+    return `bitmap_granularity ${osd.bitmapGranularityBytes} instead of ${pool.bitmapGranularityBytes}`;
+  if (
+    osd.immediateCommit !== null &&
+    COMMIT_STRENGTH[osd.immediateCommit] < COMMIT_STRENGTH[pool.immediateCommit]
+  )
+    return `immediate_commit ${osd.immediateCommit}, weaker than ${pool.immediateCommit}`;
+  return null;
+}
+
 /** The OSDs that may hold data of the pool. */
 export function filterTree(osds: readonly ChainedOsd[], pool: PoolConfig): ChainedOsd[] {
-  return osds.filter(
-    (osd) =>
-      osd.weight > 0 &&
-      (pool.rootNode === '' || osd.chain.some((step) => step.node === pool.rootNode)) &&
-      pool.osdTags.every((tag) => osd.tags.includes(tag)) &&
-      (osd.blockSizeBytes === 0 || osd.blockSizeBytes === pool.blockSizeBytes) &&
-      (osd.bitmapGranularityBytes === 0 ||
-        osd.bitmapGranularityBytes === pool.bitmapGranularityBytes) &&
-      (osd.immediateCommit === null ||
-        COMMIT_STRENGTH[osd.immediateCommit] >= COMMIT_STRENGTH[pool.immediateCommit]),
-  );
+  return osds.filter((osd) => misfit(osd, pool) === null);
+}
+
+/** For the log: how many OSDs do not suit the pool, by reason. '' = all suit. */
+export function misfits(osds: readonly ChainedOsd[], pool: PoolConfig): string {
+  const counts = new Map<string, number>();
+  for (const osd of osds) {
+    const reason = misfit(osd, pool);
+    if (reason !== null) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  }
+  return [...counts].map(([reason, n]) => `${n} OSD${n === 1 ? '' : 's'}: ${reason}`).join('; ');
 }
