@@ -215,11 +215,11 @@ export class Child {
   }
 
   /** What happened to it, and its last words, for error messages. */
-  story(): string {
+  story(lastLines = 15): string {
     const state = this.#exit
       ? `${this.name} ended with ${this.#exit.signal ?? `exit code ${String(this.#exit.code)}`}`
       : `${this.name} runs as process ${this.pid}`;
-    const last = this.lastLines().map((line) => `    ${line.length > 300 ? `${line.slice(0, 300)}…` : line}`);
+    const last = this.lastLines(lastLines).map((line) => `    ${line.length > 300 ? `${line.slice(0, 300)}…` : line}`);
     return `${state}; log ${this.logFile}${last.length > 0 ? `\n${last.join('\n')}` : ' (nothing printed)'}`;
   }
 }

@@ -198,7 +198,7 @@ async function main(): Promise<number> {
     immediateCommit: made?.immediateCommit ?? options.immediateCommit,
     respawn: true,
     onDeath: (child) => {
-      if (up) say(`\n${child.story()}\nIt is started again.`);
+      if (up) say(`\n${child.story(3)}\n  It is started again.`);
     },
   });
   writeHelpers(lab);
