@@ -6,6 +6,9 @@ import * as highsModule from 'highs';
 import type { Highs } from 'highs';
 import type { LinearProgram, Solver } from './placement/solver.js';
 
+/** Far beyond any program of placement; without it a bug of ours would hang for ever. */
+const TIME_LIMIT_S = 120;
+
 type Load = (typeof highsModule)['default']['default'];
 
 /**
@@ -72,7 +75,12 @@ export class HighsSolver implements Solver {
         },
       },
       (model) => {
-        model.options.set({ output_flag: false, solver: 'ipm', random_seed: 0 });
+        model.options.set({
+          output_flag: false,
+          solver: 'ipm',
+          random_seed: 0,
+          time_limit: TIME_LIMIT_S,
+        });
         model.run();
         if (model.getModelStatus() !== highs.constants.modelStatus.optimal) {
           throw new Error(

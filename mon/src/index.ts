@@ -3,6 +3,7 @@
 
 export * from './placement/index.js';
 export { HighsSolver } from './highs-solver.js';
+export { WorkerSolver } from './worker-solver.js';
 export { Monitor } from './monitor.js';
 export type { MonitorDeps, Role } from './instance.js';
 export { SILENT_LOG, type Log } from './log.js';

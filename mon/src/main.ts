@@ -14,10 +14,10 @@ import {
   type Config,
 } from '@vitastor/core';
 import { pino } from 'pino';
-import { HighsSolver } from './highs-solver.js';
 import { MonitorHttp } from './http/server.js';
 import type { Log } from './log.js';
 import { Monitor } from './monitor.js';
+import { WorkerSolver } from './worker-solver.js';
 
 const HELP = `Vitastor monitor: decides where data lives and who leads it, and adds up statistics.
 
@@ -68,6 +68,7 @@ async function main(words: readonly string[]): Promise<number> {
   const addresses = requireEtcdAddresses(config);
   const clock = new SystemClock();
   const etcd = new Etcd3Adapter({ addresses, clock, random: new SystemRandom() });
+  const solver = new WorkerSolver();
   const described = new Set<string>();
   const describe = (current: Config): void => {
     const lines = current.describeSources('M').filter((line) => !described.has(line));
@@ -81,7 +82,7 @@ async function main(words: readonly string[]): Promise<number> {
   const monitor = new Monitor({
     etcd,
     clock,
-    solver: await HighsSolver.load(),
+    solver,
     log,
     config,
     keys: new KeySpace(config.string('etcd_prefix')),
@@ -112,6 +113,7 @@ async function main(words: readonly string[]): Promise<number> {
   clock.after(STOP_TIMEOUT_MS, () => process.exit(0));
   await http?.close();
   await monitor.stop();
+  await solver.close();
   etcd.close();
   return 0;
 }
