@@ -97,6 +97,8 @@ void Context::adopt_snapshot() {
             if (before) {
                 auto known = before->osds.find(osd);
                 if (known != before->osds.end() && known->second == state) continue;
+                // A new record with the same address: it has been started again, do not wait for the next attempt.
+                if (known != before->osds.end()) peers_->set_address(osd, std::nullopt);
             }
             peers_->set_address(osd, net::PeerAddress{osd, state->addresses, state->port});
         }

@@ -19,8 +19,11 @@ struct NoneWorld : World {
         image = open();
     }
     StoredObject& durable(OsdNum osd, uint64_t stripe) { return osds[osd]->durable[ObjectId{full_inode(1, 1), stripe}]; }
-    /// As after kill -9: what was not synced is gone; etcd has not noticed.
-    void crash(OsdNum osd) { osds[osd]->restart(); }
+    /// As after kill -9: what was not synced is gone; etcd shows the same primaries.
+    void crash(OsdNum osd) {
+        osds[osd]->restart();
+        put("/osd/state/" + std::to_string(osd), osd_state(osd));
+    }
 };
 
 }  // namespace
