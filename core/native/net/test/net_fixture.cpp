@@ -5,6 +5,7 @@ namespace vitastor::net::test {
 
 namespace {
 constexpr uint64_t kLimitNs = 20 * runtime::kNsPerSecond;
+constexpr uint64_t kSimulatedSeeds = 5;
 struct DoneFlag : runtime::Completion {
     bool done = false;
     DoneFlag() {
@@ -22,19 +23,47 @@ Fixture::Fixture(runtime::LoopKind kind) {
     logger.set_level(LogLevel::debug);
 }
 
+Fixture::Fixture(uint64_t seed) {
+    runtime::SimNetworkOptions network;
+    network.short_chance = 0.3;
+    world = std::make_shared<runtime::SimWorld>(seed, network);
+    runtime::SimNodeOptions options;
+    options.addresses = {"127.0.0.1", "127.0.0.2", "127.0.0.3", "fd00::1"};
+    node = world->add_node(options);
+    loop = world->make_loop(node);
+    logger.set_level(LogLevel::debug);
+}
+
+Fixture::Fixture(Fixture& neighbour, const std::string& address) : world(neighbour.world) {
+    runtime::SimNodeOptions options;
+    options.addresses = {address};
+    node = world->add_node(options);
+    loop = world->make_loop(node);
+    logger.set_level(LogLevel::debug);
+}
+
+Fixture::~Fixture() { loop.reset(); }
+
+void Fixture::turn(uint64_t until_ns) {
+    if (world)
+        world->step_until(until_ns);
+    else
+        loop->run_once(until_ns);
+}
+
 bool Fixture::run_until(const std::function<bool()>& done) {
     const uint64_t limit = loop->now_exact_ns() + kLimitNs;
     while (!done()) {
         if (loop->now_exact_ns() > limit)
             return false;
-        loop->run_once(loop->now_ns() + 50 * runtime::kNsPerMs);
+        turn(loop->now_exact_ns() + 50 * runtime::kNsPerMs);
     }
     return true;
 }
 
 void Fixture::settle(int turns) {
     for (int i = 0; i < turns; i++)
-        loop->run_once(loop->now_ns() + runtime::kNsPerMs);
+        turn(loop->now_exact_ns() + runtime::kNsPerMs);
 }
 
 void on_every_loop(void (*body)(Fixture& fixture)) {
@@ -42,6 +71,11 @@ void on_every_loop(void (*body)(Fixture& fixture)) {
         Fixture fixture(kind);
         const std::string loop = fixture.loop->name();
         CAPTURE(loop);
+        body(fixture);
+    }
+    for (uint64_t seed = 1; seed <= kSimulatedSeeds; seed++) {
+        CAPTURE(seed);
+        Fixture fixture(seed);
         body(fixture);
     }
 }

@@ -13,6 +13,7 @@
 
 #include "net/peers.hpp"
 #include "net/server.hpp"
+#include "runtime/sim_world.hpp"
 
 namespace vitastor::net::test {
 
@@ -32,13 +33,26 @@ struct CollectingLogger : Logger {
 class Fixture {
 public:
     explicit Fixture(runtime::LoopKind kind);
+    /// A simulated host with the addresses 127.0.0.1 to .3 and fd00::1, on a network that cuts sends and receives short.
+    explicit Fixture(uint64_t seed);
+    /// Another host in the same simulated world.
+    Fixture(Fixture& neighbour, const std::string& address);
+    ~Fixture();
     /// Turns the loop until `done`; false after 20 seconds of the loop's clock.
     bool run_until(const std::function<bool()>& done);
     /// Lets everything that is under way settle: `turns` turns without sleeping longer than a millisecond each.
     void settle(int turns = 20);
+    bool simulated() const { return world != nullptr; }
+    /// An IPv6 address of this machine. (The simulated loopback addresses are one.)
+    const char* ipv6() const { return simulated() ? "fd00::1" : "::1"; }
 
     CollectingLogger logger;
+    std::shared_ptr<runtime::SimWorld> world;
+    runtime::NodeId node = 0;
     std::unique_ptr<runtime::Loop> loop;
+
+private:
+    void turn(uint64_t until_ns);
 };
 
 /// Runs the body once on every kind of loop.

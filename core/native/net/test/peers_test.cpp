@@ -277,16 +277,16 @@ NET_TEST("close_all drains from every state") {
 
 NET_TEST("IPv6") {
     uint16_t port = 0;
-    auto probe = f.loop->listen({"::1", 0}, &port);
+    auto probe = f.loop->listen({f.ipv6(), 0}, &port);
     if (!probe.ok()) {
         MESSAGE("left out: no IPv6 on this machine");
         return;
     }
     f.loop->close_socket(probe.value());
-    TestOsd osd(f, 1, {{"::1", 0}});
+    TestOsd osd(f, 1, {{f.ipv6(), 0}});
     TestPeers p(f, client_options());
     p.peers.want(1);
-    p.peers.set_address(1, at(1, osd.port(), {"::1"}));
+    p.peers.set_address(1, at(1, osd.port(), {f.ipv6()}));
     REQUIRE(f.run_until([&] { return p.peers.get(1) != nullptr; }));
 }
 

@@ -150,6 +150,8 @@ NET_TEST("random bytes behind a good start") {
 }
 
 NET_TEST("half-close counts as close") {
+    if (f.simulated())
+        return;  // needs a socket of the system
     TestOsd osd(f, 1);
     osd.hold = true;
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -170,15 +172,15 @@ NET_TEST("half-close counts as close") {
 
 NET_TEST("several addresses share one port, IPv6 among them") {
     uint16_t port = 0;
-    auto probe = f.loop->listen({"::1", 0}, &port);
+    auto probe = f.loop->listen({f.ipv6(), 0}, &port);
     if (!probe.ok()) {
         MESSAGE("left out: no IPv6 on this machine (" << probe.status().message() << ")");
         return;
     }
     f.loop->close_socket(probe.value());
-    TestOsd osd(f, 1, {{"127.0.0.1", 0}, {"::1", 0}});
+    TestOsd osd(f, 1, {{"127.0.0.1", 0}, {f.ipv6(), 0}});
     CHECK(osd.server.addresses().size() == 2);
-    for (const char* host : {"127.0.0.1", "::1"}) {
+    for (const char* host : {"127.0.0.1", f.ipv6()}) {
         RawPeer peer(f);
         peer.connect(host, osd.port());
         peer.send(request_bytes(1, Opcode::ping));
