@@ -108,6 +108,9 @@ public:
     virtual uint64_t next_deadline_ns() const = 0;
     /// Must be called by the caller-driven mode before it goes to poll(): submits what is queued.
     virtual void flush() = 0;
+    /// Lets a sleeping run_once() gather results for up to wait_ns instead of waking for the first one: for whoever knows that
+    /// many of its requests are under way. Fewer, fuller turns for wait_ns of latency. 0 (the default): wake at once.
+    virtual void set_gather_ns(uint64_t wait_ns) { static_cast<void>(wait_ns); }
 
     void arm(Timer& timer, uint64_t deadline_ns) { arm_timer(timer, deadline_ns); }
     /// No effect when not armed.

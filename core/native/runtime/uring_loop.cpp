@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kTagIgnore = 1;  ///< user_data of cancels and wake-ups; operations carry their address
 constexpr uint64_t kTagMail = 2;
 constexpr unsigned kOpsPerChunk = 256;
+constexpr unsigned kGatherLimit = 64;  ///< so many results end the gathering early
 constexpr uint64_t kDrainLimitNs = 2 * kNsPerSecond;
 
 }  // namespace
@@ -169,6 +170,19 @@ void UringLoop::submit(bool reap) {
 
 void UringLoop::wait(uint64_t until_ns) {
     if (!prepare_sleep()) return submit(true);
+    if (gather_ns_ > 0) {
+        uint64_t end = now_exact_ns() + gather_ns_;
+        if (end < until_ns) {
+            // Many at once, or what there is when the time is up; nothing at all: sleep on as usual.
+            sleep(kGatherLimit, end);
+            if (io_uring_cq_ready(&ring_) > 0) return end_sleep();
+        }
+    }
+    sleep(1, until_ns);
+    end_sleep();
+}
+
+void UringLoop::sleep(unsigned wanted, uint64_t until_ns) {
     __kernel_timespec ts{};
     __kernel_timespec* limit = nullptr;
     if (until_ns != kNever) {
@@ -181,8 +195,7 @@ void UringLoop::wait(uint64_t until_ns) {
     counters_.kernel_entries++;
     if (!kernel_has_work()) counters_.wakeups++;
     io_uring_cqe* cqe = nullptr;
-    io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, limit, nullptr);
-    end_sleep();
+    io_uring_submit_and_wait_timeout(&ring_, &cqe, wanted, limit, nullptr);
 }
 
 /// Looks at shared memory only; the kernel is entered when it shows work.

@@ -25,6 +25,7 @@ public:
     void run_once(uint64_t until_ns) override;
     int poll_fd() override { return ring_.ring_fd; }
     void flush() override;
+    void set_gather_ns(uint64_t wait_ns) override { gather_ns_ = wait_ns; }
 
     void connect(const Address& address, Completion& completion) override;
     Result<Socket> listen(const Address& address, uint16_t* port) override;
@@ -87,6 +88,7 @@ private:
     bool kernel_has_work() const;
     void submit(bool reap);
     void wait(uint64_t until_ns);
+    void sleep(unsigned wanted, uint64_t until_ns);
     void spin(uint64_t until_ns);
     unsigned reap();
 
@@ -112,6 +114,7 @@ private:
     bool bound_ = false;
     bool task_run_flag_ = false;  ///< the kernel shows pending work in the submission ring's flags
     bool had_work_ = false;       ///< the last turn did something: worth spinning
+    uint64_t gather_ns_ = 0;
     pthread_t thread_{};
     uint32_t in_flight_ = 0;      ///< operations the kernel knows
     HandleTable<SocketSlot> sockets_;

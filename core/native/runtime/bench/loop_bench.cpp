@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Figures of the real loops: round trips over loopback, bulk transfer, disk operations.
-//   loop_bench [--kind io_uring|epoll] [--spin-us N] [--file PATH] [--seconds S]
+//   loop_bench [--kind io_uring|epoll] [--spin-us N] [--gather-us N] [--file PATH] [--seconds S]
 // The file (default: a 256 MiB file in /dev/shm, removed afterwards) is overwritten.
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -23,6 +23,7 @@ struct Settings {
     LoopOptions loop;
     std::string file;
     double seconds = 1;
+    uint64_t gather_ns = 0;  ///< of the client, where depth > 1
 };
 
 struct StderrLog : Logger {
@@ -63,7 +64,7 @@ struct Peer {
 
     void start() {
         in.resize(unit > 65536 ? 1 << 20 : 65536);
-        out.resize(reply);
+        out.resize(std::max<size_t>(reply, 65536));  // whatever is owed goes out at once
         receive_op.peer = send_op.peer = this;
         receive_op.on_done = [](Completion* c, int64_t n) { static_cast<Op*>(c)->peer->received(n); };
         send_op.on_done = [](Completion* c, int64_t n) { static_cast<Op*>(c)->peer->sent(n); };
@@ -157,6 +158,7 @@ void network(const Settings& settings, const char* title, size_t request, size_t
         static_cast<Connect*>(c)->result = n;
         static_cast<Connect*>(c)->done = true;
     };
+    if (depth > 1) loop->set_gather_ns(settings.gather_ns);
     loop->connect({"127.0.0.1", server.port}, connect);
     while (!connect.done) loop->run_once(kNever);
     Peer peer;
@@ -269,6 +271,7 @@ int main(int argc, char** argv) {
         std::string key = argv[i], value = argv[i + 1];
         if (key == "--kind") settings.loop.kind = value == "epoll" ? LoopKind::epoll : LoopKind::io_uring;
         if (key == "--spin-us") settings.loop.spin_us = static_cast<uint32_t>(atoi(value.c_str()));
+        if (key == "--gather-us") settings.gather_ns = static_cast<uint64_t>(atoi(value.c_str())) * 1000;
         if (key == "--seconds") settings.seconds = atof(value.c_str());
         if (key == "--file") {
             settings.file = value;

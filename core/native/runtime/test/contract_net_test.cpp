@@ -236,6 +236,32 @@ TEST_CASE("the end of a stream is 0, again and again, and sending into a closed 
     fixture.b().close_socket(pair.listener);
 }
 
+TEST_CASE("gathering results delays nothing for good, neither data nor timers nor notifications") {
+    FOR_EACH_LOOP(fixture);
+    auto pair = fixture.connected_pair();
+    Loop& loop = fixture.b();
+    loop.set_gather_ns(50'000);
+    uint8_t byte = 1, got = 0;
+    iovec out{&byte, 1}, in{&got, 1};
+    for (int i = 0; i < 20; i++) {
+        Op sent, received;
+        loop.receive(pair.server, &in, 1, received);
+        fixture.a().send(pair.client, &out, 1, sent);
+        REQUIRE(fixture.until([&] { return sent.done() && received.done(); }));
+        CHECK(received.result == 1);
+    }
+    TestNotifier note;
+    loop.register_notifier(note);
+    loop.notify(note);
+    bool fired = false;
+    TestTimer timer;
+    timer.action = [&] { fired = true; };
+    loop.arm(timer, loop.now_ns() + 10'000);
+    REQUIRE(fixture.until([&] { return fired && note.calls == 1; }));
+    loop.unregister_notifier(note);
+    fixture.close(pair);
+}
+
 TEST_CASE("many connections, opened and closed, in few handles") {
     FOR_EACH_LOOP(fixture);
     uint16_t port = 0;
