@@ -83,7 +83,9 @@ extern "C" void vitastor_image_close(vitastor_image* image) {
     Image* closing = inner(image);
     closing->closed.store(true, std::memory_order_release);
     auto* context = static_cast<vitastor_context*>(closing->abi_context);
-    if (context->own_thread && !on_own_thread(context)) {
+    if (!context) {
+        // Its context is gone already.
+    } else if (context->own_thread && !on_own_thread(context)) {
         vitastor_context::Command forget;
         forget.run = [](vitastor_context* self, void* arg) { self->context->forget_image(static_cast<Image*>(arg)); };
         forget.arg = closing;
