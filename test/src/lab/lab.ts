@@ -135,9 +135,14 @@ export class Lab {
     mkdirSync(join(dir, 'log'), { recursive: true });
     mkdirSync(join(dir, 'lib'), { recursive: true });
     // fio passes a bare engine name to dlopen(), which looks for a file of exactly that name.
-    for (const name of ['vitastor', 'libfio_vitastor.so']) {
+    const links = {
+      vitastor: this.programs.fioEngine,
+      'libfio_vitastor.so': this.programs.fioEngine,
+      'libvitastor.so.1': join(this.programs.buildDir, 'libvitastor.so.1'),
+    };
+    for (const [name, target] of Object.entries(links)) {
       rmSync(join(dir, 'lib', name), { force: true });
-      symlinkSync(this.programs.fioEngine, join(dir, 'lib', name));
+      symlinkSync(target, join(dir, 'lib', name));
     }
   }
 
@@ -464,7 +469,7 @@ export class Lab {
 
   /** fio without our engine's options, for raw figures. */
   async rawFio(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult & { jobs: FioJob[] }> {
-    const result = await this.command('fio', [this.programs.fio, '--output-format=json', ...args], {
+    const result = await this.command('fio', [this.programs.fio, '--output-format=json', '--verify_state_save=0', ...args], {
       ...options,
       env: { ...this.fioEnv, ...options.env },
     });
