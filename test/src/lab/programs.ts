@@ -54,6 +54,6 @@ export function findPrograms(): Programs {
     osd: [node, join(root, 'osd', 'dist', 'src', 'main.js')],
     monitor: [node, join(root, 'mon', 'dist', 'src', 'main.js')],
     cli: [node, join(root, 'cli', 'dist', 'src', 'main.js')],
-    fioEngine: join(buildDir, 'libfio_vitastor.so'),
+    fioEngine: join(buildDir, 'fio', 'libfio_vitastor.so'),
   };
 }
