@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Work on the data of inodes that the command line needs and only native code does: the meeting point of cli/ and core/binding.
 
-import { VitastorError } from './errors.js';
 
 /** One inode's data, or a part of it, to be removed. Offsets are bytes; objects that reach into [min, max) whole or in part by their start. */
 export interface RemoveDataRequest {
@@ -55,8 +54,3 @@ export interface DataOps {
 
 /** What opening the cluster takes: the effective configuration, as for libvitastor. */
 export type OpenDataOps = (config: Readonly<Record<string, string>>) => Promise<DataOps>;
-
-/** The native implementation of core/binding. Rejects with ERR_UNSUPPORTED where the addon is not built. */
-export const openNativeDataOps: OpenDataOps = async () => {
-  throw new VitastorError('ERR_UNSUPPORTED', 'removing data needs the native client of @vitastor/core, which this build lacks: run npm run build');
-};

@@ -32,3 +32,6 @@ export * from './etcd-calls.js';
 export * from './images.js';
 export * from './tree.js';
 export * from './pool-admin.js';
+export { loadNativeClient, type NativeClient } from './native/addon.js';
+export * from './image.js';
+export * from './native/data-ops.js';
