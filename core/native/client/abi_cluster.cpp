@@ -26,7 +26,7 @@ thread_local vitastor_context* running_context = nullptr;
 
 void AbiLogger::write(LogLevel level, const std::string& text) {
     if (log_fn_) return log_fn_(log_arg_, static_cast<int>(level), text.c_str());
-    if (level <= LogLevel::warning)
+    if (level <= LogLevel::warning)  // lint-allow: vitastor.h promises stderr where there is no log_fn
         fprintf(stderr, "vitastor: %s%s\n", level == LogLevel::error ? "error: " : "", text.c_str());
 }
 
