@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Work on the data of inodes that the command line needs and only native code does: the meeting point of cli/ and core/binding.
 
-
 /** One inode's data, or a part of it, to be removed. Offsets are bytes; objects that reach into [min, max) whole or in part by their start. */
 export interface RemoveDataRequest {
   pool: number;
