@@ -4,6 +4,7 @@
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { etcdPath, installPackages } from './debian.mjs';
+import { builtFio } from './fio-source.mjs';
 import { buildNative } from './native.mjs';
 import { buildTypeScript, installNpmPackages } from './npm.mjs';
 import { Stop, root, since, say } from './ui.mjs';
@@ -28,6 +29,8 @@ export async function setupAndBuild(preset = 'dev', targets = []) {
   const started = performance.now();
   await setup();
   await buildNative(preset, targets);
+  const fio = builtFio();
+  if (fio) process.env['PATH'] = `${dirname(fio)}:${process.env['PATH'] ?? ''}`; // the one that fits the engine
   await buildTypeScript();
   if (performance.now() - started > 3000) say(`Built in ${since(started)}.`);
 }

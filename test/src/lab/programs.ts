@@ -41,7 +41,8 @@ export function findPrograms(): Programs {
   const buildDir = process.env['VITASTOR_BUILD_DIR'] ?? join(root, 'build', 'dev');
   const unpacked = join(root, 'build', 'deps', 'etcd', 'usr', 'bin', 'etcd');
   const etcd = existsSync(unpacked) ? unpacked : find('etcd');
-  const fio = find('fio');
+  const built = join(root, 'build', 'deps', 'fio-built', 'fio');
+  const fio = existsSync(built) ? built : find('fio');
   if (!etcd || !fio) {
     throw new Error(`${!etcd ? 'etcd' : 'fio'} is not installed; \`npm run setup\` gets what is missing`);
   }

@@ -173,7 +173,7 @@ function hints(lab: Lab): void {
 It stays up until Ctrl-C. Next, in another terminal:
 
   ${short}/vitastor-cli status                 also: df, ls, osd-tree, pg-list, create -s 10G NAME
-  LD_LIBRARY_PATH=${short}/lib fio -thread -ioengine=vitastor -conf=${short}/vitastor.conf -image=${IMAGE} \\
+  LD_LIBRARY_PATH=${short}/lib ${lab.programs.fio.startsWith(lab.programs.root) ? lab.programs.fio : 'fio'} -thread -ioengine=vitastor -conf=${short}/vitastor.conf -image=${IMAGE} \\
     -name=test -direct=1 -bs=4k -iodepth=32 -rw=randwrite -offset=128M -size=128M -runtime=10 -time_based
   etcdctl --endpoints=${lab.etcdAddresses.join(',')} get --prefix ${lab.prefix}/pg/state
   kill -9 ${lab.osds.get(1)?.pid ?? 'PID'}                            ends OSD 1 hard: the cluster goes on, and it is started again
