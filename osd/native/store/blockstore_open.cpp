@@ -13,6 +13,7 @@ using runtime::Task;
 
 namespace {
 
+constexpr uint64_t kLockPauseNs = 20 * runtime::kNsPerMs;
 constexpr uint32_t kSlice = 4000;  // slots looked at in one turn
 
 using Number = unsigned long long;
@@ -101,6 +102,7 @@ int Blockstore::open_devices() {
     if (options_.meta_device == options_.data_device) {
         const uint64_t data_end = options_.data_offset + data_bytes_;
         meta_bytes_ = options_.meta_size;
+        // One device for both: the same handle, or the lock would be in our own way.
         if (!meta_bytes_ || !options_.data_size ||
             (options_.meta_offset < data_end && options_.data_offset < options_.meta_offset + meta_bytes_))
             return refuse(-EINVAL, options_.data_device + ": metadata and data are on one device; meta_offset, meta_size, "
@@ -120,6 +122,15 @@ Task<int> Blockstore::open_store() {
     if (!geometry.ok()) co_return refuse(geometry.status().code(), geometry.status().message());
     geometry_ = geometry.value();
     int status = open_devices();
+    const uint64_t give_up_ns = loop_.now_exact_ns() + options_.lock_wait_ms * runtime::kNsPerMs;
+    while (status == -EBUSY && loop_.now_exact_ns() < give_up_ns) {
+        meta_ = nullptr;
+        separate_meta_.reset();
+        data_.reset();
+        Pause pause(loop_, kLockPauseNs);
+        co_await pause;
+        status = open_devices();
+    }
     if (status < 0) co_return status;
     if (geometry_.granularity % logical_block_)
         co_return refuse(-EINVAL, options_.data_device + ": bitmap_granularity " + std::to_string(geometry_.granularity) +

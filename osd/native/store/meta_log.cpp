@@ -259,7 +259,7 @@ uint64_t MetaLog::complete_page() {
 
 // ---------------------------------------------------------------- the start of the log
 
-Task<int> MetaLog::set_tail(const LogMark& tail) {
+Task<int> MetaLog::set_tail(LogMark tail) {
     Checkpoint checkpoint;
     memset(&checkpoint, 0, sizeof(checkpoint));
     memcpy(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic));

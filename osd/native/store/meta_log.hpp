@@ -60,7 +60,7 @@ public:
     uint64_t complete_page();
 
     /// Moves the start of the log, durably. Everything before it is no longer needed.
-    runtime::Task<int> set_tail(const LogMark& tail);
+    runtime::Task<int> set_tail(LogMark tail);
     const LogMark& tail() const { return tail_; }
     uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
     uint64_t next_slot() const { return next_slot_; }

@@ -42,6 +42,8 @@ struct StoreOptions {
     runtime::FileIo meta_io = runtime::FileIo::direct;
     uint32_t max_write_iodepth = 128;
     uint32_t atomic_write_size = 4096;  ///< bytes that the data device writes whole or not at all; below the granularity, overwrites are redirected
+    /// How long open() waits for the lock: the kernel may need a moment to let go of a killed process's files (safety.md 3).
+    uint32_t lock_wait_ms = 2000;
     bool create = true;  ///< format an area that holds no store yet (all zeroes at its head); anything else there is refused
 };
 

@@ -86,7 +86,7 @@ public:
         crashed = false;
         crash_at = UINT64_MAX;
     }
-    bool idle() { return operations_.empty() && deferred_.empty(); }
+    bool idle() { return operations_.empty() && deferred_.empty() && timers_.empty(); }
     /// Runs until nothing is left to do.
     void drain() {
         while (!idle()) run_once(0);
@@ -106,7 +106,19 @@ public:
             any = true;
             deferred->on_run(deferred);
         }
-        if (any || operations_.empty()) return;
+        if (any) return;
+        if (operations_.empty()) {  // time jumps to the next timer
+            if (timers_.empty()) return;
+            auto next = std::min_element(timers_.begin(), timers_.end(), [](const runtime::Timer* a, const runtime::Timer* b) {
+                return a->deadline_ns < b->deadline_ns;
+            });
+            runtime::Timer* timer = *next;
+            timers_.erase(next);
+            timer->heap_index = UINT64_MAX;
+            now_ = std::max(now_, timer->deadline_ns);
+            timer->on_fire(timer);
+            return;
+        }
         if (!crashed && io_count >= crash_at) crash();
         const size_t index = random_.below(operations_.size());
         Io op = std::move(operations_[index]);
@@ -181,8 +193,16 @@ public:
     const char* name() const override { return "fake"; }
 
 protected:
-    void arm_timer(runtime::Timer&, uint64_t) override { VITASTOR_ASSERT(false); }
-    void disarm_timer(runtime::Timer&) override {}
+    void arm_timer(runtime::Timer& timer, uint64_t deadline_ns) override {
+        VITASTOR_ASSERT(!timer.armed());
+        timer.deadline_ns = deadline_ns;
+        timer.heap_index = 0;
+        timers_.push_back(&timer);
+    }
+    void disarm_timer(runtime::Timer& timer) override {
+        std::erase(timers_, &timer);
+        timer.heap_index = UINT64_MAX;
+    }
 
 private:
     enum class Kind { read, write, sync };
@@ -238,6 +258,7 @@ private:
     List<runtime::Deferred> deferred_;
     std::vector<Io> operations_;
     std::vector<std::string> files_;
+    std::vector<runtime::Timer*> timers_;
 };
 
 }  // namespace vitastor::test

@@ -3,6 +3,7 @@
 // One seed again:   VITASTOR_SEED=n bin/store_model_test        more:   VITASTOR_SEEDS=n bin/store_model_test
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <cstdlib>
 
 #include "history.hpp"
@@ -27,7 +28,7 @@ bool report(const HistoryResult& result, const HistoryShape& shape, const char* 
 
 TEST_CASE("random histories") {
     const uint64_t one = setting("VITASTOR_SEED", 0);
-    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 300);
+    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 120);
     uint64_t operations = 0, ios = 0;
     for (uint64_t i = 0; i < count; i++) {
         const HistoryShape shape = HistoryShape::random(one ? one : i + 1);
@@ -41,16 +42,18 @@ TEST_CASE("random histories") {
 
 TEST_CASE("a power failure at a random I/O of long histories") {
     const uint64_t one = setting("VITASTOR_SEED", 0);
-    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 300);
+    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 120);
     uint64_t crashes = 0;
     for (uint64_t i = 0; i < count; i++) {
         HistoryShape shape = HistoryShape::random(one ? one : 100000 + i);
+        if (getenv("VITASTOR_TRACE")) fprintf(stderr, "%s\n", shape.text().c_str());
         const HistoryResult whole = run_history(shape);
         if (!report(whole, shape, "a power failure at a random I/O of long histories")) break;
         Random random(shape.seed);
         bool good = true;
         for (int k = 0; k < 5 && good; k++) {
             shape.crash_at = random.below(whole.ios + 1);
+            if (getenv("VITASTOR_TRACE")) fprintf(stderr, "%s\n", shape.text().c_str());
             const HistoryResult result = run_history(shape);
             crashes += result.crashed;
             good = report(result, shape, "a power failure at a random I/O of long histories");
@@ -62,7 +65,7 @@ TEST_CASE("a power failure at a random I/O of long histories") {
 
 TEST_CASE("a power failure at every I/O of short histories") {
     const uint64_t one = setting("VITASTOR_SEED", 0);
-    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 300) / 6;
+    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 120) / 4;
     uint64_t crashes = 0;
     for (uint64_t i = 0; i < count; i++) {
         HistoryShape shape = HistoryShape::random(one ? one : 200000 + i);
@@ -73,6 +76,7 @@ TEST_CASE("a power failure at every I/O of short histories") {
         const uint64_t ios = run_history(shape).ios;
         bool good = true;
         for (shape.crash_at = 0; shape.crash_at <= ios && good; shape.crash_at++) {
+            if (getenv("VITASTOR_TRACE")) fprintf(stderr, "%s\n", shape.text().c_str());
             const HistoryResult result = run_history(shape);
             crashes += result.crashed;
             good = report(result, shape, "a power failure at every I/O of short histories");

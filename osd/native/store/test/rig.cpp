@@ -116,6 +116,7 @@ int Rig::open() {
 }
 
 void Rig::close() {
+    if (!store) return;
     struct Done : runtime::Completion {
         bool finished = false;
     } done;
