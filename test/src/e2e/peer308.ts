@@ -467,4 +467,78 @@ const replayedSecondaries: Story = {
   },
 };
 
-export const PEER_STORIES: readonly Story[] = [clientOfOurs, peerAsSecondary, peerAsPrimary, replayedClients, replayedSecondaries];
+/** A PG state key, as a primary writes it. */
+async function putPgState(lab: Lab, pg: number, primary: number): Promise<void> {
+  await lab.etcd.put(`${lab.prefix}/pg/state/${POOL}/${pg}`, JSON.stringify({ primary, state: ['active'], peers: [primary] }));
+}
+
+/** Our client (fio through libvitastor) on two OSDs of 3.0.8: nothing it sends may make them close, and every byte comes back. */
+const clientOnPeers: Story = {
+  name: 'peer308-osds',
+  short: true,
+  run: async ({ lab: make, say }) => {
+    for (const immediateCommit of ['all', 'none'] as const) {
+      const lab = await make({ immediateCommit });
+      const journal = new Journal();
+      await lab.startEtcd();
+      // Two PGs, each led by another OSD; reads must name the revision that these OSDs know.
+      const revisions = new Map<bigint, bigint>();
+      const peers: PeerOsd[] = [];
+      for (const osd of [1, 2])
+        peers.push(
+          await startPeer(lab, journal, osd, {
+            pools: new Map([[POOL, { scheme: 'replicated', pgCount: 2, pgStripeSize: BigInt(BLOCK) }]]),
+            leads: (_, pg) => pg === osd,
+            inodeRevision: (inode) => revisions.get(inode),
+          }),
+        );
+      try {
+        await putPool(lab, [{ osdSet: [1, 2], primary: 1 }, { osdSet: [2, 1], primary: 2 }]);
+        await putPgState(lab, 1, 1);
+        await putPgState(lab, 2, 2);
+        // Found by name without /index keys.
+        await lab.etcd.put(`${lab.prefix}/config/inode/${POOL}/1`, JSON.stringify({ name: 'testimg', size: 64 << 20 }));
+        const origin = await lab.etcd.origin(`${lab.prefix}/config/inode/${POOL}/1`);
+        revisions.set(INODE, BigInt(origin?.createRevision ?? 0));
+        const fio = async (name: string, args: readonly string[]): Promise<void> => {
+          const result = await lab.fio([`-name=${name}`, '-image=testimg', '-size=8M', ...args], { timeoutMs: 60_000 });
+          assert.equal(result.code, 0, `fio ${name}:\n${result.stdout.slice(-2000)}\n${result.stderr}\n${journal.events.slice(-20).join('\n')}`);
+          assert.ok(result.jobs.length > 0 && result.jobs.every((job) => job.error === 0), name);
+        };
+        const verify = ['-verify=crc32c', '-verify_fatal=1', '-do_verify=1'];
+        for (const [depth, bs] of [[1, '4k'], [32, '4k'], [4, '256k']] as const)
+          await fio(`depth${depth}`, ['-rw=randwrite', `-bs=${bs}`, `-iodepth=${depth}`, ...(immediateCommit === 'none' ? ['-fsync=16'] : []), ...verify]);
+        journal.expectClean();
+
+        // In the middle of it, connections of writers close, and OSDs die with what was not synced and come back.
+        let round = 0;
+        let calm = Promise.resolve();
+        const restart = async (peer: PeerOsd): Promise<void> => {
+          await peer.stop();
+          await lab.etcd.delete(`${lab.prefix}/osd/state/${peer.osd}`);
+          await peer.restart();
+          await registerPeer(lab, peer);
+        };
+        const disturb = setInterval(() => {
+          const peer = peers[round % 2];
+          if (!peer || ++round > 20) return;
+          if (round % 5 !== 0) peer.interruptPg(POOL, peer.osd);
+          else calm = calm.then(() => restart(peer));
+        }, 150);
+        try {
+          await fio('disturbed', ['-rw=randwrite', '-bs=4k', '-iodepth=8', '-rate_iops=1000', ...(immediateCommit === 'none' ? ['-fsync=32'] : []), ...verify]);
+        } finally {
+          clearInterval(disturb);
+          await calm;
+        }
+        journal.expectClean();
+        say(`immediate_commit ${immediateCommit}: ${peers.reduce((sum, peer) => sum + peer.seen.length, 0)} requests, disturbed ${Math.min(round, 20)} times`);
+        assert.ok(peers.every((peer) => peer.aborted === undefined));
+      } finally {
+        for (const peer of peers) await peer.stop();
+      }
+    }
+  },
+};
+
+export const PEER_STORIES: readonly Story[] = [clientOfOurs, clientOnPeers, peerAsSecondary, peerAsPrimary, replayedClients, replayedSecondaries];

@@ -79,7 +79,8 @@ export class PeerOsd {
   readonly #o: OsdOptions;
   readonly #blockSize: number;
   readonly #granularity: number;
-  readonly #server: Server;
+  #server: Server;
+  #port = 0;
   readonly #incoming = new Set<Incoming>();
   readonly #locks = new Map<string, Lock>();
   /** Every request received, by name; for tests that wait for one. */
@@ -96,21 +97,38 @@ export class PeerOsd {
       volatile: (options.immediateCommit ?? 'all') !== 'all',
       ...(options.maxObjects === undefined ? {} : { maxObjects: options.maxObjects }),
     });
-    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+    this.#server = this.#newServer();
+  }
+
+  #newServer(): Server {
+    return createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
 
   static async start(options: OsdOptions): Promise<PeerOsd> {
     const osd = new PeerOsd(options);
-    await new Promise<void>((resolve, reject) => {
-      osd.#server.once('error', reject);
-      osd.#server.listen(options.port ?? 0, options.host ?? '127.0.0.1', () => resolve());
-    });
+    await osd.#listen(options.port ?? 0);
     return osd;
   }
 
+  #listen(port: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(port, this.#o.host ?? '127.0.0.1', () => {
+        const address = this.#server.address();
+        this.#port = typeof address === 'object' && address !== null ? address.port : 0;
+        resolve();
+      });
+    });
+  }
+
+  /** A new process on the same store and port, after stop(). */
+  async restart(): Promise<void> {
+    this.#server = this.#newServer();
+    await this.#listen(this.#port);
+  }
+
   get port(): number {
-    const address = this.#server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
+    return this.#port;
   }
 
   get osd(): number {
