@@ -11,6 +11,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
     set(vitastor_werror_default ON)
 endif()
 option(VITASTOR_WERROR "Warnings stop the build (default: with GCC 12)" ${vitastor_werror_default})
+option(VITASTOR_STRICT "A source that is not there stops the configuration (npm run build sets it)" OFF)
 set(VITASTOR_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize=")
 
 set(CMAKE_C_STANDARD 11)

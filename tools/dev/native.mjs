@@ -43,6 +43,7 @@ function configuration(options) {
 export async function buildNative(preset, targets = []) {
   const dir = buildDir(preset);
   const options = ['--preset', preset, '-B', dir];
+  if (!process.env['VITASTOR_BUILD_NAME']) options.push('-DVITASTOR_STRICT=ON'); // alone in the work tree
   if (existsSync(join(root, 'plugins', 'fio', 'CMakeLists.txt')) && ask(['dpkg-query', '-W', 'fio'])) {
     options.push(`-DFIO_SOURCE_DIR=${await fetchFioSource()}`);
   }
