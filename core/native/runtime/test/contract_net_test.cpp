@@ -102,7 +102,7 @@ TEST_CASE("a port in use is refused") {
 TEST_CASE("close ends what is in flight with -ECANCELED, exactly once, and the peer sees the end") {
     FOR_EACH_LOOP(fixture);
     auto pair = fixture.connected_pair();
-    std::vector<uint8_t> in(100), big(8 << 20), peer_in(100);
+    std::vector<uint8_t> in(100), big(8 << 20), peer_in(4 << 20);
     iovec in_iov{in.data(), in.size()}, out_iov{big.data(), big.size()}, peer_iov{peer_in.data(), peer_in.size()};
     Op receiving, accepting, peer_receiving;
     fixture.b().receive(pair.server, &in_iov, 1, receiving);
