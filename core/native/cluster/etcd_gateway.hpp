@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // etcd through its HTTP/JSON gateway: one transaction of ranges for the full load, one streaming POST for the watches.
 // Several addresses: local ones first, the rest in random order; a silent one is not dropped but joined by the next after
-// etcd_quick_timeout, and the first answer counts. Source: etcd-schema.md 1 and 6, ADR 0020.
+// etcd_quick_timeout, and the first answer counts. Source: etcd-schema.md 1 and 6, ADR 0022.
 #pragma once
 
 #include <memory>
