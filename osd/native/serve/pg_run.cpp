@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kMergeSlice = 2000;          ///< entries judged between two yields
 constexpr size_t kFlushTriples = 512;
 constexpr uint64_t kConnectRecheckNs = 20 * kNsPerMs;
+constexpr uint64_t kFailedStepNs = 50 * kNsPerMs;
 
 std::string pg_text(const Pg& pg) { return std::to_string(pg.id.pool) + "/" + std::to_string(pg.id.pg); }
 }  // namespace
@@ -268,6 +269,12 @@ runtime::Task<> Osd::run_pg(Pg& pg) {
         move(pg, pg.phase == Phase::repeering ? PhaseEvent::drained : PhaseEvent::peer);
         runtime::Task<bool> attempt = peer_once(pg);
         bool settled = co_await attempt;
+        if (pg.step_failed) {
+            // A peer that refuses everything (its lease may be over) must not keep us busy.
+            pg.step_failed = false;
+            Pause pause(loop_, kFailedStepNs);
+            co_await pause;
+        }
         while (settled && !pg.disturbed && !pg.stop) {
             runtime::WaitList::Waiter waiter = pg.changed.wait();
             co_await waiter;
@@ -351,6 +358,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         }
         runtime::Task<> drained = wait_running(pg);
         co_await drained;
+        pg.step_failed = failed > 0;
         if (pg.disturbed || pg.stop || failed) co_return false;
     } else if (!pg.locked.empty()) {
         runtime::Task<> unlock = unlock_all(pg);
@@ -365,6 +373,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         runtime::Task<> drained = wait_running(pg);
         co_await drained;
     }
+    pg.step_failed = failed > 0;
     if (pg.disturbed || pg.stop || failed) co_return false;
     // ---- what they mean
     pg.objects.clear();

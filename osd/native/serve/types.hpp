@@ -202,6 +202,7 @@ struct Pg {
 
     uint32_t running = 0;  ///< operations and tasks that refer to this PG
     bool disturbed = false;
+    bool step_failed = false;  ///< a lock or a listing was refused: a pause before the next attempt
     bool stop = false;
     bool silent = false;   ///< dropped with the lease: no events any more
     bool dead = false;     ///< run_pg has ended

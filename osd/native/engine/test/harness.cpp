@@ -201,7 +201,8 @@ Client::~Client() {
 }
 
 net::Connection* Client::connect(OsdNum osd) {
-    peers_->set_address(osd, net::PeerAddress{osd, {"127.0.0.1"}, cluster.node(osd).port});
+    uint16_t port = known.contains(osd) ? known[osd] : cluster.node(osd).port;
+    peers_->set_address(osd, net::PeerAddress{osd, {"127.0.0.1"}, port});
     peers_->want(osd);
     cluster.until("client connects", [&] { return peers_->get(osd) != nullptr; });
     return peers_->get(osd);

@@ -81,6 +81,7 @@ public:
 
     Cluster& cluster;
     std::map<OsdNum, int> ups, downs;
+    std::map<OsdNum, uint16_t> known;  ///< ports of OSDs that are no nodes of the cluster
 
 private:
     struct Pending;
