@@ -27,7 +27,9 @@ Blockstore::Blockstore(runtime::Loop& loop, const StoreOptions& options, Logger&
     done_turn_.store = this;
     done_turn_.on_run = [](runtime::Deferred* self) {
         Blockstore& store = *static_cast<DoneTurn*>(self)->store;
-        while (Operation* operation = store.done_.pop_front()) operation->on_done(operation);
+        List<Operation> ready;  // what they submit and what ends at once waits for the next turn
+        while (Operation* operation = store.done_.pop_front()) ready.push_back(operation);
+        while (Operation* operation = ready.pop_front()) operation->on_done(operation);
     };
 }
 

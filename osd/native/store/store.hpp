@@ -118,6 +118,7 @@ struct InodeSpace {
 
 class Store {
 public:
+    /// After close() has completed. The store of a simulated process that was killed cannot be closed: release() and forget it.
     virtual ~Store() = default;
     /// Opens, checks identity and geometry, replays. done->result 0 or negative errno; `error` says thing, reason, next step.
     virtual void open(runtime::Completion& done) = 0;

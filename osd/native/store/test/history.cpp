@@ -136,6 +136,11 @@ private:
                      " free after deleting everything");
         }
         result_.ios = rig_.loop.io_count;
+        const FakeDisk& disk = rig_.loop.disks[shape_.separate_meta ? "meta" : "data"];
+        uint64_t log_pages = 0, tail[2] = {};
+        memcpy(&log_pages, disk.current.data() + 80, 8);
+        for (int i = 0; i < 2; i++) memcpy(&tail[i], disk.current.data() + 4096 * (i + 1) + 32, 8);
+        if (log_pages) result_.log_rounds = static_cast<double>(std::max(tail[0], tail[1])) / static_cast<double>(log_pages);
         result_.problem = problem_;
         return result_;
     }

@@ -37,6 +37,7 @@ struct HistoryResult {
     uint64_t ios = 0;     ///< I/Os of the whole history
     uint64_t operations = 0;
     bool crashed = false;
+    double log_rounds = 0;  ///< how often the start of the log went round
 };
 
 /// Runs one history. Same shape, same result.

@@ -63,6 +63,33 @@ TEST_CASE("a power failure at a random I/O of long histories") {
     MESSAGE(crashes << " crashes");
 }
 
+TEST_CASE("the log goes round, also with power failures") {
+    const uint64_t one = setting("VITASTOR_SEED", 0);
+    const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 120) / 30;
+    double rounds = 0;
+    uint64_t crashes = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        HistoryShape shape = HistoryShape::random(one ? one : 300000 + i);
+        shape.steps = 30000;
+        shape.depth = i % 3 == 0 ? 1 : 4;
+        shape.objects = 10;
+        shape.fsync = i % 2;
+        const HistoryResult whole = run_history(shape);
+        rounds += whole.log_rounds;
+        bool good = report(whole, shape, "the log goes round, also with power failures");
+        Random random(shape.seed);
+        for (int k = 0; k < 2 && good; k++) {
+            shape.crash_at = whole.ios / 2 + random.below(whole.ios / 2);
+            const HistoryResult result = run_history(shape);
+            crashes += result.crashed;
+            good = report(result, shape, "the log goes round, also with power failures");
+        }
+        if (!good) break;
+    }
+    CHECK((one || rounds > 1));
+    MESSAGE(crashes << " crashes, the logs went round " << rounds << " times");
+}
+
 TEST_CASE("a power failure at every I/O of short histories") {
     const uint64_t one = setting("VITASTOR_SEED", 0);
     const uint64_t count = one ? 1 : setting("VITASTOR_SEEDS", 120) / 4;
