@@ -64,7 +64,7 @@ public:
         std::string client = "http://" + address, peer = "http://127.0.0.1:" + std::to_string(peer_port_);
         std::vector<std::string> words = {"etcd", "--data-dir", directory_, "--listen-client-urls", client,
             "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-            "--initial-cluster", "default=" + peer, "--unsafe-no-fsync"};
+            "--initial-cluster", "default=" + peer};
         std::vector<char*> argv;
         for (auto& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);
