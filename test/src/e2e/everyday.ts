@@ -38,7 +38,7 @@ const fioCommands: Story = {
   run: async ({ lab: make, long }) => {
     const lab = await make();
     await smallCluster(lab, { image: '128M' });
-    const etcd = (lab.etcdAddresses[0] ?? '').replace('http://', '').replaceAll(':', '\\:');
+    const etcd = (lab.etcdAddresses[0] ?? '').replace('http://', '');
     const seconds = long ? 10 : 1;
     const commands = [
       ['-thread', '-ioengine=vitastor', '-name=test', '-bs=4M', '-direct=1', '-iodepth=16', '-rw=write', `-etcd=${etcd}`, '-image=testimg'],

@@ -2,7 +2,7 @@
 // Wrong input of every kind: a clear message that names the thing, and nothing lost.
 
 import assert from 'node:assert/strict';
-import { closeSync, ftruncateSync, openSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { freePort, type Lab, sleep, until } from '../lab/index.js';
@@ -134,18 +134,20 @@ const etcdAddresses: Story = {
     await smallCluster(lab);
     const good = lab.etcdAddresses[0] ?? '';
     const silent = await silentServer();
+    const config = join(lab.dir, 'empty.conf');
+    writeFileSync(config, '{}\n');
     try {
       const dead = `127.0.0.1:${await freePort()}`;
       for (const list of [`${dead},${good}`, `127.0.0.1:${silent.port},${good}`, `no.such.host.invalid:2379,${good}`, `http://${dead},127.0.0.1:${silent.port},${good}`]) {
-        const ls = await lab.command('cli', [...lab.programs.cli, 'ls', '--config_path', '/dev/null', '--etcd_address', list], { timeoutMs: 20_000 });
+        const ls = await lab.command('cli', [...lab.programs.cli, 'ls', '--config_path', config, '--etcd_address', list], { timeoutMs: 20_000 });
         assert.equal(ls.code, 0, `vitastor-cli ls with ${list}: ${ls.stderr}`);
         assertSays(ls.stdout, /testimg/);
         const fio = await lab.rawFio([
-          '-thread', '-ioengine=vitastor', '-conf=/dev/null', `-etcd=${list.replaceAll(':', '\\:')}`, '-name=x', '-image=testimg', '-rw=randwrite', '-bs=4k', '-size=1M',
+          '-thread', '-ioengine=vitastor', `-conf=${config}`, `-etcd=${list}`, '-name=x', '-image=testimg', '-rw=randwrite', '-bs=4k', '-size=1M',
         ], { timeoutMs: 20_000 });
         assert.equal(fio.code, 0, `fio with ${list}: ${fio.stdout}${fio.stderr}`);
       }
-      const none = await lab.command('cli', [...lab.programs.cli, 'ls', '--config_path', '/dev/null', '--etcd_address', dead], { timeoutMs: 60_000 });
+      const none = await lab.command('cli', [...lab.programs.cli, 'ls', '--config_path', config, '--etcd_address', dead], { timeoutMs: 60_000 });
       assert.equal(none.code, 5, 'an etcd communication error');
       assertSays(none.stderr, new RegExp(dead.replaceAll('.', '\\.')));
     } finally {

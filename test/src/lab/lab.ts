@@ -118,6 +118,7 @@ export class Lab {
   #osdParams = new Map<number, Params>();
   #monitorParams = new Map<string, Params>();
   #commands = new Set<Child>();
+  #started = new Set<Child>();
   #commandNumber = 0;
   #stopping = false;
   #stopped = false;
@@ -194,13 +195,15 @@ export class Lab {
       this.#options.onDeath?.(child);
       onEnd?.(child);
     };
-    return new Child({
+    const child = new Child({
       name,
       argv,
       logFile: join(this.dir, 'log', `${name}.log`),
       env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir },
       onDeath,
     });
+    this.#started.add(child);
+    return child;
   }
 
   /** Runs `again` after a pause unless `child` was stopped for good meanwhile. */
@@ -578,6 +581,8 @@ export class Lab {
     await Promise.all([...this.osds.values()].map((child) => child.stop()));
     await Promise.all([...this.monitors.values()].map((child) => child.stop()));
     await Promise.all([...this.etcds.values()].map((child) => child.stop()));
+    // Those that a later one of the same name has taken the place of.
+    await Promise.all([...this.#started].map((child) => child.stop()));
     if (!this.#keep && !this.#stopped) rmSync(this.dir, { recursive: true, force: true });
     this.#stopped = true;
   }
