@@ -345,6 +345,7 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
         runtime::WaitList::Waiter waiter = idle_waiters_.wait();
         co_await waiter;
     }
+    if (log_) log_->on_batch = nullptr;  // no more cleaning
     if (state_ == State::closing && !options_.readonly && log_->has_work()) {
         Task<int> committing = log_->commit();
         status = co_await committing;

@@ -410,3 +410,18 @@ TEST_CASE("errors of the device: a failed write changes nothing, a failed log en
     REQUIRE(rig.reopen() == 0);
     CHECK(rig.tags(1)[1] == 101);
 }
+
+TEST_CASE("close in mode none writes what is waiting, also when the cleaner would want to work") {
+    Opened rig;
+    rig.close();
+    rig.options.immediate_commit = wire::ImmediateCommit::none;
+    REQUIRE(rig.open() == 0);
+    // Few entries a page, until the cleaner has begun, then closed at once.
+    Version version = 1;
+    for (int round = 0; round < 40; round++) {
+        for (int i = 0; i < 40; i++) rig.put(static_cast<uint64_t>(i), version, static_cast<uint32_t>(round % 8), 8 - static_cast<uint32_t>(round % 8), 100);
+        version++;
+        REQUIRE(rig.reopen() == 0);
+        CHECK(rig.store->stats().object_count == 40);
+    }
+}
