@@ -39,8 +39,10 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 
 find_program(VITASTOR_CCACHE ccache)
 if(VITASTOR_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-    set(CMAKE_C_COMPILER_LAUNCHER "${VITASTOR_CCACHE}")
-    set(CMAKE_CXX_COMPILER_LAUNCHER "${VITASTOR_CCACHE}")
+    # Build directories share results: only the compilation directory in the debug information may differ.
+    set(vitastor_launcher "${CMAKE_COMMAND}" -E env CCACHE_NOHASHDIR=1 "${VITASTOR_CCACHE}")
+    set(CMAKE_C_COMPILER_LAUNCHER "${vitastor_launcher}")
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${vitastor_launcher}")
 endif()
 
 add_compile_options(-Wall -Wextra -fno-omit-frame-pointer)
