@@ -402,7 +402,8 @@ export class OsdControl {
         this.#log(event.level, event.text);
         break;
       case 'leaseExpired':
-        if (this.#lease && !this.#stopping) this.#leaseLost(this.#lease, 'the engine saw it run out');
+        // Without an id it is the echo of a loss that we know of: the next lease is being asked for.
+        if (this.#lease && this.#lease.id !== 0n && !this.#stopping) this.#leaseLost(this.#lease, 'the engine saw it run out');
         break;
       case 'stopped':
         this.#onStopped?.();

@@ -32,8 +32,7 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
     recovery_retry_.osd = this;
     recovery_retry_.on_fire = [](runtime::Timer* timer) {
         Osd* self = static_cast<RecoveryRetry*>(timer)->osd;
-        self->recovery_failed_.clear();
-        self->wake_recovery();
+        self->retry_recovery();
     };
     recovery_kick_.osd = this;
     recovery_kick_.on_run = [](runtime::Deferred* deferred) { static_cast<RecoveryKick*>(deferred)->osd->run_recovery(); };

@@ -173,6 +173,7 @@ private:
 
     // ---- recovery.cpp
     void wake_recovery();
+    void retry_recovery();
     void run_recovery();
     bool pick_recovery(Pg** pg, ObjectId* object);
 
@@ -226,6 +227,8 @@ private:
 
     // ---- recovery
     uint32_t recovering_ = 0;
+    uint64_t last_recovery_ns_ = 0;
+    uint64_t recovery_forget_ns_ = 0;
     struct RecoveryKick : runtime::Deferred {
         Osd* osd = nullptr;
     } recovery_kick_;

@@ -226,6 +226,7 @@ void Osd::publish(Pg& pg) {
         pg.locked_state = state;
         if (leaves && pg.active()) pg.gate = true;
         for (OsdNum osd : pg.locked) {
+            if (pg.locked_state != state) break;  // a lost holder has disturbed the PG: a newer state was announced
             pg.running++;
             pg.announcing++;
             runtime::spawn(announce_lock(pg, osd, state));

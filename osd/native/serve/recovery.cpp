@@ -17,6 +17,16 @@ void Osd::wake_recovery() {
     loop_.defer(recovery_kick_);
 }
 
+/// Objects that failed get another chance, but not at the pace of recovery_sleep_us.
+void Osd::retry_recovery() {
+    uint64_t now = loop_.now_ns();
+    if (now >= recovery_forget_ns_) {
+        recovery_failed_.clear();
+        recovery_forget_ns_ = now + kRetryNs;
+    }
+    wake_recovery();
+}
+
 bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
     size_t budget = kScan;
     for (bool degraded : {true, false}) {
@@ -49,6 +59,12 @@ bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
 
 void Osd::run_recovery() {
     if (shut_ || stopping_ || fenced_) return;
+    uint64_t now = loop_.now_ns();
+    uint64_t next_ns = last_recovery_ns_ + settings_.recovery_sleep_us * 1000;
+    if (settings_.recovery_sleep_us && last_recovery_ns_ && now < next_ns) {
+        if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > next_ns) loop_.arm(recovery_retry_, next_ns);
+        return;
+    }
     Pg* pg = nullptr;
     ObjectId object;
     int started = 0;
@@ -67,7 +83,7 @@ void Osd::run_recovery() {
         if (enter_queue(op)) start_write(op);
     }
     if (started == kStartsPerTurn) wake_recovery();
-    if (!recovery_failed_.empty() && !recovery_retry_.armed()) loop_.arm(recovery_retry_, loop_.now_ns() + kRetryNs);
+    if (!recovery_failed_.empty() && !recovery_retry_.armed()) loop_.arm(recovery_retry_, now + kRetryNs);
 }
 
 }  // namespace vitastor::serve

@@ -419,6 +419,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
         if (result < 0) recovery_failed_.insert(op->object);
         leave_queue(op);
         recovering_--;
+        last_recovery_ns_ = loop_.now_ns();
         free_op(op);
         wake_recovery();
         co_return;
