@@ -132,12 +132,14 @@ private:
 
     // io.cpp
     void slice(Op& op, const InodeView& view);
+    void slice_more(Op& op, const InodeView& view);
+    void end_part(Part& part);
     Part* add_part(Op& op, PartKind kind, uint64_t offset, uint32_t length, uint64_t skip);
     void fill_iov(Part& part, const Op& op, uint64_t skip);
     void dispatch(Part& part);
     void send_part(Part& part, const InodeView& view, OsdLink* link, net::Connection* connection);
     void on_reply(Part& part);
-    void part_done(Part& part, int64_t result);
+    void part_done(Part& part);
     void part_failed(Part& part, int error);
     void retry_later(Part& part, uint64_t interval_ms, RetryList& list);
     void wait_for_change(Part& part);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kMaxZeroWrite = 4u << 20;
 constexpr size_t kZeroBytes = 1u << 20;
+constexpr uint32_t kMaxPartsPerOp = 256;  ///< made at a time; the rest follows as they end
 constexpr uint16_t kMaxLimboRounds = 320;  ///< with the default interval 16 s
 /// Never written to. One copy a process, in .bss.
 alignas(4096) uint8_t zeroes[kZeroBytes];
@@ -60,7 +61,6 @@ void Context::give_op(Op* op) {
 
 void Context::start(Op& op) {
     op.context = this;
-    op.counted = true;
     operations_++;
     if (op.kind == OpKind::open) {
         if (map_ || !trouble_.empty()) finish_open(op);
@@ -80,7 +80,6 @@ void Context::start(Op& op) {
 void Context::slice(Op& op, const InodeView& view) {
     uint64_t object_size = view.pool->object_size;
     uint64_t offset = op.offset, end = op.offset + op.length;
-    bool parent = view.has_parent;
     if (op.kind == OpKind::remove) {
         PartKind kind = op.expected_version == UINT64_MAX ? PartKind::remove : PartKind::compare_remove;
         dispatch(*add_part(op, kind, offset / object_size * object_size, 0, 0));
@@ -89,19 +88,30 @@ void Context::slice(Op& op, const InodeView& view) {
     if (op.kind == OpKind::compare_write &&
         (offset / object_size != (end - 1) / object_size || op.length > wire::kMaxTransfer))
         return finish_later(op, -EINVAL);
-    uint64_t max_part = op.kind == OpKind::discard ? kMaxZeroWrite : wire::kMaxTransfer;
-    if (offset / object_size == (end - 1) / object_size && op.length <= max_part && op.kind != OpKind::discard) {
+    if (offset / object_size == (end - 1) / object_size && op.length <= wire::kMaxTransfer &&
+        op.kind != OpKind::discard) {
         PartKind kind = op.kind == OpKind::read    ? PartKind::read
                         : op.kind == OpKind::write ? PartKind::write
                                                    : PartKind::compare_write;
         dispatch(*add_part(op, kind, offset, static_cast<uint32_t>(op.length), 0));
         return;
     }
-    // All parts are there before the first is sent: a part may end at once.
+    op.next_offset = offset;
+    op.end_offset = end;
+    slice_more(op, view);
+}
+
+/// Makes and sends the next parts. All of a batch are there before the first is sent: a part may end at once.
+void Context::slice_more(Op& op, const InodeView& view) {
+    uint64_t object_size = view.pool->object_size;
+    uint64_t max_part = op.kind == OpKind::discard ? kMaxZeroWrite : wire::kMaxTransfer;
+    bool parent = view.has_parent;
     List<net::Call> parts;
-    while (offset < end) {
+    op.slicing = true;
+    while (op.next_offset < op.end_offset && op.parts_left < kMaxPartsPerOp) {
+        uint64_t offset = op.next_offset;
         uint64_t object = offset / object_size * object_size;
-        uint64_t part_end = std::min(end, object + object_size);
+        uint64_t part_end = std::min(op.end_offset, object + object_size);
         PartKind kind = op.kind == OpKind::read ? PartKind::read : PartKind::write;
         if (op.kind == OpKind::discard) {
             bool whole = offset == object && part_end == object + object_size;
@@ -109,13 +119,20 @@ void Context::slice(Op& op, const InodeView& view) {
         }
         if (kind != PartKind::remove) part_end = std::min(part_end, offset + max_part);
         parts.push_back(add_part(op, kind, offset, static_cast<uint32_t>(part_end - offset), offset - op.offset));
-        offset = part_end;
+        op.next_offset = part_end;
     }
+    op.parts_left++;  // held: all of them may end before this returns
     while (net::Call* part = parts.pop_front()) dispatch(*static_cast<Part*>(part));
+    op.slicing = false;
+    if (--op.parts_left == 0) op_done(op);
 }
 
 Part* Context::add_part(Op& op, PartKind kind, uint64_t offset, uint32_t length, uint64_t skip) {
-    Part* part = op.parts_left++ == 0 ? &op.first : parts_.take();
+    Part* part = op.first_busy ? parts_.take() : &op.first;
+    op.first_busy = true;
+    op.parts_left++;
+    part->force_primary = part->local_read = false;
+    part->limbo_rounds = 0;
     part->op = &op;
     part->kind = kind;
     part->offset = offset;
@@ -334,7 +351,7 @@ void Context::on_reply(Part& part) {
         bool compare = part.kind == PartKind::compare_write || part.kind == PartKind::compare_remove;
         if (compare && part.tracked) return after_compare_write(part);
         end_tracked(part, true);
-        return part_done(part, part.length);
+        return part_done(part);
     }
     if (result >= 0) {
         reset_link(used, connection, "it answered with a wrong length");
@@ -377,26 +394,34 @@ void Context::on_reply(Part& part) {
     }
 }
 
-void Context::part_done(Part& part, int64_t) {
+void Context::end_part(Part& part) {
     Op& op = *part.op;
     free_part(part);
-    if (&part != &op.first) parts_.give(&part);
+    if (&part == &op.first) op.first_busy = false;
+    else parts_.give(&part);
+}
+
+void Context::part_done(Part& part) {
+    Op& op = *part.op;
+    end_part(part);
+    if (op.next_offset < op.end_offset && !op.slicing) {
+        if (op.result < 0 || closing_ || !view_of(*op.image).pool) op.next_offset = op.end_offset;
+        else slice_more(op, view_of(*op.image));
+    }
     if (--op.parts_left == 0) op_done(op);
 }
 
 void Context::part_failed(Part& part, int error) {
     Op& op = *part.op;
     if (op.result >= 0 || priority(error) > priority(static_cast<int>(op.result))) op.result = error;
-    part_done(part, error);
+    part_done(part);
 }
 
 void Context::op_done(Op& op) {
     if (op.kind == OpKind::replay && more_replay(op)) return;
     if (op.result >= 0) op.result = op.kind == OpKind::remove ? 0 : static_cast<int64_t>(op.length);
     // A part that failed before it was sent ends inside start(): the callback waits for the next turn.
-    if (!op.internal) {
-        if (op.length > 0 && op.parts_left == 0 && op.result < 0) return finish_later(op, op.result);
-    }
+    if (!op.internal && op.result < 0) return finish_later(op, op.result);
     complete(op);
 }
 

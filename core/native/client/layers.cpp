@@ -101,7 +101,7 @@ void Context::layer_done(Op& op) {
         memcpy(op.bounce_target[i].iov_base, from, op.bounce_target[i].iov_len);
         from += op.bounce_target[i].iov_len;
     }
-    if (--part.layers_left == 0) part_done(part, part.length);
+    if (--part.layers_left == 0) part_done(part);
 }
 
 }  // namespace vitastor::client

@@ -63,7 +63,8 @@ struct Op : ListNode {
 
     OpKind kind = OpKind::read;
     bool internal = false;
-    bool counted = false;  ///< in the context's count of operations
+    bool first_busy = false;  ///< `first` is in use
+    bool slicing = false;     ///< parts are being made right now
     Context* context = nullptr;
     Image* image = nullptr;
     InodeNum fixed_inode = 0;  ///< internal ones: this inode instead of what the image's name says
@@ -79,6 +80,8 @@ struct Op : ListNode {
     int64_t result = 0;
     uint64_t version = 0;
     uint32_t parts_left = 0;
+    uint64_t next_offset = 0;  ///< parts up to here have been made
+    uint64_t end_offset = 0;
     uint64_t sync_cut = 0;  ///< flush: ranges up to this number
     Part* parent_part = nullptr;    ///< layer_read: the part that waits for it
     Buffer bounce;                  ///< layer_read over a coarser granularity: the wider range

@@ -203,7 +203,7 @@ void Context::on_sync_reply(Part& part) {
     if (op.kind != OpKind::flush) {
         part.kind = part.synced_kind;
         end_tracked(part, result == 0);
-        return result == 0 ? part_done(part, part.length) : part_failed(part, -EINTR);
+        return result == 0 ? part_done(part) : part_failed(part, -EINTR);
     }
     if (result == 0) {
         op.image->unsynced.synced(part.link->osd, part.link_epoch, part.range_seq);
@@ -214,8 +214,7 @@ void Context::on_sync_reply(Part& part) {
     } else {
         op.result = result;
     }
-    free_part(part);
-    if (&part != &op.first) parts_.give(&part);
+    end_part(part);
     if (--op.parts_left) return;
     bool pause = std::exchange(op.version, 0) != 0;
     if (op.result < 0) return finish_later(op, op.result);

@@ -365,6 +365,21 @@ TEST_CASE("discard: whole objects are deleted where that is safe, all else reads
     check_zeroes(0, kBlock);
 }
 
+TEST_CASE("operations over very many objects go in batches, and a failure ends them early") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::Image* image = world.open();
+    CHECK(world.run(OpKind::discard, image, 4096, 1000ull * kBlock, {}) == 1000ll * kBlock);
+    CHECK(world.osds[1]->deletes + world.osds[2]->deletes == 999);
+    CHECK(world.osds[1]->writes + world.osds[2]->writes == 2);
+    world.osds[1]->fault = [](net::Request&) { return -EINVAL; };
+    int deletes = world.osds[2]->deletes;
+    CHECK(world.run(OpKind::discard, image, 0, 100000ull * kBlock, {}) == -EINVAL);
+    CHECK(world.osds[2]->deletes - deletes < 1000);
+}
+
 TEST_CASE("local reads go near while the PG is clean, to the primary otherwise") {
     World world;
     world.layers.options["hostname"] = "h2";
