@@ -209,8 +209,9 @@ struct Peers::Impl::Peer : ConnectionHandler {
         Buffer payload = std::move(hello.reply_payload);
         if (state != State::handshake)
             return;  // given up meanwhile
-        if (hello.status)
-            return;  // on_closed follows
+        // Also a good reply may come when its connection is closing already: on_closed follows in both cases.
+        if (hello.status || connection->closed())
+            return;
         if (hello.retval < 0) {
             fail("SHOW_CONFIG was answered with " + std::to_string(hello.retval));
             leave(CloseReason::protocol, error, After::try_next);

@@ -185,9 +185,16 @@ struct ReadCall : Call {
 };
 
 struct Listener : PeersListener {
+    Peers* peers = nullptr;
     std::vector<std::string> events;
-    void on_peer_up(OsdNum osd) override { events.push_back("up " + std::to_string(osd)); }
-    void on_peer_down(OsdNum osd) override { events.push_back("down " + std::to_string(osd)); }
+    void on_peer_up(OsdNum osd) override {
+        CHECK(peers->get(osd) != nullptr);
+        events.push_back("up " + std::to_string(osd));
+    }
+    void on_peer_down(OsdNum osd) override {
+        CHECK(peers->get(osd) == nullptr);
+        events.push_back("down " + std::to_string(osd));
+    }
 };
 
 /// Peers that close themselves at the end of the test.
@@ -196,7 +203,9 @@ struct TestPeers {
     Listener listener;
     Peers peers;
     TestPeers(Fixture& fixture, const PeerOptions& options)
-        : f(fixture), peers(*fixture.loop, options, listener, fixture.logger) {}
+        : f(fixture), peers(*fixture.loop, options, listener, fixture.logger) {
+        listener.peers = &peers;
+    }
     ~TestPeers();
     void stop();
     bool stopped = false;

@@ -184,6 +184,22 @@ NET_TEST("handshakes that fail: error, no JSON, garbage, close") {
     }
 }
 
+NET_TEST("a good reply followed by garbage, before the request has left") {
+    for (int round = 0; round < 10; round++) {
+        RawServer server(f);
+        TestPeers p(f, client_options());
+        p.peers.want(1);
+        p.peers.set_address(1, at(1, server.port()));
+        auto raw = server.next();
+        const std::string json = wire::encode_config_reply(test_config(1)) + '\0';
+        raw->send(reply_bytes(1, Opcode::show_config, static_cast<int64_t>(json.size()), json) + std::string(128, 'x'));
+        REQUIRE(f.run_until([&] { return raw->closed_by_peer(); }));
+        // Up and down again, or never up: both are right; the listener checks that up means usable.
+        f.settle(3);
+        CHECK(p.listener.events.size() % 2 == 0);
+    }
+}
+
 NET_TEST("addresses are tried one after another in order") {
     TestOsd osd(f, 1);
     TestPeers p(f, client_options());
