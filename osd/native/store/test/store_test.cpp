@@ -209,7 +209,6 @@ TEST_CASE("delete, and create again with a low version") {
 TEST_CASE("scattered and unaligned buffers") {
     Opened rig;
     auto op = rig.write(rig.id(1), 1, 0, 3, 100);
-    op->storage.resize(32768);
     memmove(op->data + 13, op->data, 3 * 4096);  // unaligned, cut in three at odd places
     iovec pieces[3] = {{op->data + 13, 1000}, {op->data + 1013, 5000}, {op->data + 6013, 3 * 4096 - 6000}};
     op->iov = pieces;
