@@ -136,7 +136,7 @@ async function bringUp(lab: Lab, options: StartOptions, made: Made | undefined):
     }
     await lab.waitActive({ timeoutMs: 90_000, onChange: show });
     const pool = (await lab.pools()).find(({ name }) => name === POOL);
-    return `${POOL}: ${pool?.active ?? 0} PGs, all active`;
+    return `${POOL}: ${pool?.pgCount ?? 0} PGs, all active`;
   });
   await step('image', async () => {
     const list = await lab.cliJson(['ls']);
