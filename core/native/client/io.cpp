@@ -333,7 +333,7 @@ void Context::on_reply(Part& part) {
                 const InodeView* view = &own;
                 if (op.fixed_inode) own = make_view(op.fixed_inode, false);
                 else view = &view_of(*op.image);
-                if (view->cross_parent && continue_read(part, *view)) return;
+                if (view->cross_parent && view->pool && continue_read(part, *view)) return;
             }
         } else if (!removal) {
             op.version = wire::decode<wire::WriteReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize)).version;
