@@ -61,6 +61,15 @@ Napi::Object World::object() {
     add_method(env_, object, "note", [self](const Napi::CallbackInfo& info) {
         self->world_->note(info[0].ToString().Utf8Value());
     });
+    add_method(env_, object, "traceTo", [self](const Napi::CallbackInfo& info) {
+        std::shared_ptr<FILE> file(fopen(info[0].ToString().Utf8Value().c_str(), "w"), [](FILE* f) {
+            if (f) fclose(f);
+        });
+        if (!file) return;
+        self->world_->set_trace([self, file](const std::string& line) {
+            fprintf(file.get(), "%" PRIu64 " %016" PRIx64 " %s\n", self->world_->now_ns(), self->world_->trace_hash(), line.c_str());
+        });
+    });
     add_method(env_, object, "hash", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         char text[17];
         snprintf(text, sizeof text, "%016" PRIx64, self->world_->trace_hash());

@@ -49,6 +49,8 @@ export interface SimWorld {
   advance(ns: bigint): void;
   /** Folds a line into the trace. */
   note(text: string): void;
+  /** Writes one line per native event to a file from now on: the first line that differs between two runs tells where they part. */
+  traceTo(path: string): void;
   /** Hash of everything that has happened, hexadecimal. */
   hash(): string;
   /** Returns the node's number. It is reachable at `address`. */

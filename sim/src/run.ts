@@ -15,6 +15,8 @@ export interface RunOptions {
   /** Limit for everything to come back after the faults. */
   healMs: number;
   trace: (line: string) => void;
+  /** File for one line per native event. */
+  nativeTrace?: string;
 }
 
 export interface RunResult {
@@ -69,6 +71,7 @@ class SeedRun {
 
   async run(): Promise<RunResult> {
     const { cluster } = this;
+    if (this.#options.nativeTrace !== undefined) cluster.world.traceTo(this.#options.nativeTrace);
     cluster.start();
     if (!(await this.#until(START_LIMIT_MS, () => cluster.allActive))) {
       this.#failures.push(`the cluster did not become active in ${START_LIMIT_MS} ms of virtual time: ${cluster.pgStates()}`);

@@ -12,6 +12,19 @@ namespace vitastor::serve {
 using runtime::kNsPerSecond;
 using wire::Opcode;
 
+namespace {
+
+/// The order of arrival, not that of addresses: the simulator repeats every run to the letter.
+template <class Clients>
+std::vector<ClientState*> by_arrival(const Clients& clients) {
+    std::vector<ClientState*> result;
+    for (const auto& [connection, client] : clients) result.push_back(client.get());
+    std::sort(result.begin(), result.end(), [](ClientState* a, ClientState* b) { return a->serial < b->serial; });
+    return result;
+}
+
+}  // namespace
+
 Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logger, OsdEvents& events)
     : loop_(loop),
       store_(store),
@@ -255,7 +268,9 @@ void Osd::lease_expired() {
         fail_history_waiters(*pg);
         kick(*pg);
     }
-    for (auto& [connection, client] : clients_) connection->close(net::CloseReason::by_us, "the lease has run out");
+    for (ClientState* client : by_arrival(clients_)) {
+        client->connection->close(net::CloseReason::by_us, "the lease has run out");
+    }
     for (OsdNum osd : std::set<OsdNum>(wanted_)) {
         if (peers_->get(osd)) peers_->reset(osd, "the lease has run out");
     }
@@ -266,6 +281,7 @@ void Osd::lease_expired() {
 
 void Osd::on_accepted(net::Connection& connection) {
     auto client = std::make_unique<ClientState>();
+    client->connection = &connection;
     client->serial = next_serial_++;
     clients_[&connection] = std::move(client);
 }
@@ -277,8 +293,8 @@ ClientState* Osd::client_of(net::Connection* connection) {
 
 void Osd::on_peer_announced(net::Connection& connection, OsdNum osd) {
     if (osd == 0) return;
-    for (auto& [other, client] : clients_) {
-        if (other != &connection && other->peer_osd() == osd) {
+    for (ClientState* client : by_arrival(clients_)) {
+        if (client->connection != &connection && client->connection->peer_osd() == osd) {
             client->voided = true;
             locks_.release_connection(client->serial);
         }
@@ -294,10 +310,10 @@ void Osd::on_closed(net::Connection& connection) {
 
 /// Semantics 2.6: whoever has unsynced writes in this PG must replay them.
 void Osd::close_dirty_clients(Pg& pg) {
-    for (auto& [connection, client] : clients_) {
+    for (ClientState* client : by_arrival(clients_)) {
         if (client->dirty.contains(pg.id)) {
             VITASTOR_PROBE("dirty client closed");
-            connection->close(net::CloseReason::by_us, "PG " + std::to_string(pg.id.pool) + "/" +
+            client->connection->close(net::CloseReason::by_us, "PG " + std::to_string(pg.id.pool) + "/" +
                                                            std::to_string(pg.id.pg) +
                                                            " stops with unsynced writes of this client");
         }

@@ -244,7 +244,8 @@ struct Pg {
 
 /// What an incoming connection holds here.
 struct ClientState {
-    pg::ConnectionSerial serial = 0;
+    net::Connection* connection = nullptr;
+    pg::ConnectionSerial serial = 0;  ///< in order of arrival: whatever goes through all clients goes in this order
     bool voided = false;  ///< its OSD said hello on a newer connection
     std::map<PgId, uint64_t> dirty;  ///< written to since its last SYNC (dirty PG rule), with the sequence of the last write
 };
@@ -283,7 +284,8 @@ public:
     virtual ~OsdEvents() = default;
     virtual void on_pg_state(const Pg& pg, uint32_t state, const std::vector<OsdNum>& peers) = 0;
     virtual void on_history_wanted(const Pg& pg, uint64_t epoch, bool add_current_set,
-                                   const std::vector<OsdNum>& current_set) = 0;
+                                   const std::vector<OsdNum>& current_set,
+                                   const std::vector<std::vector<OsdNum>>& more_sets) = 0;
     virtual void on_peer_lost(OsdNum osd, const std::string& reason) = 0;
     virtual void on_lease_expired() = 0;
     /// All PGs are gone after stop_all().
