@@ -213,12 +213,19 @@ Napi::Object to_js(Napi::Env env, const PgStateChanged& event) {
 }
 
 Napi::Object to_js(Napi::Env env, const HistoryWanted& event) {
+    Napi::Array more_sets = Napi::Array::New(env);
+    for (const std::vector<OsdNum>& osds : event.more_sets) {
+        Napi::Array set = Napi::Array::New(env);
+        for (OsdNum osd : osds) set.Set(set.Length(), Napi::BigInt::New(env, osd));
+        more_sets.Set(more_sets.Length(), set);
+    }
     return JsWriter(env, "historyWanted")
         .set("pg", pg_to_js(env, event.pg))
         .u64("interval", event.interval)
         .u64("epoch", event.epoch)
         .set("addCurrentSet", Napi::Boolean::New(env, event.add_current_set))
         .u64s("currentSet", event.current_set)
+        .set("moreSets", more_sets)
         .done();
 }
 

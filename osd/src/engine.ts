@@ -171,6 +171,8 @@ export interface HistoryWanted {
   epoch: bigint;
   addCurrentSet: boolean;
   currentSet: bigint[];
+  /** Further sets to add: OSDs that hold the only good copies of some objects. */
+  moreSets?: bigint[][];
 }
 
 export type EngineEvent =

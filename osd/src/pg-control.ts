@@ -230,9 +230,8 @@ export class PgControl {
     const current = this.#facts.history;
     const wanted = this.#wanted;
     if (wanted) {
-      const osdSets = wanted.addCurrentSet
-        ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet))
-        : current.osdSets;
+      let osdSets = wanted.addCurrentSet ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet)) : current.osdSets;
+      for (const set of wanted.moreSets ?? []) osdSets = mergeSet(osdSets, osdSetOf(set));
       const epoch = wanted.epoch > current.epoch ? wanted.epoch : current.epoch;
       return { history: { ...current, epoch, osdSets, allPeers: osdSetOf([...current.allPeers, ...target.osdSet]) }, forEngine: true };
     }

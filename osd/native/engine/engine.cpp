@@ -251,8 +251,9 @@ private:
         sink_.on_event(PgStateChanged{pg.id, pg.interval, state, peers, pg.activation.dead, pg.reason});
     }
     void on_history_wanted(const serve::Pg& pg, uint64_t epoch, bool add_current_set,
-                           const std::vector<OsdNum>& current_set) override {
-        sink_.on_event(HistoryWanted{pg.id, pg.interval, epoch, add_current_set, current_set});
+                           const std::vector<OsdNum>& current_set,
+                           const std::vector<std::vector<OsdNum>>& more_sets) override {
+        sink_.on_event(HistoryWanted{pg.id, pg.interval, epoch, add_current_set, current_set, more_sets});
     }
     void on_peer_lost(OsdNum osd, const std::string& reason) override { sink_.on_event(PeerLost{osd, reason}); }
     void on_lease_expired() override { sink_.on_event(LeaseExpired{}); }

@@ -120,6 +120,8 @@ struct HistoryWanted {
     uint64_t epoch = 0;
     bool add_current_set = false;
     std::vector<OsdNum> current_set;  ///< sorted, without zeroes
+    /// Also to be added to the history's sets: those that hold the only good copies of some objects. Sorted, without zeroes.
+    std::vector<std::vector<OsdNum>> more_sets;
 };
 struct PeerLost {
     OsdNum osd = 0;

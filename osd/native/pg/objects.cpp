@@ -81,6 +81,21 @@ void ObjectTable::clear() {
     counts_ = {};
 }
 
+std::vector<std::vector<OsdNum>> ObjectTable::sole_holders(size_t limit) const {
+    std::vector<std::vector<OsdNum>> result;
+    for (const auto& [key, set] : sets_) {
+        if (!(set.state & wire::object_state::degraded) || result.size() >= limit) continue;
+        std::vector<OsdNum> good;
+        for (const Location& place : set.where) {
+            if (place.good()) good.push_back(place.osd);
+        }
+        std::sort(good.begin(), good.end());
+        good.erase(std::unique(good.begin(), good.end()), good.end());
+        if (!good.empty() && std::find(result.begin(), result.end(), good) == result.end()) result.push_back(good);
+    }
+    return result;
+}
+
 uint32_t ObjectTable::flags() const {
     uint32_t flags = 0;
     if (counts_.misplaced) flags |= wire::pg_state::has_misplaced;

@@ -73,6 +73,8 @@ public:
     void clear();
     /// has_* flags of the PG that follow from the counts.
     uint32_t flags() const;
+    /// Sets of OSDs that hold all good copies of some degraded object; sorted, each once, at most `limit`.
+    std::vector<std::vector<OsdNum>> sole_holders(size_t limit) const;
     /// About; for the memory statistics.
     uint64_t memory_bytes() const { return unclean_.size() * 88 + sets_.size() * 160; }
 

@@ -93,6 +93,7 @@ void Osd::leave_queue(Op* op) {
 
 /// Called when it is op's turn (again: after its history was confirmed).
 void Osd::start_modification(Op* op) {
+    if (op->opcode == Opcode::read) return route_read(op);
     if (op->opcode == Opcode::del) return runtime::spawn(remove_object(op));
     if (op->opcode == Opcode::scrub) return runtime::spawn(scrub_object(op));
     start_write(op);

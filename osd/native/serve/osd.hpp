@@ -77,6 +77,7 @@ private:
 
     // ---- read.cpp
     void handle_read(Op* op);
+    void route_read(Op* op);
     void start_read(Op* op);
     static void on_local_read(store::Operation* operation);
     void answer_read(Op* op, int64_t result);
@@ -109,6 +110,7 @@ private:
     static void on_write_parts(Op* op);
     void write_done(Op* op);
     bool need_history(Op* op);
+    bool need_epoch(Pg& pg, uint64_t epoch);
     void wait_history(Op* op);
     /// Success, or the error for the client; marks outdated copies, resets bad connections.
     int64_t judge_write(Op* op);

@@ -22,6 +22,16 @@ void Osd::handle_read(Op* op) {
     if (!op->pool->info.scheme.replicated()) return answer(op, -EPIPE);
     fill_bitmap_space(op);
     if (op->len) op->request->reply_buffer = loop_.buffers().allocate(op->len);
+    // What a PG that is not clean shows may lie on its present OSDs alone. They must stand in the history before anything is
+    // shown, or a value once returned could disappear when the PG goes on without them (safety 5).
+    if (op->pg && op->pg->epoch > op->pg->confirmed_epoch && op->pg->state() != wire::pg_state::active &&
+        need_epoch(*op->pg, op->pg->epoch)) {
+        return wait_history(op);
+    }
+    route_read(op);
+}
+
+void Osd::route_read(Op* op) {
     if (op->message.meta_revision) {
         auto it = inodes_.find(op->message.inode);
         if (it == inodes_.end() || it->second.mod_revision != op->message.meta_revision) return answer(op, -EPIPE);

@@ -25,9 +25,10 @@ void set_bits(uint8_t* bitmap, uint32_t first, uint32_t count) {
 }  // namespace
 
 /// The epoch of op->version must be in etcd before it is used. Source: semantics 7.4.
-bool Osd::need_history(Op* op) {
-    Pg& pg = *op->pg;
-    uint64_t epoch = op->version >> 16;
+bool Osd::need_history(Op* op) { return need_epoch(*op->pg, op->version >> 16); }
+
+bool Osd::need_epoch(Pg& pg, uint64_t epoch) {
+    constexpr size_t kMoreSetsMax = 64;
     pg.epoch = std::max(pg.epoch, epoch);
     if (epoch <= pg.confirmed_epoch) return false;
     if (pg.wanted_epoch < epoch) {
@@ -38,8 +39,11 @@ bool Osd::need_history(Op* op) {
             if (osd) current.push_back(osd);
         }
         std::sort(current.begin(), current.end());
+        // What is read or written now may lie on these OSDs alone: the PG must not become active without them.
+        std::vector<std::vector<OsdNum>> more = pg.objects.sole_holders(kMoreSetsMax);
         if (add_set) pg.membership.history_sets.push_back(current);
-        events_.on_history_wanted(pg, epoch, add_set, current);
+        pg.membership.history_sets.insert(pg.membership.history_sets.end(), more.begin(), more.end());
+        events_.on_history_wanted(pg, epoch, add_set, current, more);
     }
     return true;
 }
@@ -252,6 +256,15 @@ int64_t Osd::judge_write(Op* op) {
         }
         pg.objects.set_unclean(op->object, wire::object_state::degraded, where, op->version);
         recovery_failed_.insert(op->object);  // not again at once: the reason may still hold
+        std::vector<OsdNum> holders;
+        for (const pg::Location& place : where) {
+            if (place.good()) holders.push_back(place.osd);
+        }
+        std::sort(holders.begin(), holders.end());
+        const auto& known = pg.membership.history_sets;
+        if (std::find(known.begin(), known.end(), holders) == known.end()) {
+            pg.epoch = std::max(pg.epoch, pg.confirmed_epoch) + 1;  // the next read or write puts the holders into the history
+        }
         update_state(pg);
         wake_recovery();
     }

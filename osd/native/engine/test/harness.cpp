@@ -38,6 +38,7 @@ void Node::on_event(engine::Event event) {
         wanted.push_back(*history);
         cluster.epoch = std::max(cluster.epoch, history->epoch);
         if (history->add_current_set) cluster.history_sets.push_back(history->current_set);
+        for (auto& set : history->more_sets) cluster.history_sets.push_back(set);
         if (cluster.confirm_histories) post(engine::ConfirmHistory{history->pg, history->interval, history->epoch});
     } else if (auto* stats = std::get_if<engine::Statistics>(&event)) {
         statistics = std::move(*stats);
