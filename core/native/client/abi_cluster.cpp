@@ -90,16 +90,12 @@ extern "C" void vitastor_cluster_close(vitastor_cluster* cluster) {
 // ---- contexts
 
 uint64_t vitastor_context::post(const Command& command) {
-    bool first;
-    uint64_t number;
-    {
-        std::lock_guard lock(mutex);
-        first = commands.empty();
-        commands.push_back(command);
-        number = ++posted;
-    }
+    // Notified under the lock: the thread cannot run a stop, and end its loop, before this is through.
+    std::lock_guard lock(mutex);
+    bool first = commands.empty();
+    commands.push_back(command);
     if (first) loop->notify(mailbox);
-    return number;
+    return ++posted;
 }
 
 void vitastor_context::run_commands() {

@@ -76,7 +76,8 @@ void Context::close() {
     if (finisher_.linked()) finisher_.unlink();
     if (rechecker_.linked()) rechecker_.unlink();
     loop_.unregister_notifier(wake_.notifier);
-    for (Image* image : opened_) image->abi_context = nullptr;
+    for (Image* image : attached_) image->abi_context = nullptr;
+    attached_.clear();
     opened_.clear();
     for (Image* image : unsynced_) image->unref();
     unsynced_.clear();

@@ -81,7 +81,10 @@ public:
     /// Any thread: waiting operations are looked at again on this context's thread.
     void wake() { loop_.notify(wake_.notifier); }
     /// The owner closes the image: no changed_fn any more.
-    void forget_image(Image* image) { std::erase(opened_, image); }
+    void forget_image(Image* image) {
+        std::erase(opened_, image);
+        std::erase(attached_, image);
+    }
     bool closing() const { return closing_; }
     void count_callback() { callbacks_++; }
     uint64_t callbacks() const { return callbacks_; }
@@ -185,7 +188,8 @@ private:
     std::unordered_map<OsdNum, std::unique_ptr<OsdLink>> links_;
     std::map<PoolId, std::unique_ptr<PoolView>> pools_;
     std::vector<View> views_;
-    std::vector<Image*> opened_;      ///< by this context; for changed_fn and replays
+    std::vector<Image*> attached_;    ///< their open went through this context, whatever came of it
+    std::vector<Image*> opened_;      ///< those that are open; for changed_fn
     std::vector<Image*> unsynced_;    ///< images with mode small or none that this context has used
     std::vector<Purge*> purges_;
 

@@ -63,6 +63,7 @@ void Context::start(Op& op) {
     op.context = this;
     operations_++;
     if (op.kind == OpKind::open) {
+        attached_.push_back(op.image);
         if (map_ || !trouble_.empty()) finish_open(op);
         else opening_.push_back(&op);
         return;

@@ -45,7 +45,6 @@ struct EtcdThread::Impl {
         gateway.start(hub);
         while (!stopping.load(std::memory_order_acquire)) http.run_once(runtime::kNever);
         gateway.stop();
-        loop->unregister_notifier(waker);
     }
 
     std::unique_ptr<runtime::Loop> loop;
@@ -92,6 +91,8 @@ EtcdThread::~EtcdThread() {
     impl_->stopping.store(true, std::memory_order_release);
     impl_->loop->notify(impl_->waker);
     impl_->thread.reset();
+    // Only now: the notification above may still be under way when the thread ends.
+    impl_->loop->unregister_notifier(impl_->waker);
 }
 
 MapHub& EtcdThread::hub() { return impl_->hub; }

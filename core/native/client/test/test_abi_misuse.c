@@ -136,7 +136,8 @@ static void contexts_and_images(int own_thread)
     CHECK(vitastor_context_open(NULL, &context_options, &context) == -EINVAL);
     CHECK(vitastor_context_open(cluster, &context_options, NULL) == -EINVAL);
     CHECK(vitastor_context_open(cluster, &context_options, &context) == 0);
-    vitastor_cluster_close(cluster); /* the context keeps it */
+    if (!own_thread)
+        vitastor_cluster_close(cluster); /* the context keeps it */
     CHECK(vitastor_context_run(NULL, 0) == -EINVAL);
     if (own_thread) {
         CHECK(vitastor_context_run(context, 0) == -EINVAL);
@@ -195,6 +196,10 @@ static void contexts_and_images(int own_thread)
     /* With an open and a purge under way: both end, once. */
     vitastor_context_close(context);
     vitastor_context_close(NULL);
+    if (own_thread) {
+        vitastor_image_close(image); /* late, but before the cluster */
+        vitastor_cluster_close(cluster);
+    }
     CHECK(never.runs == 0);
     CHECK(opened.runs == 1);
     if (!own_thread)
