@@ -105,6 +105,11 @@ export class OsdControl {
     this.#end?.({ exitCode: 0, reason: 'stopped' });
   }
 
+  /** What every PG of ours waits for, for diagnosis. */
+  describePgs(): string[] {
+    return [...this.#pgs.values()].map((control) => control.describe());
+  }
+
   get #osd(): number {
     return this.#deps.options.identity.osd;
   }
@@ -327,13 +332,14 @@ export class OsdControl {
 
   #factsOf(pool: number, pg: number): PgFacts {
     const view = this.#state?.view;
-    if (!view) return { target: null, stateKey: 'foreign', history: EMPTY_PG_HISTORY, historyRevision: 0n };
+    if (!view) return { target: null, stateKey: 'foreign', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
     const item = view.pgItem(pool, pg);
     const config = view.pools.get(pool);
     const mine = item !== undefined && config !== undefined && item.primary === this.#osd && !isPaused(item, config.pgSize) && this.#suits(config);
     return {
       target: mine ? { osdSet: item.osdSet, poolSignature: poolSignature(config, this.#pgCount(pool)) } : null,
       stateKey: this.#stateKeyOf(pool, pg),
+      stateRevision: view.modRevision(view.keys.pgState(pool, pg)),
       history: view.pgHistory.get(pool, pg) ?? EMPTY_PG_HISTORY,
       historyRevision: view.modRevision(view.keys.pgHistory(pool, pg)),
     };

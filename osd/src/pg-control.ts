@@ -23,6 +23,8 @@ export interface PgFacts {
   target: PgTarget | null;
   /** Under our present lease, by somebody else (or by an old lease), or not there. */
   stateKey: 'absent' | 'ours' | 'foreign';
+  /** Of the state key as it was last seen; 0n = absent. */
+  stateRevision: bigint;
   history: PgHistory;
   historyRevision: bigint;
 }
@@ -36,8 +38,8 @@ export interface PgWrite {
     | { kind: 'unlock' }
     | null;
   history: { value: string; seenRevision: bigint } | null;
-  /** Runs when it is in etcd. */
-  done: () => void;
+  /** Runs when it is in etcd, with the revision of the transaction. */
+  done: (revision: bigint) => void;
 }
 
 export interface PgActions {
@@ -75,7 +77,7 @@ export class PgControl {
   readonly #osd: number;
   readonly #actions: PgActions;
   #phase: PgPhase = 'absent';
-  #facts: PgFacts = { target: null, stateKey: 'absent', history: EMPTY_PG_HISTORY, historyRevision: 0n };
+  #facts: PgFacts = { target: null, stateKey: 'absent', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
   #target: PgTarget | null = null;
   #interval = 0n;
   /** The history that peering of this interval knows, with our own additions. */
@@ -85,7 +87,8 @@ export class PgControl {
   #wanted: HistoryWanted | null = null;
   /** Our history write that was made and is not yet seen through the watch: epoch, or null. */
   #unconfirmed: { epoch: bigint; forEngine: boolean } | null = null;
-  #lockWritten = false;
+  /** Revision of the transaction that gave us the state key; null: not asked for, or no answer yet. */
+  #lockedAt: bigint | null = null;
   #writing = false;
 
   constructor(id: PgId, osd: number, actions: PgActions) {
@@ -96,6 +99,13 @@ export class PgControl {
 
   get phase(): PgPhase {
     return this.#phase;
+  }
+
+  /** One line for people who look for what it waits for. */
+  describe(): string {
+    const { target, stateKey, historyRevision } = this.#facts;
+    return `PG ${this.id.pool}/${this.id.pg}: ${this.#phase}, interval ${this.#interval}, state key ${stateKey}, ${target ? 'wanted' : 'not wanted'}, history at ${historyRevision}`
+      + `${this.#phase === 'locking' && this.#lockedAt !== null ? ', lock not yet seen' : ''}${this.#writing ? ', writing' : ''}${this.#stateDirty ? ', state to report' : ''}${this.#wanted ? ', history wanted' : ''}${this.#unconfirmed ? ', history not yet seen' : ''}`;
   }
 
   /** Nothing to do and nothing of ours in etcd: the object may be forgotten. */
@@ -115,14 +125,16 @@ export class PgControl {
       case 'absent':
         if (facts.target && facts.stateKey !== 'foreign') {
           this.#phase = 'locking';
-          this.#lockWritten = facts.stateKey === 'ours';
-          if (this.#lockWritten) this.#start(); else this.#actions.dirty(this);
+          this.#lockedAt = null;
+          this.#actions.dirty(this);
+        } else if (!facts.target && facts.stateKey === 'ours') {
+          // A lock that we no longer wanted when it was granted.
+          this.#phase = 'unlocking';
+          this.#actions.dirty(this);
         }
         break;
       case 'locking':
-        if (facts.stateKey === 'ours') this.#start();
-        else if (!this.#lockWritten && (!facts.target || facts.stateKey === 'foreign')) this.#phase = 'absent';
-        else if (!this.#lockWritten) this.#actions.dirty(this);
+        this.#checkLock(facts);
         break;
       case 'running':
         this.#checkRunning(facts);
@@ -132,6 +144,25 @@ export class PgControl {
       case 'unlocking':
         this.#actions.dirty(this);
         break;
+    }
+  }
+
+  /**
+   * Only a transaction proves that the key is ours: what the watch shows may be older than our last unlocking. And only the watch proves that we
+   * know the history as of that moment.
+   */
+  #checkLock(facts: PgFacts): void {
+    if (this.#writing) return;
+    if (this.#lockedAt === null) {
+      if (facts.target && facts.stateKey !== 'foreign') this.#actions.dirty(this);
+      else {
+        this.#phase = 'absent';
+        if (facts.stateKey === 'ours') this.update(facts);
+      }
+    } else if (facts.stateKey === 'ours' && facts.stateRevision >= this.#lockedAt) {
+      this.#start();
+    } else if (facts.stateKey === 'foreign' && facts.stateRevision > this.#lockedAt) {
+      this.#phase = 'absent';
     }
   }
 
@@ -175,17 +206,21 @@ export class PgControl {
 
   #makeWrite(): PgWrite | null {
     switch (this.#phase) {
-      case 'locking':
-        if (this.#lockWritten || !this.#facts.target || this.#facts.stateKey !== 'absent') return null;
+      case 'locking': {
+        const { target, stateKey } = this.#facts;
+        if (this.#lockedAt !== null || !target || stateKey === 'foreign') return null;
         return {
           control: this,
-          state: { kind: 'lock', value: this.#stateText(['starting'], []) },
+          state: { kind: stateKey === 'ours' ? 'update' : 'lock', value: this.#stateText(['starting'], []) },
           history: null,
-          done: () => {
+          done: (revision) => {
             this.#writing = false;
-            if (this.#phase === 'locking') this.#lockWritten = true;
+            if (this.#phase !== 'locking') return;
+            this.#lockedAt = revision;
+            this.#checkLock(this.#facts);
           },
         };
+      }
       case 'running':
         return this.#runningWrite();
       case 'unlocking':
@@ -305,9 +340,8 @@ export class PgControl {
     this.#phase = 'absent';
     this.#target = null;
     this.#reported = null;
-    // Our key may still stand in the view: then the watch will bring its end, and update() with it.
-    if (this.#facts.stateKey === 'ours') this.#facts = { ...this.#facts, stateKey: 'foreign' };
-    else this.update(this.#facts);
+    // The view may still show the key that we have just deleted.
+    this.update({ ...this.#facts, stateKey: 'absent', stateRevision: 0n });
   }
 }
 

@@ -96,7 +96,7 @@ export class PgReporter {
       if (this.#stopped) return 0;
       if (result.succeeded) {
         this.#batch = PGS_PER_TXN;
-        for (const write of writes) write.done();
+        for (const write of writes) write.done(result.revision);
         return 0;
       }
     } catch (error) {

@@ -326,3 +326,23 @@ test('statistics: sizes in bytes, rates over the period, time with three decimal
   assert.equal(read['lat'], 100);
   assert.deepEqual(json(r.server, KEYS.osdSpace(1)), { 1: { 3: 131072 } });
 });
+
+test('a lock that is no longer wanted when it is granted is given back', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server);
+  // Found by the simulator (seed 33): the map moves on while the transaction is on its way.
+  const txn = r.client.txn.bind(r.client);
+  r.client.txn = async (request, timeoutMs) => {
+    const result = await txn(request, timeoutMs);
+    if (request.success.some((op) => op.op === 'put' && op.key === KEYS.pgState(1, 1) && op.value.includes('starting'))) {
+      putPg(r.server, ['1', '2'], '2');
+      await new Promise<void>((resolve) => r.clock.after(50, resolve));
+    }
+    return result;
+  };
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 2000);
+  assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined, 'the other OSD can take it');
+  assert.equal(r.engine.of('startPg').length, 0);
+});

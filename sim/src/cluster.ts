@@ -5,7 +5,7 @@ import { Config, KeySpace, stringifyJson, type Etcd, type JsonObject, type Watch
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { Monitor, type Solver } from '@vitastor/mon';
 import { OsdControl, osdOptions, type CreateEngine } from '@vitastor/osd';
-import { SimClock } from './driver.js';
+import { ProcessClock, SimClock } from './driver.js';
 import type { NativeModule, NativePair, SimClient, SimEngine, SimWorld } from './native.js';
 
 export interface Shape {
@@ -24,6 +24,7 @@ interface SimOsd {
   etcd: MemoryEtcdClient | null;
   engine: SimEngine | null;
   control: OsdControl | null;
+  clock: ProcessClock | null;
   /** Set while the process lives. */
   running: boolean;
 }
@@ -45,6 +46,7 @@ export class SimCluster {
   readonly #trace: (line: string) => void;
   #monitor: Monitor | null = null;
   #monitorEtcd: MemoryEtcdClient | null = null;
+  #monitorClock: ProcessClock | null = null;
   #clientEtcd: MemoryEtcdClient | null = null;
   #clientWatch: Watch | null = null;
 
@@ -59,7 +61,7 @@ export class SimCluster {
     for (let num = 1; num <= shape.osds; num++) {
       const node = this.world.addNode(`osd${num}`, `10.0.0.${num}`);
       this.world.addDisk(diskPath(num), { sizeBytes: shape.osdBytes, volatileCache: shape.volatileCache });
-      this.osds.set(num, { num, node, etcd: null, engine: null, control: null, running: false });
+      this.osds.set(num, { num, node, etcd: null, engine: null, control: null, clock: null, running: false });
     }
   }
 
@@ -87,8 +89,9 @@ export class SimCluster {
 
   startMonitor(): void {
     this.#monitorEtcd = this.etcd.client();
+    this.#monitorClock = new ProcessClock(this.clock);
     this.#monitor = new Monitor({
-      etcd: this.#monitorEtcd, clock: this.clock, solver: this.#solver, keys: this.keys, hostname: 'mon', ips: ['10.0.0.200'],
+      etcd: this.#monitorEtcd, clock: this.#monitorClock, solver: this.#solver, keys: this.keys, hostname: 'mon', ips: ['10.0.0.200'],
       config: new Config({ commandLine: { mon_change_timeout: '100' } }),
       log: { info: (text) => this.#log('mon', text), warn: (text) => this.#log('mon', text), error: (text) => this.#log('mon', text) },
     });
@@ -97,8 +100,8 @@ export class SimCluster {
 
   /** As kill -9 would end it. */
   killMonitor(): void {
+    this.#monitorClock?.kill();
     this.#monitorEtcd?.close();
-    void this.#monitor?.stop();
     this.#monitor = null;
   }
 
@@ -108,12 +111,22 @@ export class SimCluster {
     this.world.restart(osd.node);
     osd.running = true;
     osd.etcd = this.etcd.client();
+    const clock = new ProcessClock(this.clock);
+    osd.clock = clock;
     const createEngine: CreateEngine = (onEvents) => {
       const engine = this.world.createEngine(osd.node, (events) => {
-        if (osd.engine === engine) onEvents(events);
+        if (osd.engine !== engine) return;
+        for (const event of events) if ('pg' in event) this.#log(`osd${num}`, `event ${shown(event)}`);
+        onEvents(events);
       });
       osd.engine = engine;
-      return engine;
+      return {
+        bootTimeNs: () => engine.bootTimeNs(),
+        post: (command) => {
+          if ('pg' in command) this.#log(`osd${num}`, `command ${shown(command)}`);
+          engine.post(command);
+        },
+      };
     };
     const { shape } = this;
     const commandLine = {
@@ -122,7 +135,7 @@ export class SimCluster {
     };
     const config = new Config({ commandLine });
     const control = new OsdControl({
-      etcd: osd.etcd, clock: this.clock, keys: this.keys, createEngine,
+      etcd: osd.etcd, clock, keys: this.keys, createEngine,
       options: osdOptions(config, { hostname: `host${num}`, localAddresses: [] }),
       publishedAddresses: (bound) => [...bound],
       settingsFor: (global: JsonObject) => config.withEtcd(global).asText(),
@@ -143,6 +156,7 @@ export class SimCluster {
     if (!osd.running) return;
     osd.running = false;
     osd.control = null;
+    osd.clock?.kill();
     osd.etcd?.close();
     this.world.crash(osd.node, powerLoss);
     osd.engine?.destroy();
@@ -171,6 +185,11 @@ export class SimCluster {
   get allActive(): boolean {
     const states = this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/state/')));
     return states.length === this.shape.pgCount && states.every((kv) => kv.value.includes('"active"'));
+  }
+
+  /** What each OSD's control waits for. */
+  describe(): string[] {
+    return [...this.osds.values()].flatMap((osd) => (osd.control?.describePgs() ?? ['is dead']).map((line) => `osd${osd.num}: ${line}`));
   }
 
   pgStates(): string {
@@ -214,6 +233,10 @@ export class SimCluster {
     if (!osd) throw new Error(`there is no OSD ${num}`);
     return osd;
   }
+}
+
+function shown(value: object): string {
+  return JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? Number(item) : item));
 }
 
 function diskPath(num: number): string {

@@ -88,6 +88,34 @@ export class SimClock implements Clock {
   }
 }
 
+/** The clock of one process: when it is killed, none of its timers fires any more. */
+export class ProcessClock implements Clock {
+  readonly #clock: Clock;
+  #alive = true;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  nowMs(): number {
+    return this.#clock.nowMs();
+  }
+
+  wallMs(): number {
+    return this.#clock.wallMs();
+  }
+
+  after(delayMs: number, fire: () => void): Cancel {
+    return this.#clock.after(delayMs, () => {
+      if (this.#alive) fire();
+    });
+  }
+
+  kill(): void {
+    this.#alive = false;
+  }
+}
+
 /** All promises that can settle have settled. */
 export function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -92,6 +92,7 @@ class SeedRun {
     this.#working = false;
     this.#healAll();
     const well = await this.#until(this.#options.healMs, () => this.#bad || (this.#inFlight === 0 && cluster.allActive));
+    if (!well) for (const line of cluster.describe()) cluster.note(line);
     if (!well) this.#failures.push(`${this.#inFlight} operations unanswered, PGs ${cluster.pgStates()}: not well ${this.#options.healMs} ms of virtual time after the faults`);
     if (!this.#bad) await this.#readEverything();
     return this.#result();
