@@ -10,7 +10,6 @@ namespace vitastor::store {
 void BlockAllocator::reset(uint64_t block_count) {
     levels_.clear();
     block_count_ = free_count_ = block_count;
-    cursor_ = 0;
     for (uint64_t bits = block_count;;) {
         const uint64_t words = (bits + 63) / 64;
         std::vector<uint64_t> level(words, UINT64_MAX);
@@ -33,39 +32,21 @@ void BlockAllocator::mark(uint32_t block, bool is_free) {
     }
 }
 
-uint64_t BlockAllocator::find_from(uint64_t position) const {
-    // Up until a word holds a free bit at or after the position, then down along the lowest bits.
-    size_t height = 0;
-    while (height < levels_.size()) {
-        const auto& level = levels_[height];
-        const uint64_t word_index = position / 64;
-        if (word_index < level.size()) {
-            const uint64_t word = level[word_index] & (UINT64_MAX << (position % 64));
-            if (word) {
-                position = word_index * 64 + static_cast<uint64_t>(std::countr_zero(word));
-                while (height > 0) {
-                    height--;
-                    position = position * 64 +
-                               static_cast<uint64_t>(std::countr_zero(levels_[height][position]));
-                }
-                return position;
-            }
-        }
-        position = word_index + 1;
-        height++;
+uint64_t BlockAllocator::lowest_free() const {
+    uint64_t position = 0;
+    for (size_t height = levels_.size(); height-- > 0;) {
+        position = position * 64 + static_cast<uint64_t>(std::countr_zero(levels_[height][position]));
     }
-    return UINT64_MAX;
+    return position;
 }
 
 uint32_t BlockAllocator::allocate() {
     if (free_count_ == 0) return kNoBlock;
-    uint64_t found = find_from(cursor_);
-    if (found == UINT64_MAX) found = find_from(0);
+    const uint64_t found = lowest_free();
     VITASTOR_ASSERT(found < block_count_);
     const auto block = static_cast<uint32_t>(found);
     mark(block, false);
     free_count_--;
-    cursor_ = found + 1 < block_count_ ? found + 1 : 0;
     return block;
 }
 

@@ -13,7 +13,8 @@ class BlockAllocator {
 public:
     /// All blocks are free. Memory: a little over one bit per block.
     void reset(uint64_t block_count);
-    /// The next free block after the previous one, in a circle; kNoBlock if there is none.
+    /// The lowest free block; kNoBlock if there is none. Low ones first keep sparse files small and, in the page cache or in RAM, memory warm:
+    /// going round in a circle, a 4 MB overwrite in RAM spent half of its processor time on pages that were never touched before.
     uint32_t allocate();
     /// false: it was taken already (two owners: damaged metadata).
     bool take(uint32_t block);
@@ -23,12 +24,11 @@ public:
 
 private:
     void mark(uint32_t block, bool is_free);
-    uint64_t find_from(uint64_t position) const;
+    uint64_t lowest_free() const;
 
     std::vector<std::vector<uint64_t>> levels_;  ///< [0]: a bit per block, 1 = free; [n + 1]: a bit per word of [n]
     uint64_t block_count_ = 0;
     uint64_t free_count_ = 0;
-    uint64_t cursor_ = 0;
 };
 
 }  // namespace vitastor::store
