@@ -2,6 +2,7 @@
 // Small integer handles with a generation, so that a handle used after its close is caught instead of hitting a stranger.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <vector>
