@@ -84,6 +84,7 @@ async function main(words: readonly string[]): Promise<number> {
     if (config === null) return 0;
     for (const line of config.describeSources('O')) log('info', line);
     for (const line of replacedParameters(config)) log('warning', line);
+    let addresses = requireEtcdAddresses(config).join();
     const environment = { hostname: hostname(), localAddresses: localAddresses() };
     control = new OsdControl({
       etcd, clock, keys,
@@ -91,6 +92,13 @@ async function main(words: readonly string[]): Promise<number> {
       options: osdOptions(config, environment),
       publishedAddresses: (bound) => publishedAddresses(bound, localAddresses()),
       settingsFor: (global) => local.withEtcd(global).asText(),
+      onGlobal: (global) => {
+        const list = requireEtcdAddresses(local.withEtcd(global));
+        if (list.join() === addresses) return;
+        addresses = list.join();
+        log('info', `etcd addresses are now ${addresses}`);
+        etcd.setAddresses(list);
+      },
       log,
     });
     const end = await control.run();

@@ -28,6 +28,8 @@ export interface OsdControlDeps {
   publishedAddresses: (bound: readonly string[]) => string[];
   /** Settings of the engine after config/global has changed. */
   settingsFor: (global: JsonObject) => Record<string, string>;
+  /** /config/global as it is now: what concerns control itself (addresses of etcd). */
+  onGlobal?: (global: JsonObject) => void;
   log: (level: 'error' | 'warning' | 'info' | 'debug', text: string) => void;
 }
 
@@ -271,6 +273,7 @@ export class OsdControl {
     const engine = this.#engine;
     if (!state || !engine) return;
     const { view } = state;
+    this.#deps.onGlobal?.(view.global);
     this.#push('settings', () => ({ kind: 'settings', settings: this.#deps.settingsFor(view.global) }));
     this.#push('peerList', () => ({
       kind: 'peerList',
