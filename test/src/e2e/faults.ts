@@ -119,7 +119,7 @@ const monitorFailover: Story = {
 };
 
 export const FAULT_STORIES: readonly Story[] = [
-  killStory('osd', true), killStory('monitor', false), killStory('etcd', true),
+  killStory('osd', true), killStory('monitor', true), killStory('etcd', true),
   wholeClusterStory('all', 1, false), wholeClusterStory('all', 32, true), wholeClusterStory('none', 1, false), wholeClusterStory('none', 32, true),
   etcdOutage, frozenOsd, monitorFailover,
 ];
