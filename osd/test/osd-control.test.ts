@@ -334,12 +334,11 @@ test('a lock that is no longer wanted when it is granted is given back', async (
   // Found by the simulator (seed 33): the map moves on while the transaction is on its way.
   const txn = r.client.txn.bind(r.client);
   r.client.txn = async (request, timeoutMs) => {
-    const result = await txn(request, timeoutMs);
     if (request.success.some((op) => op.op === 'put' && op.key === KEYS.pgState(1, 1) && op.value.includes('starting'))) {
       putPg(r.server, ['1', '2'], '2');
       await new Promise<void>((resolve) => r.clock.after(50, resolve));
     }
-    return result;
+    return txn(request, timeoutMs);
   };
   putPg(r.server, ['1', '2'], '1');
   await advance(r, 2000);
