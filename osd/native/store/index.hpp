@@ -11,10 +11,10 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "base/ids.hpp"
+#include "store/entry.hpp"
 #include "store/geometry.hpp"
 #include "store/store.hpp"
 #include "store/store_format.hpp"
@@ -44,20 +44,6 @@ struct Slot {
     ObjectId object() const { return {inode, stripe}; }
 };
 static_assert(sizeof(Slot) == 48);
-
-/// One entry of the log, checked. Points into the bytes it was read from.
-struct EntryView {
-    EntryHeader header;
-    uint32_t block = kNoBlock;
-    const uint8_t* bitmap = nullptr;  ///< bitmap_bytes or null
-    const uint8_t* crcs = nullptr;    ///< count x u32, unaligned, or null
-    const uint8_t* versions = nullptr;
-    ObjectId object() const { return {header.inode, header.stripe}; }
-    bool has(uint8_t flag) const { return header.flags & flag; }
-};
-
-/// false: the bytes are not an entry that this geometry can hold. bytes: exactly header.size long.
-bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, EntryView& entry);
 
 /// Told of every block that no version uses any more.
 class BlockSink {

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Entries of the log as bytes: checked on the way in. Byte tables: docs/formats/store.md 5.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/ids.hpp"
+#include "store/geometry.hpp"
+#include "store/store_format.hpp"
+
+namespace vitastor::store {
+
+/// One entry of the log, checked. Points into the bytes it was read from.
+struct EntryView {
+    EntryHeader header;
+    uint32_t block = kNoBlock;
+    const uint8_t* bitmap = nullptr;  ///< bitmap_bytes or null
+    const uint8_t* crcs = nullptr;    ///< count x u32, unaligned, or null
+    const uint8_t* versions = nullptr;
+    ObjectId object() const { return {header.inode, header.stripe}; }
+    bool has(uint8_t flag) const { return header.flags & flag; }
+};
+
+/// false: the bytes are not an entry that this geometry can hold. bytes: exactly header.size long.
+bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, EntryView& entry);
+
+}  // namespace vitastor::store

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Entries applied to the index, live and in replay, and objects turned back into entries.
+#include "store/index.hpp"
+
+#include "base/assert.hpp"
+
+namespace vitastor::store {
+
+void Index::count_block(InodeNum inode, int64_t change) {
+    auto place = blocks_by_inode_.try_emplace(inode, 0).first;
+    place->second += static_cast<uint64_t>(change);
+    if (place->second == 0) blocks_by_inode_.erase(place);
+}
+
+bool Index::block_shared(uint32_t head, uint32_t except, uint32_t block) const {
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
+        if (slot != except && at(slot).block == block) return true;
+    return false;
+}
+
+/// Lets go of the block of one version (which stays in its slot).
+void Index::drop_version(uint32_t head, uint32_t slot, BlockSink& sink) {
+    const uint32_t block = at(slot).block;
+    if (block == kNoBlock || block_shared(head, slot, block)) {
+        at(slot).block = kNoBlock;
+        return;
+    }
+    at(slot).block = kNoBlock;
+    count_block(at(slot).inode, -1);
+    sink.release_block(block);
+}
+
+void Index::remove_object(uint32_t head, BlockSink& sink) {
+    unlink(head);
+    uint32_t slot = head;
+    while (slot != kNoSlot) {
+        drop_version(head, slot, sink);
+        slot = at(slot).older;
+    }
+    for (slot = head; slot != kNoSlot;) {
+        const uint32_t older = at(slot).older;
+        free_slot(slot);
+        version_count_--;
+        slot = older;
+    }
+}
+
+void Index::copy_version(uint32_t to, uint32_t from) {
+    Slot& target = at(to);
+    const Slot& source = at(from);
+    target.inode = source.inode;
+    target.stripe = source.stripe;
+    target.version = source.version;
+    target.block = source.block;
+    target.older = source.older;
+    target.is_stable = source.is_stable;
+    memcpy(raw(to) + sizeof(Slot), raw(from) + sizeof(Slot), slot_bytes_ - sizeof(Slot));
+}
+
+bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
+    const EntryHeader& header = entry.header;
+    if (header.type == EntryType::write) return apply_write(entry, reserved, sink);
+    if (header.type == EntryType::full) {
+        apply_full(entry, sink);
+        return true;
+    }
+    const uint32_t head = find(entry.object());
+    if (head == kNoSlot) return false;
+    if (header.type == EntryType::del) {
+        remove_object(head, sink);
+    } else if (header.type == EntryType::stabilize) {
+        const uint32_t slot = find_version(head, header.version);
+        if (slot == kNoSlot) return true;
+        at(slot).is_stable = 1;
+        for (uint32_t older = at(slot).older; older != kNoSlot;) {
+            const uint32_t next = at(older).older;
+            drop_version(head, older, sink);
+            at(slot).older = next;
+            free_slot(older);
+            version_count_--;
+            older = next;
+        }
+    } else {
+        while (!at(head).is_stable && at(head).version > header.version) {
+            const uint32_t older = at(head).older;
+            if (older == kNoSlot) {
+                remove_object(head, sink);
+                return true;
+            }
+            drop_version(head, head, sink);
+            copy_version(head, older);
+            free_slot(older);
+            version_count_--;
+        }
+    }
+    return true;
+}
+
+bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
+    const EntryHeader& header = entry.header;
+    uint32_t head = find(entry.object());
+    if (head == kNoSlot) {
+        if (!entry.has(kEntryCreate)) return false;
+        head = reserved;
+        if (head == kNoSlot) {
+            head = reserve(entry.object());
+            VITASTOR_ASSERT(head != kNoSlot);
+        }
+        link(head);
+        version_count_++;
+    } else if (header.count && !entry.has(kEntryBlock) && at(head).block == kNoBlock) {
+        return false;
+    } else if (!entry.has(kEntryStable)) {
+        const uint32_t older = allocate_slot();
+        VITASTOR_ASSERT(older != kNoSlot);
+        copy_version(older, head);
+        at(older).state = SlotState::older;
+        at(head).older = older;
+        version_count_++;
+    }
+    Slot& record = at(head);
+    record.version = header.version;
+    record.is_stable = entry.has(kEntryStable) ? 1 : 0;
+    if (entry.has(kEntryBlock)) {
+        drop_version(head, head, sink);
+        at(head).block = entry.block;
+        count_block(header.inode, 1);
+    }
+    if (entry.bitmap) memcpy(bitmap(head), entry.bitmap, geometry_.bitmap_bytes);
+    uint8_t* bits = allocated(head);
+    for (uint32_t i = 0; i < header.count; i++) {
+        const uint32_t granule = header.first + i;
+        bits[granule / 8] = static_cast<uint8_t>(bits[granule / 8] | (1u << (granule % 8)));
+    }
+    if (geometry_.checksums && header.count)
+        memcpy(raw(head) + crc_offset_ + 4 * size_t{header.first}, entry.crcs, 4 * size_t{header.count});
+    return true;
+}
+
+void Index::apply_full(const EntryView& entry, BlockSink& sink) {
+    // The head slot is kept if the object is there: slots are handed out in the order of first appearance.
+    uint32_t head = find(entry.object());
+    if (head == kNoSlot) {
+        head = reserve(entry.object());
+        VITASTOR_ASSERT(head != kNoSlot);
+        link(head);
+        version_count_++;
+    } else {
+        drop_version(head, head, sink);
+        for (uint32_t older = at(head).older; older != kNoSlot;) {
+            const uint32_t next = at(older).older;
+            drop_version(head, older, sink);
+            at(head).older = next;
+            free_slot(older);
+            version_count_--;
+            older = next;
+        }
+    }
+    const uint8_t* in = entry.versions;
+    for (uint16_t i = 0; i < entry.header.count; i++) {
+        if (i > 0) {
+            const uint32_t older = allocate_slot();
+            VITASTOR_ASSERT(older != kNoSlot);
+            copy_version(older, head);
+            at(older).state = SlotState::older;
+            at(head).older = older;
+            version_count_++;
+        }
+        VersionHeader version;
+        memcpy(&version, in, sizeof(version));
+        in += sizeof(version);
+        Slot& record = at(head);
+        record.version = version.version;
+        record.is_stable = version.flags & kEntryStable ? 1 : 0;
+        record.block = version.block;
+        if (version.block != kNoBlock && !block_shared(record.older, kNoSlot, version.block))
+            count_block(record.inode, 1);
+        memcpy(bitmap(head), in, geometry_.bitmap_bytes);
+        in += geometry_.bitmap_bytes;
+        memcpy(allocated(head), in, geometry_.bitmap_bytes);
+        in += geometry_.bitmap_bytes;
+        if (!geometry_.checksums) continue;
+        for (uint32_t granule = 0; granule < geometry_.granules; granule++) {
+            if (!is_allocated(head, granule)) continue;
+            uint32_t crc;
+            memcpy(&crc, in, 4);
+            set_crc(head, granule, crc);
+            in += 4;
+        }
+    }
+}
+
+void Index::encode_full(uint32_t head, std::vector<uint8_t>& out) const {
+    std::vector<uint32_t> chain;
+    for (uint32_t slot = head; slot != kNoSlot && chain.size() < UINT16_MAX; slot = at(slot).older)
+        chain.push_back(slot);
+    const auto count = static_cast<uint16_t>(chain.size());
+    const size_t start = out.size();
+    out.resize(start + sizeof(EntryHeader) + count * size_t{geometry_.version_bytes});
+    uint8_t* place = out.data() + start + sizeof(EntryHeader);
+    for (uint16_t i = count; i-- > 0;) {
+        const uint32_t slot = chain[i];
+        const Slot& record = at(slot);
+        const VersionHeader version{record.version, record.block, record.is_stable ? kEntryStable : 0u};
+        memcpy(place, &version, sizeof(version));
+        place += sizeof(version);
+        memcpy(place, bitmap(slot), geometry_.bitmap_bytes);
+        place += geometry_.bitmap_bytes;
+        memcpy(place, allocated(slot), geometry_.bitmap_bytes);
+        place += geometry_.bitmap_bytes;
+        if (!geometry_.checksums) continue;
+        for (uint32_t granule = 0; granule < geometry_.granules; granule++) {
+            if (!is_allocated(slot, granule)) continue;
+            const uint32_t value = crc(slot, granule);
+            memcpy(place, &value, 4);
+            place += 4;
+        }
+    }
+    EntryHeader header{};
+    header.size = static_cast<uint32_t>(place - (out.data() + start));
+    header.type = EntryType::full;
+    header.count = count;
+    header.inode = at(head).inode;
+    header.stripe = at(head).stripe;
+    header.version = at(head).version;
+    memcpy(out.data() + start, &header, sizeof(header));
+    out.resize(start + header.size);
+}
+
+bool Index::has_stable_after(uint32_t head, Version version) const {
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
+        if (at(slot).is_stable) return at(slot).version > version;
+    return false;
+}
+
+void Index::revert(uint32_t head, Version version, const uint8_t* old_bitmap) {
+    at(head).version = version;
+    memcpy(bitmap(head), old_bitmap, geometry_.bitmap_bytes);
+}
+
+}  // namespace vitastor::store
