@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fio engine over libvitastor. Threads only (-thread): a ring does not survive fork().
+ * fio engine over libvitastor. Threads only: a ring does not survive fork(), so a job without -thread is made a thread.
  * Everything queued between two getevents() leaves in one go; getevents() is the only place that enters the kernel.
  */
 #include <errno.h>
@@ -168,10 +168,12 @@ static int engine_setup(struct thread_data *td)
     struct vitastor_fio *engine = td->io_ops_data;
     struct fio_file *file;
     uint64_t size;
-    if (!td->o.use_thread) {
+    if (!td->o.use_thread && !td->o.create_serialize) {
         log_err("vitastor: this engine works in threads only: add -thread (thread=1) to the job\n");
         return 1;
     }
+    /* A ring does not survive fork(). We are still in the main thread (create_serialize), so the job can become a thread. */
+    td->o.use_thread = 1;
     if (o->image ? (o->pool || o->inode) : (!o->pool || !o->inode)) {
         log_err("vitastor: give either image=NAME, or pool=N and inode=N\n");
         return 1;

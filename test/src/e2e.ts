@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm run e2e: stories on real processes. --short: those of `npm test`, in their short form. --soak: the long ones, again and again.
 
+import { COMMAND_STORIES } from './e2e/commands.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
 import { FAULT_STORIES } from './e2e/faults.js';
 import { MISUSE_STORIES } from './e2e/misuse.js';
@@ -8,7 +9,7 @@ import { PEER_STORIES } from './e2e/peer308.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
-const STORIES: readonly Story[] = [...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...PEER_STORIES];
+const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...PEER_STORIES];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
 

@@ -21,7 +21,7 @@ const BUILD = {
 const RUN = {
   fio: 'load generator of npm start, tests and benchmarks',
   'dpkg-dev': 'unpacking fio’s source for its headers',
-  'etcd-client': 'etcdctl',
+  'etcd-client': 'etcdctl: the manual’s commands as people type them, run by npm test',
   'ca-certificates': 'downloads over https',
 };
 

@@ -1,60 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What users do by hand, as the manual tells them (spec/commands.md).
+// The life of an image and of small clusters of several shapes. Commands as the manual prints them: commands.ts.
 
 import assert from 'node:assert/strict';
 import { until } from '../lab/index.js';
-import { assertSays, fioVerify, smallCluster, type Story } from './scenario.js';
-
-const byHand: Story = {
-  name: 'pools-and-images-by-hand',
-  short: true,
-  run: async ({ lab: make }) => {
-    const lab = await make();
-    await lab.startEtcd();
-    await lab.startMonitor();
-    for (const num of [1, 2, 3]) await lab.startOsd(num);
-    await lab.etcd.put('/vitastor/config/global', '{"immediate_commit":"all"}');
-    await lab.etcd.put('/vitastor/config/pools',
-      '{"1":{"name":"testpool","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":256,"failure_domain":"host"}}');
-    await lab.waitActive({ clean: true, timeoutMs: 120_000 });
-    assert.equal((await lab.etcd.prefix('/vitastor/pg/state/')).size, 256);
-    await lab.etcd.put('/vitastor/config/inode/1/1', '{"name":"testimg","size":2147483648}');
-    assertSays((await lab.cli(['ls'])).stdout, /testimg/);
-    await fioVerify(lab, { depth: 16, seconds: 1, megabytes: 8 });
-    await lab.createImage('second', '64M');
-    assert.equal(await lab.etcd.get('/vitastor/config/inode/1/1'), '{"name":"testimg","size":2147483648}', 'inode 1 is not taken again');
-    assert.ok(await lab.etcd.get('/vitastor/config/inode/1/2'));
-    // As strings, as people write them.
-    await lab.etcd.put('/vitastor/config/inode/1/9', '{"name":"third","size":"67108864"}');
-    const third = await lab.fio(['-name=x', '-image=third', '-rw=write', '-bs=4M', '-iodepth=4'], { timeoutMs: 60_000 });
-    assert.equal(third.code, 0, third.stderr);
-    assert.equal(third.jobs[0]?.write.bytes, 67108864, 'without a size the engine reports that of the image');
-  },
-};
-
-const fioCommands: Story = {
-  name: 'fio-commands',
-  short: true,
-  run: async ({ lab: make, long }) => {
-    const lab = await make();
-    await smallCluster(lab, { image: '128M' });
-    const etcd = (lab.etcdAddresses[0] ?? '').replace('http://', '');
-    const seconds = long ? 10 : 1;
-    const commands = [
-      ['-thread', '-ioengine=vitastor', '-name=test', '-bs=4M', '-direct=1', '-iodepth=16', '-rw=write', `-etcd=${etcd}`, '-image=testimg'],
-      ['-thread', '-ioengine=libfio_vitastor.so', '-name=test', '-bs=4M', '-direct=1', '-iodepth=16', '-rw=write', `-etcd=${etcd}`, '-image=testimg'],
-      ['-thread', '-ioengine=vitastor', '-name=test', '-bs=4M', '-direct=1', '-iodepth=16', '-rw=write', `-etcd=${etcd}`, '-pool=1', '-inode=1', '-size=400G', `-runtime=${seconds}`],
-      ['-thread', '-ioengine=vitastor', '-direct=1', '-name=test', '-bs=4k', '-iodepth=1', '-fsync=1', '-rw=randwrite', `-runtime=${seconds}`, `-etcd=${etcd}`, '-image=testimg'],
-      ['-thread', '-ioengine=vitastor', '-direct=1', '-name=test', '-bs=4k', '-iodepth=128', '-numjobs=4', '-group_reporting', '-rw=randwrite', `-runtime=${seconds}`, `-etcd=${etcd}`, '-image=testimg'],
-      ['-thread', '-ioengine=vitastor', '-direct=1', '-name=test', '-bs=4k', '-iodepth=128', '-rw=randread', `-runtime=${seconds}`, `-etcd=${etcd}`, '-image=testimg'],
-    ];
-    for (const args of commands) {
-      const result = await lab.rawFio(args, { timeoutMs: 120_000 });
-      assert.equal(result.code, 0, `fio ${args.join(' ')}\n${result.stdout}${result.stderr}`);
-      assert.ok(result.jobs.every((job) => job.error === 0 && job.read.ios + job.write.ios > 0), JSON.stringify(result.jobs));
-    }
-  },
-};
+import { fioVerify, smallCluster, type Story } from './scenario.js';
 
 const imageLife: Story = {
   name: 'image-life',
@@ -116,4 +65,4 @@ const threeCopies: Story = {
   },
 };
 
-export const EVERYDAY_STORIES: readonly Story[] = [byHand, fioCommands, imageLife, ipv6, threeCopies];
+export const EVERYDAY_STORIES: readonly Story[] = [imageLife, ipv6, threeCopies];

@@ -27,6 +27,8 @@ export interface Programs {
   /** Addons, libvitastor, the fio engine. */
   buildDir: string;
   etcd: string;
+  /** Of the Debian package etcd-client; '' where there is none. */
+  etcdctl: string;
   fio: string;
   osd: readonly string[];
   monitor: readonly string[];
@@ -51,6 +53,7 @@ export function findPrograms(): Programs {
     root,
     buildDir,
     etcd,
+    etcdctl: find('etcdctl') ?? '',
     fio,
     osd: [node, join(root, 'osd', 'dist', 'src', 'main.js')],
     monitor: [node, join(root, 'mon', 'dist', 'src', 'main.js')],
