@@ -4,10 +4,10 @@
 import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './bench/cluster.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
 import { rawBenchmark } from './bench/raw.js';
+import { storeBenchmark } from './bench/store.js';
 import { Lab } from './lab/index.js';
 
-async function withLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
-  const lab = await Lab.create({ ram: true });
+async function inLab<T>(lab: Lab, run: (lab: Lab) => Promise<T>): Promise<T> {
   try {
     return await run(lab);
   } finally {
@@ -15,8 +15,17 @@ async function withLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
   }
 }
 
+async function withLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
+  return await inLab(await Lab.create({ ram: true }), run);
+}
+
+async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
+  return await inLab(await Lab.create(), run);
+}
+
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
+  storeBenchmark(withLab, withDiskLab),
 ];
 
 const HELP = `npm run bench [-- NAME...] [--quick] [--json] [--check]

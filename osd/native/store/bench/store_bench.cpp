@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The store alone on a file: 4 KB random reads and writes at depth 1 and 128, whole blocks.
-//   store_bench FILE [--size MB] [--seconds S] [--no-fsync] [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll]
-// FILE is created (sparse) and removed. Prints one line a case: ops/s, processor time of all threads per operation, bytes
-// written to the device per client byte.
+// The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks, and a flush after every write.
+//   store_bench FILE [--size MB] [--seconds S] [--repeat N] [--fill PERCENT] [--only CASE,...] [--json] [--no-fsync]
+//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll]
+// FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
+// time of all threads, bytes written to the device per client byte. --json: one JSON object a line.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "store/bench/histogram.hpp"
 #include "store/store.hpp"
 
 using namespace vitastor;
@@ -39,12 +41,36 @@ uint64_t next_random(uint64_t& state) {
     return state;
 }
 
+struct Case {
+    const char* name;
+    uint32_t depth;
+    uint32_t bytes;         ///< 0: whole blocks
+    uint32_t read_percent;  ///< of the operations; the others write
+    bool sequential;
+    bool flush;  ///< a sync after every write; counts as one operation with it
+};
+
+constexpr Case kFill{"fill", 16, 0, 0, true, false};
+constexpr Case kCases[] = {
+    {"write.block.q16", 16, 0, 0, true, false},
+    {"read.block.q16", 16, 0, 100, true, false},
+    {"write.4k.q1", 1, 4096, 0, false, false},
+    {"write.4k.q128", 128, 4096, 0, false, false},
+    {"write.16k.q16", 16, 16384, 0, false, false},
+    {"mixed.4k.q1", 1, 4096, 70, false, false},
+    {"mixed.4k.q128", 128, 4096, 70, false, false},
+    {"read.4k.q1", 1, 4096, 100, false, false},
+    {"read.4k.q128", 128, 4096, 100, false, false},
+    {"flush.4k.q1", 1, 4096, 0, false, true},
+    {"flush.4k.q128", 128, 4096, 0, false, true},
+};
+
 struct Bench;
 struct Job : Operation {
     Bench* bench = nullptr;
     iovec piece{};
     std::vector<uint8_t> storage;
-    uint8_t bits[8] = {0xff, 0xff, 0xff, 0xff};
+    uint8_t bits[4096] = {};
     uint64_t started = 0;
     uint64_t object_number = 0;
 };
@@ -53,12 +79,13 @@ struct Bench {
     runtime::Loop& loop;
     Store& store;
     uint64_t objects;
+    bool json;
     std::vector<Version> versions;
-    StoreOp kind = StoreOp::read;
-    uint32_t bytes = 4096;
-    bool sequential = false;
+    Case now = kFill;
+    uint32_t bytes = 0;
     uint64_t end_ns = 0, limit = UINT64_MAX;
-    uint64_t submitted = 0, finished = 0, running = 0, errors = 0, latency_ns = 0;
+    uint64_t submitted = 0, finished = 0, running = 0, errors = 0;
+    Histogram latency = {};
     uint64_t random = 88172645463325252ull;
 
     void next(Job& job) {
@@ -67,9 +94,10 @@ struct Bench {
             return;
         }
         const uint32_t block = store.options().block_size;
-        job.object_number = sequential ? submitted % objects : next_random(random) % objects;
+        job.object_number = now.sequential ? submitted % objects : next_random(random) % objects;
         submitted++;
-        job.op = kind;
+        const bool reads = now.read_percent && next_random(random) % 100 < now.read_percent;
+        job.op = reads ? StoreOp::read : StoreOp::write_stable;
         job.object = {full_inode(1, 1), job.object_number * block};
         job.offset = bytes == block ? 0 : static_cast<uint32_t>(next_random(random) % (block / bytes)) * bytes;
         job.len = bytes;
@@ -77,125 +105,188 @@ struct Bench {
         job.iov = &job.piece;
         job.iov_count = 1;
         job.bitmap = job.bits;
-        job.version = kind == StoreOp::read ? kNewestVersion : ++versions[job.object_number];
+        job.version = reads ? kNewestVersion : ++versions[job.object_number];
         job.started = loop.now_exact_ns();
-        job.on_done = [](Operation* self) {
-            Job& done = *static_cast<Job*>(self);
-            Bench& bench = *done.bench;
-            bench.finished++;
-            bench.latency_ns += bench.loop.now_exact_ns() - done.started;
-            if (done.result != done.len && done.result != -EEXIST) bench.errors++;
-            bench.next(done);
-        };
         store.submit(job);
     }
 
-    void run(const char* title, uint32_t depth, double seconds, uint64_t count) {
-        std::vector<Job> jobs(depth);
+    void done(Job& job) {
+        // A write that another one of the same object has overtaken in the random order is no error.
+        if (job.result != job.len && job.result != -EEXIST) errors++;
+        if (now.flush && job.op == StoreOp::write_stable) {
+            job.op = StoreOp::sync;
+            job.len = 0;
+            store.submit(job);
+            return;
+        }
+        finished++;
+        latency.add(loop.now_exact_ns() - job.started);
+        next(job);
+    }
+
+    void run(const Case& what, double seconds, uint64_t count) {
+        now = what;
+        bytes = what.bytes ? what.bytes : store.options().block_size;
+        std::vector<Job> jobs(what.depth);
         const StoreStats before = store.stats();
         const uint64_t start = loop.now_exact_ns();
         const double cpu = cpu_seconds();
         end_ns = start + static_cast<uint64_t>(seconds * 1e9);
         limit = count;
-        submitted = finished = errors = latency_ns = 0;
-        running = depth;
+        submitted = finished = errors = 0;
+        latency.clear();
+        running = what.depth;
         for (Job& job : jobs) {
             job.bench = this;
+            memset(job.bits, 0xff, sizeof(job.bits));
             job.storage.resize(bytes + 4096);
             memset(job.storage.data(), static_cast<int>(next_random(random)), job.storage.size());
+            job.on_done = [](Operation* self) {
+                Job& finished_job = *static_cast<Job*>(self);
+                finished_job.bench->done(finished_job);
+            };
             next(job);
         }
         while (running > 0) loop.run_once(runtime::kNever);
         const double elapsed = static_cast<double>(loop.now_exact_ns() - start) / 1e9;
-        const double used = cpu_seconds() - cpu;
-        const StoreStats after = store.stats();
-        const uint64_t client = after.client_bytes_written - before.client_bytes_written;
-        printf("%-28s depth %3u: %9.0f ops/s  %7.1f us average  %6.2f us cpu/op  %8.0f ops per core-second", title, depth,
-               static_cast<double>(finished) / elapsed, static_cast<double>(latency_ns) / 1e3 / static_cast<double>(finished),
-               used * 1e6 / static_cast<double>(finished), static_cast<double>(finished) / used);
-        if (client)
-            printf("  write cost %.3f", static_cast<double>(after.device_bytes_written - before.device_bytes_written) /
-                                            static_cast<double>(client));
-        printf(errors ? "  %llu ERRORS\n" : "\n", static_cast<unsigned long long>(errors));
+        report(elapsed, cpu_seconds() - cpu, before, store.stats());
+    }
+
+    void report(double elapsed, double cpu, const StoreStats& before, const StoreStats& after) const {
+        const auto count = static_cast<double>(finished);
+        const auto client = static_cast<double>(after.client_bytes_written - before.client_bytes_written);
+        const auto device = static_cast<double>(after.device_bytes_written - before.device_bytes_written);
+        const double average_us = latency.mean() / 1e3;
+        const double p99_us = static_cast<double>(latency.percentile(0.99)) / 1e3;
+        const double cost = client > 0 ? device / client : 0;
+        const auto flushes = static_cast<unsigned long long>(after.flushes - before.flushes);
+        if (json) {
+            printf("{\"case\":\"%s\",\"bytes\":%u,\"depth\":%u,\"operations\":%.0f,\"seconds\":%.6f,\"iops\":%.1f,"
+                   "\"latency_us_mean\":%.2f,\"latency_us_p99\":%.2f,\"cpu_seconds\":%.6f,\"write_cost\":%.4f,"
+                   "\"flushes\":%llu,\"errors\":%llu}\n",
+                   now.name, bytes, now.depth, count, elapsed, count / elapsed, average_us, p99_us, cpu, cost, flushes,
+                   static_cast<unsigned long long>(errors));
+        } else {
+            printf("%-16s %9.0f ops/s  %8.1f us average  %8.1f us p99  %6.2f us cpu/op  %8.0f ops per core-second", now.name,
+                   count / elapsed, average_us, p99_us, cpu * 1e6 / count, count / cpu);
+            if (client > 0) printf("  write cost %.3f", cost);
+            printf(errors ? "  %llu ERRORS\n" : "\n", static_cast<unsigned long long>(errors));
+        }
         fflush(stdout);
     }
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
+struct Settings {
     std::string path = "/dev/shm/vitastor-store-bench";
     uint64_t megabytes = 1024;
     double seconds = 3;
-    StoreOptions options;
-    runtime::LoopOptions loop_options;
-    options.immediate_commit = wire::ImmediateCommit::all;
+    uint32_t repeat = 1;
+    uint32_t fill_percent = 70;
+    std::string only;  ///< names of cases, each with a comma before and behind
+    bool json = false;
+    StoreOptions store;
+    runtime::LoopOptions loop;
+};
+
+/// False: a word is not known.
+bool parse(int argc, char** argv, Settings& settings) {
+    settings.store.immediate_commit = wire::ImmediateCommit::all;
     for (int i = 1; i < argc; i++) {
         const std::string arg = argv[i];
         const char* value = i + 1 < argc ? argv[i + 1] : "";
-        if (arg == "--size") megabytes = strtoull(value, nullptr, 10), i++;
-        else if (arg == "--seconds") seconds = strtod(value, nullptr), i++;
-        else if (arg == "--no-fsync") options.disable_data_fsync = options.disable_meta_fsync = true;
-        else if (arg == "--no-checksums") options.checksums = false;
-        else if (arg == "--mode")
-            options.immediate_commit = !strcmp(value, "none")    ? wire::ImmediateCommit::none
-                                       : !strcmp(value, "small") ? wire::ImmediateCommit::small
-                                                                 : wire::ImmediateCommit::all,
+        if (arg == "--no-fsync") settings.store.disable_data_fsync = settings.store.disable_meta_fsync = true;
+        else if (arg == "--no-checksums") settings.store.checksums = false;
+        else if (arg == "--json") settings.json = true;
+        else if (arg.rfind("--", 0) != 0) settings.path = arg;
+        else {
             i++;
-        else if (arg == "--loop") loop_options.kind = !strcmp(value, "epoll") ? runtime::LoopKind::epoll : runtime::LoopKind::io_uring, i++;
-        else path = arg;
+            if (arg == "--size") settings.megabytes = strtoull(value, nullptr, 10);
+            else if (arg == "--seconds") settings.seconds = strtod(value, nullptr);
+            else if (arg == "--repeat") settings.repeat = static_cast<uint32_t>(strtoul(value, nullptr, 10));
+            else if (arg == "--fill") settings.fill_percent = static_cast<uint32_t>(strtoul(value, nullptr, 10));
+            else if (arg == "--only") settings.only = "," + std::string(value) + ",";
+            else if (arg == "--mode")
+                settings.store.immediate_commit = !strcmp(value, "none")    ? wire::ImmediateCommit::none
+                                                  : !strcmp(value, "small") ? wire::ImmediateCommit::small
+                                                                            : wire::ImmediateCommit::all;
+            else if (arg == "--loop")
+                settings.loop.kind = !strcmp(value, "epoll") ? runtime::LoopKind::epoll : runtime::LoopKind::io_uring;
+            else {
+                fprintf(stderr, "unknown option %s; the head of store_bench.cpp lists them\n", arg.c_str());
+                return false;
+            }
+        }
     }
-    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || ftruncate(fd, static_cast<off_t>(megabytes << 20)) < 0) {
-        perror(path.c_str());
+    if (settings.fill_percent < 1 || settings.fill_percent > 100) settings.fill_percent = 70;
+    return true;
+}
+
+struct Done : runtime::Completion {
+    int64_t result = 1;
+    Done() {
+        on_done = [](runtime::Completion* self, int64_t value) { static_cast<Done*>(self)->result = value; };
+    }
+    int64_t wait(runtime::Loop& loop) {
+        while (result == 1) loop.run_once(runtime::kNever);
+        return result;
+    }
+};
+
+void run_all(Bench& bench, const Settings& settings) {
+    bench.run(kFill, 1e6, bench.objects);
+    for (uint32_t round = 0; round < settings.repeat; round++) {
+        for (const Case& what : kCases) {
+            const bool chosen = settings.only.empty() ? !what.flush
+                                                      : settings.only.find("," + std::string(what.name) + ",") != std::string::npos;
+            if (chosen) bench.run(what, settings.seconds, UINT64_MAX);
+        }
+    }
+    const StoreStats stats = bench.store.stats();
+    const double each = static_cast<double>(stats.memory_bytes) / static_cast<double>(stats.object_count);
+    const auto count = static_cast<unsigned long long>(stats.object_count);
+    const auto flushes = static_cast<unsigned long long>(stats.flushes);
+    if (settings.json)
+        printf("{\"case\":\"memory\",\"objects\":%llu,\"bytes_per_object\":%.2f,\"flushes\":%llu}\n", count, each, flushes);
+    else
+        printf("%llu objects, %.1f bytes of memory per object, %llu flushes\n", count, each, flushes);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Settings settings;
+    if (!parse(argc, argv, settings)) return 2;
+    const int fd = open(settings.path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || ftruncate(fd, static_cast<off_t>(settings.megabytes << 20)) < 0) {
+        perror(settings.path.c_str());
         return 1;
     }
     close(fd);
     StderrLogger logger;
-    auto created = runtime::create_loop(loop_options, logger);
+    auto created = runtime::create_loop(settings.loop, logger);
     if (!created.ok()) {
         fprintf(stderr, "%s\n", created.status().message().c_str());
+        unlink(settings.path.c_str());
         return 1;
     }
     runtime::Loop& loop = *created.value();
-    options.osd_num = 1;
-    options.data_device = path;
-    auto store = create_store(loop, options, logger);
-    struct Done : runtime::Completion {
-        int64_t result = 1;
-    } done;
-    done.on_done = [](runtime::Completion* self, int64_t result) { static_cast<Done*>(self)->result = result; };
-    store->open(done);
-    while (done.result == 1) loop.run_once(runtime::kNever);
-    if (done.result < 0) {
+    settings.store.osd_num = 1;
+    settings.store.data_device = settings.path;
+    auto store = create_store(loop, settings.store, logger);
+    Done opened;
+    store->open(opened);
+    const bool works = opened.wait(loop) >= 0;
+    if (works) {
+        const uint64_t objects = store->stats().total_blocks * settings.fill_percent / 100;
+        Bench bench{loop, *store, objects, settings.json, std::vector<Version>(objects)};
+        run_all(bench, settings);
+    } else {
         fprintf(stderr, "%s\n", store->error().c_str());
-        return 1;
     }
-    const uint64_t objects = store->stats().total_blocks * 7 / 10;
-    Bench bench{loop, *store, objects, std::vector<Version>(objects)};
-    bench.kind = StoreOp::write_stable;
-    bench.bytes = options.block_size;
-    bench.sequential = true;
-    bench.run("fill, whole blocks", 16, 1000, objects);
-    bench.run("whole blocks again", 16, seconds, UINT64_MAX);
-    bench.sequential = false;
-    bench.bytes = 4096;
-    bench.run("4 KB random write", 1, seconds, UINT64_MAX);
-    bench.run("4 KB random write", 128, seconds, UINT64_MAX);
-    bench.bytes = 16384;
-    bench.run("16 KB random write", 16, seconds, UINT64_MAX);
-    bench.bytes = 4096;
-    bench.kind = StoreOp::read;
-    bench.run("4 KB random read", 1, seconds, UINT64_MAX);
-    bench.run("4 KB random read", 128, seconds, UINT64_MAX);
-    const StoreStats stats = store->stats();
-    printf("%llu objects, %.1f bytes of memory per object, %llu flushes\n", static_cast<unsigned long long>(stats.object_count),
-           static_cast<double>(stats.memory_bytes) / static_cast<double>(stats.object_count),
-           static_cast<unsigned long long>(stats.flushes));
-    done.result = 1;
-    store->close(done);
-    while (done.result == 1) loop.run_once(runtime::kNever);
+    Done closed;
+    store->close(closed);
+    const bool ended = closed.wait(loop) >= 0;
     store.reset();
-    unlink(path.c_str());
-    return 0;
+    unlink(settings.path.c_str());
+    return works && ended ? 0 : 1;
 }
