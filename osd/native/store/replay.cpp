@@ -31,18 +31,22 @@ Replay::Replay(Device& meta, Device& data, Index& index, uint64_t uuid, const st
 }
 
 int Replay::damage(uint64_t slot, const char* what) {
+    const uint64_t offset = geometry_.log_offset + slot % geometry_.log_pages * kPageSize;
     char text[512];
-    snprintf(text, sizeof(text),
-             "%s: the metadata log is damaged at byte %llu of the device: %s. Nothing was changed. If other copies of the "
-             "data exist, replace this OSD", path_.c_str(),
-             Number(geometry_.log_offset + slot % geometry_.log_pages * kPageSize), what);
-    error_ = text;
+    snprintf(text, sizeof(text), "the metadata log is damaged at byte %llu of the device: %s", Number(offset), what);
+    return damage_at(offset, text);
+}
+
+int Replay::damage_at(uint64_t offset, std::string text) {
+    if (observer && observer->on_damage(offset, text)) return 0;
+    error_ = path_ + ": " + std::move(text) + ". Nothing was changed. If other copies of the data exist, replace this OSD";
     return -EIO;
 }
 
 Task<int> Replay::load_checkpoint() {
     iovec iov{chunk_.data(), 2 * kPageSize};
-    Task<int> reading = meta_.read(&iov, 1, geometry_.log_offset - kLogStart + kPageSize);
+    const uint64_t start = geometry_.log_offset - kLogStart + kPageSize;
+    Task<int> reading = meta_.read(&iov, 1, start);
     const int status = co_await reading;
     if (status < 0) {
         error_ = path_ + ": cannot read the checkpoints: " + strerror(-status);
@@ -55,8 +59,13 @@ Task<int> Replay::load_checkpoint() {
         const uint32_t crc = checkpoint.crc;
         checkpoint.crc = 0;
         if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0 || checkpoint.uuid != uuid_ ||
-            crc32c(&checkpoint, sizeof(checkpoint)) != crc)
+            crc32c(&checkpoint, sizeof(checkpoint)) != crc) {
+            const uint8_t* page = chunk_.data() + i * kPageSize;
+            if (observer && std::any_of(page, page + kPageSize, [](uint8_t byte) { return byte != 0; }))
+                observer->on_damage(start + static_cast<uint64_t>(i) * kPageSize,
+                                    "one of the two checkpoints is damaged or half written (the other one counts)");
             continue;
+        }
         if (found && checkpoint.sequence < checkpoint_sequence) continue;
         found = true;
         checkpoint_sequence = checkpoint.sequence;
@@ -100,14 +109,35 @@ Task<int> Replay::run() {
     Task<int> loading = load_checkpoint();
     int status = co_await loading;
     if (status < 0) co_return status;
+    LogMark next = tail;
+    for (;;) {
+        Task<int> reading = read_chain(next);
+        status = co_await reading;
+        if (status < 0) co_return status;
+        Task<int> checking = check_end(end.slot);
+        status = co_await checking;
+        if (status < 0) co_return status;
+        if (status == 0) break;
+        Task<bool> finding = find_next(next);
+        const bool found = co_await finding;
+        if (!found) break;
+        carry_.clear();  // the rest of this entry is lost
+    }
+    Task<int> verifying = verify();
+    status = co_await verifying;
+    co_return status;
+}
+
+Task<int> Replay::read_chain(LogMark from) {
     std::vector<uint8_t> current(kPageSize);
     PageHeader header{};
     bool have = false;
-    uint64_t expected_page = tail.page;
-    uint64_t expected_previous = tail.previous;
-    uint64_t current_slot = tail.slot;
-    uint64_t last_slot = tail.slot;  // the last place that holds a copy of the current page
-    for (uint64_t slot = tail.slot; slot < last_slot + kWindow && slot < tail.slot + geometry_.log_pages; slot++) {
+    int status = 0;
+    uint64_t expected_page = from.page;
+    uint64_t expected_previous = from.previous;
+    uint64_t current_slot = from.slot;
+    uint64_t last_slot = from.slot;  // the last place that holds a copy of the current page
+    for (uint64_t slot = from.slot; slot < last_slot + kWindow && slot < tail.slot + geometry_.log_pages; slot++) {
         Task<const uint8_t*> reading = page_at(slot);
         const uint8_t* page = co_await reading;
         if (!page) co_return -EIO;
@@ -137,20 +167,17 @@ Task<int> Replay::run() {
         if (status < 0) co_return status;
         end = LogMark{last_slot + 1, header.page + 1, header.write_sequence};
     } else {
-        end = LogMark{tail.slot, tail.page, tail.previous};
+        end = from;
     }
-    max_sequence = end.previous;
-    Task<int> checking = check_end(end.slot);
-    status = co_await checking;
-    if (status < 0) co_return status;
-    Task<int> verifying = verify();
-    status = co_await verifying;
-    co_return status;
+    max_sequence = std::max(max_sequence, end.previous);
+    co_return 0;
 }
 
 /// What a crash may leave behind the end was on its way; a page that names a later write as durable means lost pages.
+/// 0: that is the end; 1: pages are lost, and the observer wants to go on.
 Task<int> Replay::check_end(uint64_t slot) {
-    const uint64_t limit = std::min(kCheckPages, geometry_.log_pages - (slot - tail.slot));
+    const uint64_t left = geometry_.log_pages - (slot - tail.slot);
+    const uint64_t limit = observer ? left : std::min(kCheckPages, left);
     for (uint64_t i = 0; i < limit; i++) {
         Task<const uint8_t*> reading = page_at(slot + i);
         const uint8_t* page = co_await reading;
@@ -159,10 +186,27 @@ Task<int> Replay::check_end(uint64_t slot) {
         PageHeader header;
         memcpy(&header, page, sizeof(header));
         max_sequence = std::max(max_sequence, header.write_sequence);
-        if (header.write_sequence > end.previous && header.durable > end.previous)
-            co_return damage(slot, "pages that were written before later ones are not readable");
+        if (header.write_sequence > end.previous && header.durable > end.previous) {
+            const int status = damage(slot, "pages that were written before later ones are not readable");
+            co_return status < 0 ? status : 1;
+        }
     }
     co_return 0;
+}
+
+Task<bool> Replay::find_next(LogMark& next) {
+    for (uint64_t slot = end.slot; slot < tail.slot + geometry_.log_pages; slot++) {
+        Task<const uint8_t*> reading = page_at(slot);
+        const uint8_t* page = co_await reading;
+        if (!page) co_return false;
+        if (!is_page(page)) continue;
+        PageHeader header;
+        memcpy(&header, page, sizeof(header));
+        if (header.write_sequence <= end.previous || header.page < end.page) continue;
+        next = LogMark{slot, header.page, header.previous};
+        co_return true;
+    }
+    co_return false;
 }
 
 int Replay::process(const uint8_t* page, uint64_t slot) {
@@ -171,6 +215,7 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
     const uint8_t* payload = page + sizeof(header);
     const auto page_index = static_cast<uint32_t>(marks.size());
     marks.push_back(LogMark{slot, header.page, header.previous});
+    if (observer) observer->on_page(geometry_.log_offset + slot % geometry_.log_pages * kPageSize, header);
     if (header.complete_page > complete_page_) {
         complete_page_ = header.complete_page;
         prune();
@@ -185,12 +230,12 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
             carry_.insert(carry_.end(), payload, payload + first);
             if (size == 0) memcpy(&size, carry_.data(), std::min(sizeof(size), carry_.size()));
             if (carry_.size() >= sizeof(EntryHeader) && carry_.size() == size) {
-                const int status = apply(carry_, carry_page_);
-                if (status < 0) return damage(slot, "an entry does not make sense");
+                if (apply(carry_, carry_page_) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
                 carry_.clear();
             } else if (header.first_entry != kNoEntry || (size && carry_.size() >= size) ||
                        carry_.size() > kMaxEntry) {
-                return damage(slot, "an entry has a wrong length");
+                if (damage(slot, "an entry has a wrong length") < 0) return -EIO;
+                carry_.clear();
             }
         } else {
             carry_.clear();
@@ -202,15 +247,14 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
         uint32_t size = 0;
         if (left >= sizeof(size)) {
             memcpy(&size, payload + position, sizeof(size));
-            if (size < sizeof(EntryHeader)) return damage(slot, "an entry has a wrong length");
+            if (size < sizeof(EntryHeader)) return damage(slot, "an entry has a wrong length");  // the next page names its first
         }
         if (left < sizeof(size) || size > left) {
             carry_.assign(payload + position, payload + header.used);
             carry_page_ = page_index;
             break;
         }
-        const int status = apply({payload + position, size}, page_index);
-        if (status < 0) return damage(slot, "an entry does not make sense");
+        if (apply({payload + position, size}, page_index) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
         position += size;
     }
     return 0;
@@ -220,6 +264,10 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
     EntryView entry;
     if (!decode_entry(geometry_, bytes, entry)) return -EINVAL;
     entries++;
+    if (log_only) {
+        observer->on_entry(entry, marks[page_index].page, false);
+        return 0;
+    }
     const bool is_write = entry.header.type == EntryType::write;
     uint32_t head = kNoSlot;
     if (is_write || entry.header.type == EntryType::del) head = index_.find(entry.object());
@@ -249,6 +297,7 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
         if (slot_pages.size() < index_.slot_count()) slot_pages.resize(index_.slot_count());
         slot_pages[head] = page_index;
     }
+    if (observer) observer->on_entry(entry, marks[page_index].page, applied);
     return 0;
 }
 
@@ -322,6 +371,7 @@ void Replay::settle(std::vector<Pending*>& chain, uint32_t disk_crc) {
     log(logger_, LogLevel::error,
         "%s: granule %u of object %llx:%llx holds neither its old nor its new data; reads of it will fail with EDOM",
         path_.c_str(), granule, Number(object.inode), Number(object.stripe));
+    if (observer) observer->on_damaged_granule(object, granule);
 }
 
 }  // namespace vitastor::store

@@ -16,8 +16,26 @@
 
 namespace vitastor::store {
 
+/// What tools want to know of a replay. Called on the loop's thread, from inside run().
+class ReplayObserver {
+public:
+    /// A page of the log counts. offset: bytes on the metadata device.
+    virtual void on_page(uint64_t /*offset*/, const PageHeader& /*header*/) {}
+    /// A sound entry, in order. applied: false if its object is not there (its full entry, or its deletion, may come later).
+    virtual void on_entry(const EntryView& /*entry*/, uint64_t /*page*/, bool /*applied*/) {}
+    /// The metadata are damaged at a byte of their device. True: go on behind the damage. The result is not to be written on.
+    virtual bool on_damage(uint64_t /*offset*/, const std::string& /*text*/) { return false; }
+    /// A granule holds neither what its last write announced nor what was there before.
+    virtual void on_damaged_granule(const ObjectId& /*object*/, uint32_t /*granule*/) {}
+
+protected:
+    ~ReplayObserver() = default;
+};
+
 class Replay final : private BlockSink {
 public:
+    ReplayObserver* observer = nullptr;  ///< set before run()
+    bool log_only = false;               ///< entries go to the observer alone; the index stays empty
     Replay(Device& meta, Device& data, Index& index, uint64_t uuid, const std::string& path, Logger& logger);
 
     /// 0, or an errno with error().
@@ -53,13 +71,19 @@ private:
     runtime::Task<int> load_checkpoint();
     runtime::Task<const uint8_t*> page_at(uint64_t slot);
     bool is_page(const uint8_t* page) const;
+    /// Follows the chain of pages from a place on; `end` is where it stops.
+    runtime::Task<int> read_chain(LogMark from);
     runtime::Task<int> check_end(uint64_t slot);
+    /// The first page behind `end` that is newer than it: where reading goes on after lost pages. False: none.
+    runtime::Task<bool> find_next(LogMark& next);
     int process(const uint8_t* page, uint64_t slot);
     int apply(std::span<const uint8_t> bytes, uint32_t page_index);
     void prune();
     runtime::Task<int> verify();
     void settle(std::vector<Pending*>& chain, uint32_t disk_crc);
+    /// 0 if the observer wants to go on.
     int damage(uint64_t slot, const char* what);
+    int damage_at(uint64_t offset, std::string text);
 
     Device& meta_;
     Device& data_;
