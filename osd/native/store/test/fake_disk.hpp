@@ -42,8 +42,31 @@ struct FakeDisk {
     std::vector<Write> unflushed;  ///< completed, not durable
     bool is_volatile = false;
     bool locked = false;
-    uint64_t small_sectors_below = UINT64_MAX;  ///< writes before this offset tear at 512 bytes, others at 4096
+    uint64_t small_sectors_below = UINT64_MAX;  ///< writes before this offset tear at 512 bytes, others at atomic_unit
+    uint64_t atomic_unit = 4096;                ///< a power of two: what lies between two multiples of it is written whole or not at all
+    /// End of the piece that begins at offset and cannot be torn.
+    uint64_t unit_end(uint64_t offset) const {
+        const uint64_t unit = offset < small_sectors_below ? 512 : atomic_unit;
+        return offset / unit * unit + unit;
+    }
     explicit FakeDisk(uint64_t size = 0) : current(size), durable(size) {}
+};
+
+/// What happened to the disks, in order: with it every state that a power failure could have left can be made afterwards.
+struct DiskEvent {
+    enum class Kind : uint8_t {
+        write_issued,
+        write_done,    ///< id as issued; length bytes of it (a transfer may be short)
+        flush_issued,
+        flush_done,    ///< id as issued: writes that were done before that are durable
+        mark,          ///< of the test; id is its own
+    };
+    Kind kind{};
+    uint64_t id = 0;
+    std::string disk;
+    uint64_t offset = 0;
+    std::vector<uint8_t> data;  ///< of write_issued
+    uint64_t length = 0;
 };
 
 class FakeLoop final : public runtime::Loop {
@@ -56,9 +79,12 @@ public:
     uint64_t crash_at = UINT64_MAX;     ///< crash instead of completing that I/O (counted from 0)
     bool crashed = false;
     bool tear = true;
+    std::vector<DiskEvent>* trace = nullptr;  ///< receives what happens to the disks
     uint64_t slowest_turn_ops = 0;
     int64_t (*fail_io)(const std::string& path, bool is_write, uint64_t offset, uint64_t length) = nullptr;
 
+    /// From here on as if made with that seed.
+    void reseed(uint64_t seed) { random_ = Random(seed); }
     /// Power failure: what is in flight or in a volatile cache is kept, lost or torn. Operations end with -EIO.
     void crash() {
         crashed = true;
@@ -68,12 +94,11 @@ public:
             for (auto& op : operations_)
                 if (op.kind == Kind::write && &disk == &disk_of(op.file)) writes.push_back({op.offset, std::move(op.data)});
             for (const auto& write : writes) {
-                const uint64_t unit = !tear ? write.data.size() : write.offset < disk.small_sectors_below ? 512 : 4096;
                 const uint64_t mood = random_.below(3);  // all, nothing, or each sector as it comes
-                for (uint64_t at = 0; at < write.data.size(); at += unit) {
+                for (uint64_t at = 0, next = 0; at < write.data.size(); at = next) {
+                    next = std::min<uint64_t>(tear ? disk.unit_end(write.offset + at) - write.offset : UINT64_MAX, write.data.size());
                     if (mood == 1 || (mood == 2 && random_.chance(50))) continue;
-                    memcpy(disk.durable.data() + write.offset + at, write.data.data() + at,
-                           std::min<uint64_t>(unit, write.data.size() - at));
+                    memcpy(disk.durable.data() + write.offset + at, write.data.data() + at, next - at);
                 }
             }
         }
@@ -166,11 +191,11 @@ public:
         return info;
     }
     void read(runtime::File file, const iovec* iov, int count, uint64_t offset, runtime::Completion& done) override {
-        Io op{Kind::read, file, offset, {}, {iov, iov + count}, 0, &done};
+        Io op{Kind::read, file, offset, {}, {iov, iov + count}, 0, &done, 0};
         operations_.push_back(std::move(op));
     }
     void write(runtime::File file, const iovec* iov, int count, uint64_t offset, runtime::Completion& done) override {
-        Io op{Kind::write, file, offset, {}, {}, 0, &done};
+        Io op{Kind::write, file, offset, {}, {}, 0, &done, ++last_id_};
         for (int i = 0; i < count; i++) {
             const auto* data = static_cast<const uint8_t*>(iov[i].iov_base);
             VITASTOR_ASSERT(reinterpret_cast<uintptr_t>(data) % 512 == 0);  // as direct I/O demands
@@ -178,10 +203,12 @@ public:
         }
         VITASTOR_ASSERT(offset % 512 == 0 && op.data.size() % 512 == 0 && !op.data.empty());
         VITASTOR_ASSERT(offset + op.data.size() <= disk_of(file).current.size());
+        if (trace) trace->push_back({DiskEvent::Kind::write_issued, op.id, path_of(file), offset, op.data, op.data.size()});
         operations_.push_back(std::move(op));
     }
     void sync(runtime::File file, runtime::Completion& done) override {
-        operations_.push_back({Kind::sync, file, 0, {}, {}, disk_of(file).unflushed.size(), &done});
+        operations_.push_back({Kind::sync, file, 0, {}, {}, disk_of(file).unflushed.size(), &done, ++last_id_});
+        if (trace) trace->push_back({DiskEvent::Kind::flush_issued, last_id_, path_of(file), 0, {}, 0});
     }
     void discard(runtime::File, uint64_t, uint64_t, runtime::Completion&) override { VITASTOR_ASSERT(false); }
     void close_file(runtime::File file) override {
@@ -214,11 +241,14 @@ private:
         std::vector<iovec> iov;
         size_t flush_count;
         runtime::Completion* completion;
+        uint64_t id;
     };
-    FakeDisk& disk_of(runtime::File file) { return disks.at(files_[static_cast<size_t>(file)]); }
+    const std::string& path_of(runtime::File file) const { return files_[static_cast<size_t>(file)]; }
+    FakeDisk& disk_of(runtime::File file) { return disks.at(path_of(file)); }
     int64_t perform(Io& op) {
         FakeDisk& disk = disk_of(op.file);
         if (op.kind == Kind::sync) {
+            if (trace) trace->push_back({DiskEvent::Kind::flush_done, op.id, path_of(op.file), 0, {}, 0});
             // Only the writes that were complete when the flush was issued; others stay uncertain. Flushes overlap never.
             for (size_t i = 0; i < op.flush_count; i++)
                 memcpy(disk.durable.data() + disk.unflushed[i].offset, disk.unflushed[i].data.data(),
@@ -232,11 +262,15 @@ private:
             const int64_t result = fail_io(files_[static_cast<size_t>(op.file)], op.kind == Kind::write, op.offset, length);
             if (result) return result;
         }
-        // Now and then a transfer is short.
-        const uint64_t unit = op.kind == Kind::write && op.offset >= disk.small_sectors_below ? 4096 : 512;
-        if (length > unit && random_.chance(3)) length = unit * (1 + random_.below(length / unit - 1));
+        // Now and then a transfer is short, but never inside a piece that is written whole.
+        const uint64_t unit = op.kind == Kind::write && op.offset >= disk.small_sectors_below ? disk.atomic_unit : 512;
+        if (length > unit && random_.chance(3)) {
+            const uint64_t to = (op.offset + unit * (1 + random_.below(length / unit))) / unit * unit;
+            if (to > op.offset && to < op.offset + length) length = to - op.offset;
+        }
         if (op.kind == Kind::write) {
             op.data.resize(length);
+            if (trace) trace->push_back({DiskEvent::Kind::write_done, op.id, path_of(op.file), op.offset, {}, length});
             memcpy(disk.current.data() + op.offset, op.data.data(), length);
             if (disk.is_volatile) disk.unflushed.push_back({op.offset, std::move(op.data)});
             else memcpy(disk.durable.data() + op.offset, disk.current.data() + op.offset, length);
@@ -255,6 +289,7 @@ private:
     Random random_;
     BufferPool buffers_;
     uint64_t now_ = 1000;
+    uint64_t last_id_ = 0;
     List<runtime::Deferred> deferred_;
     std::vector<Io> operations_;
     std::vector<std::string> files_;
