@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What a run of vitastor-cli stands on; tests put in etcd in memory, a fake for data operations, and collect the output.
 
-import type { Clock, Config, Etcd, OpenDataOps } from '@vitastor/core';
+import type { Clock, Config, Etcd, EtcdTarget, OpenDataOps } from '@vitastor/core';
 
 export interface Environment {
   clock: Clock;
-  openEtcd(addresses: readonly string[], config: Config): Etcd;
+  openEtcd(target: EtcdTarget, config: Config): Etcd;
   openDataOps: OpenDataOps;
   stdout(text: string): void;
   stderr(text: string): void;

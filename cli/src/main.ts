@@ -21,7 +21,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.
 
 process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   clock,
-  openEtcd: (addresses) => new Etcd3Adapter({ addresses, clock, random }),
+  openEtcd: (target) => new Etcd3Adapter({ ...target, clock, random }),
   openDataOps: openNativeDataOps,
   stdout: (text) => void process.stdout.write(text),
   stderr: (text) => void process.stderr.write(text),

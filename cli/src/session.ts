@@ -2,7 +2,7 @@
 // One command's access to the cluster: configuration, etcd, a loaded view; progress for people.
 
 import {
-  ClusterState, KeySpace, loadLocalConfig, problemText, requireEtcdAddresses, type AdminContext, type ClusterView, type Config, type DataOps, type Etcd,
+  ClusterState, etcdTarget, KeySpace, loadLocalConfig, problemText, type AdminContext, type ClusterView, type Config, type DataOps, type Etcd,
 } from '@vitastor/core';
 import type { Environment } from './environment.js';
 
@@ -40,7 +40,7 @@ export class Session {
   async etcd(): Promise<Etcd> {
     if (this.#etcd) return this.#etcd;
     const config = await this.config();
-    this.#etcd = this.environment.openEtcd(requireEtcdAddresses(config), config);
+    this.#etcd = this.environment.openEtcd(await etcdTarget(config), config);
     return this.#etcd;
   }
 

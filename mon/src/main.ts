@@ -4,6 +4,7 @@
 import { hostname, networkInterfaces } from 'node:os';
 import {
   Etcd3Adapter,
+  etcdTarget,
   errorText,
   KeySpace,
   loadLocalConfig,
@@ -65,9 +66,9 @@ async function main(words: readonly string[]): Promise<number> {
   if (args.length > 0) throw new Error(`unexpected argument "${args[0]}"; see --help`);
   const config = await loadLocalConfig(options);
   const log = makeLog(config.number('verbose') > 0 || config.number('log_level') > 0);
-  const addresses = requireEtcdAddresses(config);
+  const { addresses, tls } = await etcdTarget(config);
   const clock = new SystemClock();
-  const etcd = new Etcd3Adapter({ addresses, clock, random: new SystemRandom() });
+  const etcd = new Etcd3Adapter({ addresses, tls, clock, random: new SystemRandom() });
   const solver = new WorkerSolver();
   const described = new Set<string>();
   const describe = (current: Config): void => {

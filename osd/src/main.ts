@@ -2,8 +2,8 @@
 // vitastor-osd: one storage daemon. Exit codes: 0 after an orderly stop or when its number is already up, 1 otherwise.
 
 import {
-  Config, ClusterState, errorText, Etcd3Adapter, KeySpace, loadLocalConfig, parseCommandLine, problemText, requireEtcdAddresses, SystemClock, SystemRandom,
-  type Etcd,
+  Config, ClusterState, errorText, Etcd3Adapter, etcdTarget, KeySpace, loadLocalConfig, parseCommandLine, problemText, requireEtcdAddresses,
+  SystemClock, SystemRandom, type Etcd,
 } from '@vitastor/core';
 import { hostname, networkInterfaces } from 'node:os';
 import { loadEngine } from './addon.js';
@@ -69,7 +69,7 @@ async function main(words: readonly string[]): Promise<number> {
   const local = await loadLocalConfig(options);
   const clock = new SystemClock();
   const keys = new KeySpace(local.string('etcd_prefix'));
-  const etcd = new Etcd3Adapter({ addresses: requireEtcdAddresses(local), clock, random: new SystemRandom() });
+  const etcd = new Etcd3Adapter({ ...(await etcdTarget(local)), clock, random: new SystemRandom() });
   let stopEarly: (() => void) | undefined;
   const early = new Promise<null>((resolve) => (stopEarly = () => resolve(null)));
   let control: OsdControl | null = null;

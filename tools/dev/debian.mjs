@@ -23,6 +23,7 @@ const RUN = {
   'dpkg-dev': 'unpacking fio’s source for its headers',
   'etcd-client': 'etcdctl: the manual’s commands as people type them, run by npm test',
   'ca-certificates': 'downloads over https',
+  openssl: 'certificates for the tests of TLS to etcd',
 };
 
 /** @returns {Record<string, string>} */

@@ -16,6 +16,7 @@ constexpr std::string_view kLocalOnly[] = {
     "config_path",   "rdma_device",  "rdma_gid_index", "rdma_max_msg", "rdma_max_recv",
     "rdma_max_send", "rdma_max_sge", "rdma_mtu",       "rdma_port_num", "tcp_header_buffer_size",
     "use_rdma",      "use_sync_send_recv", "min_zerocopy_send_size",
+    "etcd_ca",       "etcd_cert",    "etcd_key",
 };
 
 constexpr std::string_view kLists[] = {"etcd_address", "osd_network", "osd_cluster_network", "bind_address"};
@@ -206,6 +207,9 @@ ClientConfig resolve_config(const ConfigLayers& layers, Logger& logger) {
     Resolver from(layers, logger);
     if (auto* text = from.text("etcd_address")) config.etcd_addresses = parse_list(*text);
     if (auto* text = from.text("etcd_prefix"); text && !text->empty()) config.etcd_prefix = normalize_prefix(*text);
+    if (auto* text = from.text("etcd_ca")) config.etcd_ca = *text;
+    if (auto* text = from.text("etcd_cert")) config.etcd_cert = *text;
+    if (auto* text = from.text("etcd_key")) config.etcd_key = *text;
     if (auto* text = from.text("osd_network")) config.osd_networks = parse_list(*text);
     if (auto* text = from.text("hostname")) config.hostname = *text;
     from.number("log_level", config.log_level, 0, 10);

@@ -56,6 +56,9 @@ Result<ConfigLayers> load_config(const std::string& path, ConfigMap options);
 struct ClientConfig {
     std::vector<std::string> etcd_addresses;
     std::string etcd_prefix = "/vitastor";
+    /// For https addresses: PEM files of the authority that etcd's certificate must come from (empty: the system's), and of
+    /// our own certificate and its key (both or none). Never taken from etcd.
+    std::string etcd_ca, etcd_cert, etcd_key;
     int log_level = 0;
     std::vector<std::string> osd_networks;
     std::string hostname;  ///< empty: the system's

@@ -4,9 +4,12 @@
 #include <atomic>
 
 #include "cluster/etcd_gateway.hpp"
+#include "runtime/system.hpp"
 
 namespace vitastor::cluster {
 namespace {
+
+constexpr size_t kMaxPemBytes = 4 << 20;
 
 EtcdGatewayOptions gateway_options(const ClientConfig& config) {
     EtcdGatewayOptions options;
@@ -21,6 +24,23 @@ EtcdGatewayOptions gateway_options(const ClientConfig& config) {
     return options;
 }
 
+/// Files that are missing are named at once, not as a failed connection later.
+Status check_tls_files(const ClientConfig& config) {
+    if (config.etcd_cert.empty() != config.etcd_key.empty())
+        return Status(-EINVAL, std::string(config.etcd_cert.empty() ? "etcd_key is set, but etcd_cert" : "etcd_cert is set, but etcd_key") +
+                                   " is not: a client certificate needs both");
+    const std::pair<const char*, const std::string*> files[] = {
+        {"etcd_ca", &config.etcd_ca}, {"etcd_cert", &config.etcd_cert}, {"etcd_key", &config.etcd_key}};
+    for (auto& [name, path] : files) {
+        if (path->empty()) continue;
+        auto text = runtime::read_small_file(*path, kMaxPemBytes);
+        if (!text.ok()) return Status(-EINVAL, std::string(name) + ": " + text.status().message());
+        if (text.value().find("-----BEGIN ") == std::string::npos)
+            return Status(-EINVAL, std::string(name) + ": " + *path + " is not a PEM file (no -----BEGIN line)");
+    }
+    return {};
+}
+
 }  // namespace
 
 struct EtcdThread::Impl {
@@ -30,7 +50,7 @@ struct EtcdThread::Impl {
     Impl(std::unique_ptr<runtime::Loop> loop_in, const ConfigLayers& layers, const ClientConfig& config,
         unsigned give_up_after, Logger& logger)
         : loop(std::move(loop_in)),
-          http(*loop),
+          http(*loop, {config.etcd_ca, config.etcd_cert, config.etcd_key}),
           gateway(*loop, http, gateway_options(config), logger),
           hub(*loop, layers, give_up_after, logger) {
         waker.impl = this;
@@ -67,6 +87,7 @@ Result<std::unique_ptr<EtcdThread>> EtcdThread::start(const ConfigLayers& layers
         log(logger, LogLevel::info, "etcd address %s (from %s)", base.value().c_str(),
             layers.origin("etcd_address").c_str());
     }
+    if (Status status = check_tls_files(config); !status.ok()) return status;
     for (auto* layer : {&layers.file, &layers.options})
         for (auto& [name, value] : *layer)
             log(logger, LogLevel::info, "setting %s = %s (from %s)", name.c_str(), value.c_str(),

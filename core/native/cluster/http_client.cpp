@@ -4,11 +4,13 @@
 #include <curl/curl.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace vitastor::cluster {
 namespace {
 
 constexpr long kMaxPollMs = 60'000;
+static_assert(sizeof(HttpExchange::detail) >= CURL_ERROR_SIZE);
 
 size_t receive_piece(char* data, size_t size, size_t count, void* arg) {
     auto* exchange = static_cast<HttpExchange*>(arg);
@@ -20,9 +22,27 @@ size_t receive_piece(char* data, size_t size, size_t count, void* arg) {
     return bytes;
 }
 
+/// What went wrong and, where a setting of ours is the likely reason, which one.
+std::string explain(CURLcode code, const char* detail) {
+    std::string text = curl_easy_strerror(code);
+    if (*detail && text != detail) text += std::string(" (") + detail + ")";
+    switch (code) {
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return text + ": check etcd_ca, and the names in etcd's certificate";
+    case CURLE_SSL_CACERT_BADFILE: return text + ": check the file of etcd_ca";
+    case CURLE_SSL_CERTPROBLEM: return text + ": check the files of etcd_cert and etcd_key";
+    default: break;
+    }
+    if (std::strstr(detail, "alert"))
+        text += ": etcd refuses our certificate: etcd_cert and etcd_key must be given and be of an authority that etcd trusts";
+    else if (std::strstr(detail, "wrong version number"))
+        text += ": is this address http, not https?";
+    return text;
+}
+
 }  // namespace
 
-HttpClient::HttpClient(runtime::Loop& loop) : loop_(loop) {
+HttpClient::HttpClient(runtime::Loop& loop, TlsFiles tls) : loop_(loop), tls_(std::move(tls)) {
     // Idempotent and thread-safe since 7.84; never undone: other users of curl may live in this process.
     curl_global_init(CURL_GLOBAL_DEFAULT);
     CURLM* multi = curl_multi_init();
@@ -76,6 +96,11 @@ void HttpClient::start(HttpExchange& exchange) {
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);  // we are a guest in somebody's process
     curl_easy_setopt(easy, CURLOPT_PROXY, "");     // etcd is never behind the user's http_proxy
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    exchange.detail[0] = 0;
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange.detail);
+    if (!tls_.ca.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, tls_.ca.c_str());
+    if (!tls_.cert.empty()) curl_easy_setopt(easy, CURLOPT_SSLCERT, tls_.cert.c_str());
+    if (!tls_.key.empty()) curl_easy_setopt(easy, CURLOPT_SSLKEY, tls_.key.c_str());
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 10L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
@@ -104,7 +129,7 @@ void HttpClient::finish_ready() {
         curl_easy_getinfo(easy, CURLINFO_PRIVATE, &context);
         auto* exchange = reinterpret_cast<HttpExchange*>(context);
         if (code == CURLE_OK) curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-        std::string error = code == CURLE_OK ? std::string() : curl_easy_strerror(code);
+        std::string error = code == CURLE_OK ? std::string() : explain(code, exchange->detail);
         cancel(*exchange);
         exchange->on_done(exchange, static_cast<int>(status), error);
     }

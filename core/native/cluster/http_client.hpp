@@ -14,6 +14,14 @@ namespace vitastor::cluster {
 
 class HttpClient;
 
+/// What https connections prove themselves with: paths of PEM files, read anew for each connection. Empty: the system's
+/// authorities, no certificate of our own.
+struct TlsFiles {
+    std::string ca;    ///< setting etcd_ca
+    std::string cert;  ///< setting etcd_cert
+    std::string key;   ///< setting etcd_key
+};
+
 /// One POST. Embedded in the caller's object; in flight from HttpClient::start until on_done runs or cancel() returns.
 struct HttpExchange : ListNode {
     // ---- set by the caller
@@ -32,13 +40,14 @@ struct HttpExchange : ListNode {
 
     // ---- private to HttpClient
     void* easy = nullptr;
+    char detail[256] = {};  ///< curl's words on a failure (CURL_ERROR_SIZE)
     HttpClient* client = nullptr;
     bool active() const { return easy != nullptr; }
 };
 
 class HttpClient {
 public:
-    explicit HttpClient(runtime::Loop& loop);
+    explicit HttpClient(runtime::Loop& loop, TlsFiles tls = {});
     /// Everything in flight must have been cancelled.
     ~HttpClient();
     HttpClient(const HttpClient&) = delete;
@@ -58,6 +67,7 @@ private:
     runtime::Loop& loop_;
     void* multi_ = nullptr;
     void* headers_ = nullptr;
+    TlsFiles tls_;
     static constexpr int kKeepEasy = 4;
     void* idle_[kKeepEasy] = {};
     List<HttpExchange> active_;

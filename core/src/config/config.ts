@@ -4,7 +4,8 @@
 import { readFile } from 'node:fs/promises';
 import { errorText, isVitastorError, VitastorError } from '../errors.js';
 import { isJsonObject, parseJson, stringifyJson, type JsonObject, type JsonValue } from '../json.js';
-import { splitAddresses } from '../seams/etcd-address.js';
+import { parseEtcdAddress, splitAddresses } from '../seams/etcd-address.js';
+import { readEtcdCredentials, type EtcdTlsFiles } from '../seams/etcd-tls.js';
 import { isParameter, parameter, parameterNames, PARAMETERS, type ParameterName, type Reader } from './parameters.js';
 import { parseParameter, type ParameterValue } from './values.js';
 
@@ -228,4 +229,18 @@ export function requireEtcdAddresses(config: Config): string[] {
   const addresses = splitAddresses(config.list('etcd_address'));
   if (addresses.length) return addresses;
   throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_address is not set: give --etcd_address HOST:PORT, or put {"etcd_address":"HOST:PORT"} into ${config.filePath ?? DEFAULT_PATH}`);
+}
+
+/** How to reach etcd: addresses, and what https ones need. */
+export interface EtcdTarget {
+  addresses: string[];
+  tls: EtcdTlsFiles;
+}
+
+/** From what is known before etcd is reached. Throws ERR_INVALID_ARGUMENT that names the setting; files for TLS are read where any is given or needed. */
+export async function etcdTarget(config: Config): Promise<EtcdTarget> {
+  const addresses = requireEtcdAddresses(config);
+  const tls = { ca: config.string('etcd_ca'), cert: config.string('etcd_cert'), key: config.string('etcd_key') };
+  if (tls.ca !== '' || tls.cert !== '' || tls.key !== '' || addresses.some((text) => parseEtcdAddress(text).https)) await readEtcdCredentials(tls);
+  return { addresses, tls };
 }

@@ -41,6 +41,10 @@ const LOCAL = { notFromEtcd: true } as const;
 const COMMON = {
   config_path: { type: 'string', default: '/etc/vitastor/vitastor.conf', readers: 'OCMDNUQ', ...LOCAL },
   etcd_address: { type: 'addresses', default: null, readers: 'OCMDNUQ', ...ON, aliases: ['etcd_url'] },
+  /** PEM files for https addresses: etcd's authority (default: the system's), and our certificate with its key. */
+  etcd_ca: { type: 'string', default: null, readers: 'OCM', ...LOCAL },
+  etcd_cert: { type: 'string', default: null, readers: 'OCM', ...LOCAL },
+  etcd_key: { type: 'string', default: null, readers: 'OCM', ...LOCAL },
   etcd_prefix: { type: 'string', default: '/vitastor', readers: 'OCMDNUQ' },
   log_level: { type: 'integer', default: 0, readers: 'OCM', ...ON },
 } as const;

@@ -10,11 +10,14 @@ import { orderAddresses, parseEtcdAddress } from './etcd-address.js';
 import type { Etcd, KeyRange, MemberStatus, Txn, TxnResult, Watch, WatchHandlers } from './etcd.js';
 import { Etcd3Member, loadEtcd3, sortFailure } from './etcd3-member.js';
 import { SupervisedWatch } from './etcd3-watch.js';
+import type { EtcdTlsFiles } from './etcd-tls.js';
 import type { Random } from './random.js';
 
 export interface Etcd3AdapterOptions {
-  /** `[http://]host:port[/path]`; at least one. */
+  /** `[http[s]://]host:port[/path]`; at least one. */
   addresses: readonly string[];
+  /** For https addresses. Default: the system's authorities, no certificate of our own. */
+  tls?: EtcdTlsFiles;
   clock: Clock;
   random: Random;
   /** etcd_ws_keepalive_interval. Default 5000. */
@@ -45,7 +48,7 @@ export class Etcd3Adapter implements Etcd {
     this.#members = orderAddresses(parsed, this.#options.random).map((address) => {
       const kept = old.get(address.text);
       old.delete(address.text);
-      return kept ?? new Etcd3Member(address);
+      return kept ?? new Etcd3Member(address, this.#options.tls);
     });
     for (const member of old.values()) member.reset();
     if (this.#selected && !this.#members.includes(this.#selected)) this.#selected = null;

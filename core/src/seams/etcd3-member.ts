@@ -2,8 +2,10 @@
 // One member of etcd through the package etcd3: raw calls with a deadline, errors sorted. No retries, no leases or watches of etcd3's own.
 
 import type { Etcd3, ICompare, IDuplexStream, IKeyValue, IRequestOp, IWatchRequest, IWatchResponse } from 'etcd3';
+import { isIP } from 'node:net';
 import { errorText, VitastorError } from '../errors.js';
 import { dialTarget, type EtcdAddress } from './etcd-address.js';
+import { readEtcdCredentials, tlsHint, type EtcdCredentials, type EtcdTlsFiles } from './etcd-tls.js';
 import type { Compare, KeyRange, KeyValue, MemberStatus, Txn, TxnOp, TxnResult } from './etcd.js';
 
 export type WatchStream = IDuplexStream<IWatchRequest, IWatchResponse>;
@@ -69,12 +71,12 @@ export interface CallFailure {
 const UNAVAILABLE = /UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|no leader|leader changed|request timed out|not capable|too many requests|stopped|INTERNAL/;
 
 export function sortFailure(address: string, error: unknown): CallFailure {
-  const text = errorText(error);
+  const text = errorText(error).replace(/\s*(?:\(\d{4}-\d\d-\d\dT[^)]*\))?\.? Resolution note:\s*$/, '');
   if (error instanceof VitastorError) return { error, sent: true };
   if (text.includes('requested lease not found')) return { error: new VitastorError('ERR_LEASE_LOST', 'etcd does not know the lease: it has expired or was revoked', { cause: error }), sent: true };
   if (UNAVAILABLE.test(text)) {
     const sent = !/No connection established|ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|Name resolution failed/.test(text);
-    return { error: new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${address} did not answer: ${text}`, { retryable: true, cause: error, data: { address } }), sent };
+    return { error: new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${address} did not answer: ${text}${tlsHint(text)}`, { retryable: true, cause: error, data: { address } }), sent };
   }
   return { error: new VitastorError('ERR_ETCD_REQUEST', `etcd at ${address} refused a request: ${text}`, { cause: error, data: { address } }), sent: true };
 }
@@ -89,11 +91,14 @@ export function loadEtcd3(): Promise<Library> {
 /** Calls reject with what gRPC said; sortFailure() makes sense of it. */
 export class Etcd3Member {
   readonly address: EtcdAddress;
+  readonly #tls: EtcdTlsFiles;
   #client: Etcd3 | null = null;
   #closed = false;
 
-  constructor(address: EtcdAddress) {
+  /** tls: what an https address needs. */
+  constructor(address: EtcdAddress, tls: EtcdTlsFiles = { ca: '', cert: '', key: '' }) {
     this.address = address;
+    this.#tls = tls;
   }
 
   async txn(txn: Txn, deadlineMs: number): Promise<TxnResult> {
@@ -155,11 +160,24 @@ export class Etcd3Member {
     this.reset();
   }
 
+  /** The files were good at the start: what is wrong with them now (half renewed, say) may pass. */
+  async #credentials(): Promise<EtcdCredentials> {
+    try {
+      return await readEtcdCredentials(this.#tls);
+    } catch (error) {
+      throw new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${this.address.text} cannot be reached: ${errorText(error)}`, { retryable: true, cause: error });
+    }
+  }
+
   async #etcd(): Promise<Etcd3> {
     const [library, { noop }] = await loadEtcd3();
+    const credentials = this.address.https && !this.#client ? await this.#credentials() : undefined;
     if (this.#closed) throw new VitastorError('ERR_ABORTED', 'the connection to etcd was closed');
+    // gRPC names an IP address as the server's name, and Node warns once that it leaves it out of the handshake: no matter of our users.
+    if (credentials && isIP(this.address.host)) process.noDeprecation = true;
     this.#client ??= new library.Etcd3({
       hosts: dialTarget(this.address),
+      ...(credentials ? { credentials } : {}),
       grpcOptions: CHANNEL_OPTIONS,
       faultHandling: { global: noop, host: () => noop },
     });

@@ -23,6 +23,7 @@ import { EtcdHttp } from './etcd-http.js';
 import { type FioJob, parseFio } from './fio.js';
 import { freePort } from './ports.js';
 import { type Programs, findPrograms } from './programs.js';
+import { etcdTlsFlags, makeCertificates, tlsConfig } from './tls.js';
 import { until } from './wait.js';
 
 /** `--name value` options of a daemon. */
@@ -38,6 +39,8 @@ export interface LabOptions {
   /** Where everything listens. `::1` for IPv6. */
   host?: string;
   etcdPrefix?: string;
+  /** etcd speaks TLS only, under an authority made for this lab, and wants client certificates; vitastor.conf names the files. */
+  etcdTls?: boolean;
   /** More keys for vitastor.conf, which every daemon and tool of the lab reads. */
   config?: Readonly<Record<string, unknown>>;
   /** Default: all. `global` is what is put into `/config/global`, and every OSD is started with it. */
@@ -114,7 +117,8 @@ export class Lab {
   readonly immediateCommit: 'all' | 'small' | 'none';
   #options: LabOptions;
   #keep: boolean;
-  #etcdPorts = new Map<string, { client: number; peer: number }>();
+  /** lab: with TLS, where the lab itself asks this member in plain words. */
+  #etcdPorts = new Map<string, { client: number; peer: number; lab?: number }>();
   #osdParams = new Map<number, Params>();
   #monitorParams = new Map<string, Params>();
   #commands = new Set<Child>();
@@ -167,9 +171,13 @@ export class Lab {
     return `http://${this.host.includes(':') ? `[${this.host}]` : this.host}:${port}`;
   }
 
+  #clientUrl(port: number): string {
+    return this.#options.etcdTls === true ? this.#url(port).replace('http:', 'https:') : this.#url(port);
+  }
+
   /** Client addresses of all etcd members, as in vitastor.conf. */
   get etcdAddresses(): string[] {
-    return [...this.#etcdPorts.values()].map(({ client }) => this.#url(client));
+    return [...this.#etcdPorts.values()].map(({ client }) => this.#clientUrl(client));
   }
 
   /** Calls to the first living etcd member. */
@@ -177,12 +185,13 @@ export class Lab {
     const name = [...this.etcds].find(([, child]) => !child.exit)?.[0] ?? 'etcd1';
     const ports = this.#etcdPorts.get(name);
     if (!ports) throw new Error('no etcd was started in this lab');
-    return new EtcdHttp(this.#url(ports.client));
+    return new EtcdHttp(this.#url(ports.lab ?? ports.client));
   }
 
   writeConfig(): void {
     const config = {
       etcd_address: this.etcdAddresses,
+      ...(this.#options.etcdTls === true ? tlsConfig(this.dir) : {}),
       ...(this.prefix === '/vitastor' ? {} : { etcd_prefix: this.prefix }),
       ...this.#options.config,
     };
@@ -232,6 +241,10 @@ export class Lab {
         peer: await freePort(this.host, typeof before['peer'] === 'number' ? before['peer'] : undefined),
       });
     }
+    if (this.#options.etcdTls === true) {
+      makeCertificates(this.dir, this.host);
+      for (const ports of this.#etcdPorts.values()) ports.lab ??= await freePort(this.host);
+    }
     writeFileSync(file, `${JSON.stringify(Object.fromEntries(this.#etcdPorts))}\n`);
     this.writeConfig();
     await Promise.all(names.map((name) => this.restartEtcd(name)));
@@ -251,8 +264,9 @@ export class Lab {
       this.programs.etcd,
       '--name', name,
       '--data-dir', join(this.dir, name),
-      '--listen-client-urls', this.#url(ports.client),
-      '--advertise-client-urls', this.#url(ports.client),
+      '--listen-client-urls', [this.#clientUrl(ports.client), ...(ports.lab === undefined ? [] : [this.#url(ports.lab)])].join(','),
+      '--advertise-client-urls', this.#clientUrl(ports.client),
+      ...(this.#options.etcdTls === true ? etcdTlsFlags(this.dir) : []),
       '--listen-peer-urls', this.#url(ports.peer),
       '--initial-advertise-peer-urls', this.#url(ports.peer),
       '--initial-cluster', cluster,
@@ -266,7 +280,7 @@ export class Lab {
       ...(unsafe && this.#etcdHasUnsafe() ? ['--unsafe-no-fsync'] : []),
     ]);
     this.etcds.set(name, child);
-    const client = new EtcdHttp(this.#url(ports.client));
+    const client = new EtcdHttp(this.#url(ports.lab ?? ports.client));
     await until(`${name} answers at ${client.address}`, () => client.alive(), {
       timeoutMs: 60_000,
       everyMs: 50,

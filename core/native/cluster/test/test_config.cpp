@@ -64,6 +64,7 @@ TEST_CASE("options win over etcd, etcd over the file; list B never comes from et
     CHECK(layers.origin("hostname") == "default");
     CHECK(is_local_only("min_zerocopy_send_size"));
     CHECK_FALSE(is_local_only("block_size"));
+    for (const char* name : {"etcd_ca", "etcd_cert", "etcd_key"}) CHECK(is_local_only(name));
     CHECK(logger.text == "");
 }
 
