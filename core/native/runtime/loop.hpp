@@ -70,6 +70,16 @@ struct FileOptions {
     FileMode mode = FileMode::read_write;
     FileIo io = FileIo::direct;
     bool lock_exclusive = true;  ///< flock(LOCK_EX | LOCK_NB), for block devices also O_EXCL; refused: -EBUSY
+    /// Without lock_exclusive: others may use the file too, but not this part of it (0 bytes: to the end). A shared flock and a
+    /// record lock; refused: -EBUSY. Where the file system has no locks, nothing is locked.
+    bool lock_area = false;
+    uint64_t area_offset = 0, area_bytes = 0;
+};
+
+enum class WriteCache : uint8_t {
+    unknown,   ///< nobody says: flush
+    none,      ///< the device says that a completed direct write is durable
+    present,   ///< the device says that it has a volatile write cache
 };
 
 struct FileInfo {
@@ -78,6 +88,7 @@ struct FileInfo {
     uint32_t atomic_write_bytes = 0;
     bool is_block_device = false;
     bool can_discard = false;
+    WriteCache write_cache = WriteCache::unknown;  ///< of the device, or of the device under the file system
     bool is_direct = false;  ///< false: the file system refused O_DIRECT and cached I/O is used instead
 };
 
@@ -150,7 +161,7 @@ public:
     virtual void write(File file, const iovec* iov, int count, uint64_t offset, Completion& completion) = 0;
     /// Makes all writes completed before durable (fdatasync). Result 0.
     virtual void sync(File file, Completion& completion) = 0;
-    /// Gives space back; contents become undefined. Result 0, or -EOPNOTSUPP.
+    /// Gives space back (block device: BLKDISCARD, file: a hole); contents become undefined. Result 0, or -EOPNOTSUPP.
     virtual void discard(File file, uint64_t offset, uint64_t length, Completion& completion) = 0;
     virtual void close_file(File file) = 0;
 

@@ -26,7 +26,8 @@ Status open_error(const std::string& path, int error, const char* doing) {
     return Status(-error, text + strerror(error));
 }
 
-uint64_t queue_value(dev_t device, const char* name) {
+/// A file below /sys/dev/block/M:m/queue; null if there is none.
+FILE* open_queue_file(dev_t device, const char* name) {
     char path[128];
     snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s", major(device), minor(device), name);
     FILE* file = fopen(path, "re");
@@ -34,6 +35,11 @@ uint64_t queue_value(dev_t device, const char* name) {
         snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../queue/%s", major(device), minor(device), name);
         file = fopen(path, "re");
     }
+    return file;
+}
+
+uint64_t queue_value(dev_t device, const char* name) {
+    FILE* file = open_queue_file(device, name);
     if (file == nullptr) return 0;
     unsigned long long value = 0;
     if (fscanf(file, "%llu", &value) != 1) value = 0;
@@ -41,8 +47,20 @@ uint64_t queue_value(dev_t device, const char* name) {
     return value;
 }
 
+WriteCache write_cache_of(dev_t device) {
+    FILE* file = open_queue_file(device, "write_cache");
+    if (file == nullptr) return WriteCache::unknown;
+    char text[32] = {};
+    const bool got = fgets(text, sizeof(text), file) != nullptr;
+    fclose(file);
+    if (!got) return WriteCache::unknown;
+    if (strncmp(text, "write back", 10) == 0) return WriteCache::present;
+    return strncmp(text, "write through", 13) == 0 ? WriteCache::none : WriteCache::unknown;
+}
+
 void describe(OpenedFile& file, const struct stat& st) {
     FileInfo& info = file.info;
+    info.write_cache = write_cache_of(S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev);
     if (S_ISBLK(st.st_mode)) {
         info.is_block_device = true;
         uint64_t size = 0;
@@ -68,6 +86,18 @@ void describe(OpenedFile& file, const struct stat& st) {
         info.logical_block = more.stx_dio_offset_align;
     }
 #endif
+}
+
+/// 0 or errno. Both locks belong to the open file and end with it.
+int lock_area(int fd, const FileOptions& options) {
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) return errno;
+    struct flock area {};
+    area.l_type = options.mode == FileMode::read_only ? F_RDLCK : F_WRLCK;
+    area.l_whence = SEEK_SET;
+    area.l_start = static_cast<off_t>(options.area_offset);
+    area.l_len = static_cast<off_t>(options.area_bytes);
+    if (fcntl(fd, F_OFD_SETLK, &area) != 0 && (errno == EAGAIN || errno == EACCES)) return EBUSY;
+    return 0;
 }
 
 }  // namespace
@@ -96,6 +126,12 @@ Result<OpenedFile> open_os_file(const std::string& path, const FileOptions& opti
         int error = errno;
         close(file.fd);
         return open_error(path, error, "lock");
+    }
+    if (!options.lock_exclusive && options.lock_area) {
+        if (int error = lock_area(file.fd, options)) {
+            close(file.fd);
+            return open_error(path, error, "lock");
+        }
     }
     if (fstat(file.fd, &st) != 0) {
         int error = errno;
@@ -132,6 +168,14 @@ int64_t blocking_sync(int fd) {
 
 int64_t blocking_discard(int fd, uint64_t offset, uint64_t length) {
     int result;
+    struct stat st {};
+    if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
+        uint64_t range[2] = {offset, length};  // fallocate() would write zeroes where it cannot unmap
+        do {
+            result = ioctl(fd, BLKDISCARD, range);
+        } while (result < 0 && errno == EINTR);
+        return result < 0 ? -errno : 0;
+    }
     do {
         result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                            static_cast<off_t>(length));

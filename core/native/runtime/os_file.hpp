@@ -23,6 +23,7 @@ Result<OpenedFile> open_os_file(const std::string& path, const FileOptions& opti
 int64_t blocking_read(int fd, const iovec* iov, int count, uint64_t offset);
 int64_t blocking_write(int fd, const iovec* iov, int count, uint64_t offset);
 int64_t blocking_sync(int fd);
+/// Block device: BLKDISCARD; file: a hole.
 int64_t blocking_discard(int fd, uint64_t offset, uint64_t length);
 
 inline uint64_t iov_bytes(const iovec* iov, int count) {

@@ -36,7 +36,7 @@ struct SimDiskOptions {
     uint32_t sector_bytes = 4096;   ///< what a power loss keeps, loses or tears as one
     uint32_t atomic_bytes = 4096;   ///< a torn sector is torn at multiples of this; = sector_bytes: sectors are never torn
     bool volatile_cache = true;     ///< completed writes are durable only after sync(); false: on completion
-    bool is_block_device = false;
+    bool is_block_device = false;   ///< true: also tells whether it has a volatile cache
     bool can_discard = true;
     bool refuse_direct = false;     ///< as a file system without O_DIRECT: is_direct = false
     uint64_t latency_ns = 20'000;

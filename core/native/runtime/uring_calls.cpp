@@ -163,7 +163,48 @@ void UringLoop::sync(File file, Completion& completion) {
 }
 
 void UringLoop::discard(File file, uint64_t offset, uint64_t length, Completion& completion) {
+    if (files_.get(file).os.info.is_block_device)
+        return discard_on_thread(files_.index_of(file), offset, length, completion);
     file_op(Kind::discard, file, nullptr, 0, offset, length, completion);
+}
+
+void UringLoop::discard_on_thread(uint32_t slot, uint64_t offset, uint64_t length, Completion& completion) {
+    if (discard_thread_ == nullptr) {
+        discards_done_.loop = this;
+        discards_done_.on_notify = [](Notifier* self) { static_cast<DiscardNotifier*>(self)->loop->collect_discards(); };
+        register_notifier(discards_done_);
+        discard_thread_ = std::make_unique<DiskThreads>(*this, discards_done_, 1);
+    }
+    discards_.push_back(std::make_unique<DiskJob>());
+    DiskJob* job = discards_.back().get();
+    job->call = DiskCall::discard;
+    job->fd = files_.at(slot).os.fd;
+    job->slot = slot;
+    job->offset = offset;
+    job->length = length;
+    job->completion = &completion;
+    completion.loop_data[0] = 0;  // cannot be cancelled
+    files_.at(slot).in_flight++;
+    discard_thread_->start(job);
+}
+
+void UringLoop::collect_discards() {
+    discard_thread_->take_finished(discards_finished_);
+    for (DiskJob* job : discards_finished_) {
+        leave_file(job->slot);
+        ready_.push(*job->completion, job->result);
+        std::erase_if(discards_, [job](const std::unique_ptr<DiskJob>& other) { return other.get() == job; });
+    }
+    discards_finished_.clear();
+}
+
+/// An operation has ended: the last one of a closed file closes the descriptor.
+void UringLoop::leave_file(uint32_t index) {
+    FileSlot& slot = files_.at(index);
+    slot.in_flight--;
+    if (slot.open || slot.in_flight > 0) return;
+    ::close(std::exchange(slot.os.fd, -1));
+    files_.recycle(index);
 }
 
 void UringLoop::close_file(File file) {

@@ -67,6 +67,10 @@ int UringLoop::set_up(uint32_t depth) {
 }
 
 UringLoop::~UringLoop() {
+    if (discard_thread_ != nullptr) {
+        discard_thread_.reset();
+        unregister_notifier(discards_done_);
+    }
     if (!ring_made_) return;
     abandon_all();
     io_uring_queue_exit(&ring_);
@@ -422,12 +426,7 @@ void UringLoop::finish(Op* op, int result, uint32_t cqe_flags) {
     case Kind::write:
     case Kind::sync:
     case Kind::discard: {
-        FileSlot& slot = files_.at(op->slot);
-        slot.in_flight--;
-        if (!slot.open && slot.in_flight == 0) {
-            ::close(std::exchange(slot.os.fd, -1));
-            files_.recycle(op->slot);
-        }
+        leave_file(op->slot);
         break;
     }
     }

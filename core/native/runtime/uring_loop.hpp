@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/disk_threads.hpp"
 #include "runtime/handle_table.hpp"
 #include "runtime/os_file.hpp"
 #include "runtime/real_loop.hpp"
@@ -107,6 +108,10 @@ private:
     void file_op(Kind kind, File file, const iovec* iov, int count, uint64_t offset, uint64_t length,
                  Completion& completion);
     void abandon_all();
+    /// The kernel has no asynchronous way to discard on a block device: one thread does it.
+    void discard_on_thread(uint32_t slot, uint64_t offset, uint64_t length, Completion& completion);
+    void collect_discards();
+    void leave_file(uint32_t index);
 
     io_uring ring_{};
     bool ring_made_ = false;
@@ -123,6 +128,12 @@ private:
     Op* free_ops_ = nullptr;
     std::deque<Op*> waiting_;
     std::vector<Op*> waiting_cancels_;
+    struct DiscardNotifier : Notifier {
+        UringLoop* loop = nullptr;
+    } discards_done_;
+    std::vector<std::unique_ptr<DiskJob>> discards_;  ///< in flight
+    std::vector<DiskJob*> discards_finished_;
+    std::unique_ptr<DiskThreads> discard_thread_;  ///< made at the first one; last: its thread uses what stands above
 };
 
 }  // namespace vitastor::runtime

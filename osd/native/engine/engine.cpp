@@ -97,6 +97,7 @@ private:
             fail("store", text);
             co_return;
         }
+        options_.readonly = store_->options().readonly;  // a bit in the superblock may say so
         osd_ = std::make_unique<serve::Osd>(loop_, *store_, options_.osd_num, logger, *this);
         Result<net::PeerOptions> peer_options = make_peer_options();
         std::string error = peer_options.ok() ? "" : peer_options.status().message();

@@ -214,7 +214,11 @@ StoreStats Blockstore::stats() const {
                          group_marks_.size() * (sizeof(LogMark) + sizeof(uint32_t));
     stats.device_bytes_written = data_->bytes_written() + (separate_meta_ ? separate_meta_->bytes_written() : 0);
     stats.client_bytes_written = client_bytes_written_;
-    stats.flushes = data_->flushes_finished() + (separate_meta_ ? separate_meta_->flushes_finished() : 0);
+    stats.data_flushes = data_->flushes_finished();
+    stats.data_sync_writes = data_->sync_writes();
+    stats.meta_flushes = separate_meta_ ? separate_meta_->flushes_finished() : 0;
+    stats.meta_sync_writes = separate_meta_ ? separate_meta_->sync_writes() : 0;
+    stats.flushes = stats.data_flushes + stats.meta_flushes;
     stats.checksum_errors = checksum_errors_;
     return stats;
 }

@@ -72,6 +72,19 @@ private:
     runtime::Task<void> run_open(runtime::Completion& done);
     runtime::Task<int> open_store();
     int open_devices();
+    struct DeviceUse {
+        std::string path;
+        bool is_data = true;
+        uint64_t offset = 0, size = 0;
+        runtime::FileIo io{};
+        bool no_fsync = false;
+        /// The option's name for this device.
+        std::string name(const char* before, const char* after) const {
+            return std::string(before) + (is_data ? "data" : "meta") + after;
+        }
+    };
+    int open_device(const DeviceUse& use, std::unique_ptr<Device>& device, uint64_t* bytes);
+    bool needs_flush(const DeviceUse& use, const runtime::FileInfo& info);
     runtime::Task<int> format();
     runtime::Task<int> write_superblock(Device& device, uint64_t offset, uint64_t uuid);
     runtime::Task<int> load(uint64_t uuid, bool data_is_blank);
@@ -160,6 +173,8 @@ private:
     Device* meta_ = nullptr;
     uint64_t data_bytes_ = 0, meta_bytes_ = 0;  ///< lengths of the areas
     uint32_t logical_block_ = 512;
+    runtime::FileInfo data_info_;
+    std::vector<std::string> device_warnings_;
     std::unique_ptr<Index> index_;
     std::unique_ptr<MetaLog> log_;
     BlockAllocator blocks_;

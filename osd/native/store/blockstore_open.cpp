@@ -61,61 +61,6 @@ Task<void> Blockstore::run_open(runtime::Completion& done) {
     done.on_done(&done, status);
 }
 
-int Blockstore::open_devices() {
-    if (options_.meta_device == options_.data_device && options_.meta_offset == options_.data_offset)
-        options_.meta_device.clear();
-    runtime::FileOptions file;
-    file.mode = options_.readonly ? runtime::FileMode::read_only : runtime::FileMode::read_write;
-    file.lock_exclusive = !options_.disable_device_lock;
-    file.io = options_.data_io;
-    const auto open_one = [&](const std::string& path, uint64_t offset, uint64_t size, bool no_fsync,
-                              std::unique_ptr<Device>& device, uint64_t* bytes) -> int {
-        Result<runtime::File> handle = loop_.open_file(path, file);
-        if (!handle.ok()) {
-            const int code = handle.status().code();
-            if (code == -EBUSY)
-                return refuse(code, path + ": the device is in use by another process (locked); stop it, or check the name");
-            return refuse(code, path + ": cannot open: " +
-                                    (handle.status().message().empty() ? strerror(-code) : handle.status().message()));
-        }
-        const runtime::FileInfo info = loop_.file_info(handle.value());
-        const bool is_volatile = !no_fsync && !options_.readonly && file.io != runtime::FileIo::direct_sync;
-        device = std::make_unique<Device>(loop_, handle.value(), is_volatile);
-        if (!info.is_direct && file.io != runtime::FileIo::cached)
-            log(logger_, LogLevel::warning, "%s: the file system refuses direct I/O; using its cache instead", path.c_str());
-        if (info.is_direct) logical_block_ = std::max(logical_block_, info.logical_block);
-        if (offset % kPageSize || offset >= info.size_bytes || size > info.size_bytes - offset) {
-            char text[256];
-            snprintf(text, sizeof(text), ": the area at %llu of %llu bytes does not lie inside its %llu bytes (offsets are "
-                     "multiples of 4096)", Number(offset), Number(size), Number(info.size_bytes));
-            if (info.size_bytes == 0) return refuse(-ENOSPC, path + ": the file is empty; give it a size first (truncate -s)");
-            return refuse(-EINVAL, path + text);
-        }
-        *bytes = size ? size : info.size_bytes - offset;
-        return 0;
-    };
-    int status = open_one(options_.data_device, options_.data_offset, options_.data_size, options_.disable_data_fsync, data_,
-                          &data_bytes_);
-    if (status < 0) return status;
-    meta_ = data_.get();
-    if (options_.meta_device.empty()) return 0;
-    if (options_.meta_device == options_.data_device) {
-        const uint64_t data_end = options_.data_offset + data_bytes_;
-        meta_bytes_ = options_.meta_size;
-        // One device for both: the same handle, or the lock would be in our own way.
-        if (!meta_bytes_ || !options_.data_size ||
-            (options_.meta_offset < data_end && options_.data_offset < options_.meta_offset + meta_bytes_))
-            return refuse(-EINVAL, options_.data_device + ": metadata and data are on one device; meta_offset, meta_size, "
-                                                          "data_offset and data_size must be given and not overlap");
-        return 0;
-    }
-    file.io = options_.meta_io;
-    status = open_one(options_.meta_device, options_.meta_offset, options_.meta_size, options_.disable_meta_fsync,
-                      separate_meta_, &meta_bytes_);
-    meta_ = separate_meta_.get();
-    return status;
-}
-
 Task<int> Blockstore::open_store() {
     if (options_.osd_num == 0) co_return refuse(-EINVAL, "osd_num is 0; OSD numbers start from 1");
     Result<Geometry> geometry = check_geometry(options_);
@@ -132,6 +77,7 @@ Task<int> Blockstore::open_store() {
         status = open_devices();
     }
     if (status < 0) co_return status;
+    for (const std::string& warning : device_warnings_) log(logger_, LogLevel::warning, "%s", warning.c_str());
     if (geometry_.granularity % logical_block_)
         co_return refuse(-EINVAL, options_.data_device + ": bitmap_granularity " + std::to_string(geometry_.granularity) +
                                       " is smaller than the sectors of the device, " + std::to_string(logical_block_));
@@ -171,9 +117,11 @@ Task<int> Blockstore::open_store() {
     Result<SuperblockInfo> info =
         decode_superblock(head.data(), geometry_, options_, meta_path(), meta_bytes, false);
     if (!info.ok()) co_return refuse(info.status().code(), info.status().message());
-    if (info.value().readonly_only && !options_.readonly)
-        co_return refuse(-EROFS, meta_path() + ": the store has features that this program can only read; start read-only, or "
-                                               "with a newer release");
+    if (info.value().readonly_only && !options_.readonly) {
+        options_.readonly = true;
+        log(logger_, LogLevel::warning, "%s: the store has features that this program can only read: it is opened read-only. "
+                                        "To write, start it with the release that made it or a newer one", meta_path().c_str());
+    }
     const uint64_t uuid = info.value().uuid;
     if (separate && !data_is_blank) {
         Geometry again = geometry_;

@@ -39,6 +39,7 @@ Task<int> Device::write(const iovec* iov, int count, uint64_t offset) {
     const int64_t result = co_await op;
     const int64_t total = total_bytes(iov, count);
     bytes_written_ += static_cast<uint64_t>(total);
+    sync_writes_ += is_synchronous_;
     if (result == total) co_return 0;
     Task<int> rest = finish(true, iov, count, offset, result);
     const int status = co_await rest;
@@ -76,6 +77,13 @@ Task<int> Device::finish(bool is_write, const iovec* iov, int count, uint64_t of
         else loop_.read(file_, rest.data(), static_cast<int>(rest.size()), place, op);
         result = co_await op;
     }
+}
+
+Task<int> Device::discard(uint64_t offset, uint64_t length) {
+    Await op;
+    loop_.discard(file_, offset, length, op);
+    const int64_t result = co_await op;
+    co_return static_cast<int>(std::min<int64_t>(result, 0));
 }
 
 Task<int> Device::flush() {

@@ -12,9 +12,10 @@ namespace vitastor::store {
 
 class Device {
 public:
-    /// is_volatile: completed writes may be lost in a power failure until flush().
-    Device(runtime::Loop& loop, runtime::File file, bool is_volatile)
-        : loop_(loop), file_(file), is_volatile_(is_volatile) {}
+    /// is_volatile: completed writes may be lost in a power failure until flush(). is_synchronous: each write is durable on
+    /// completion because it was opened so (O_SYNC); they are counted.
+    Device(runtime::Loop& loop, runtime::File file, bool is_volatile, bool is_synchronous = false)
+        : loop_(loop), file_(file), is_volatile_(is_volatile), is_synchronous_(is_synchronous) {}
     Device(const Device&) = delete;
     ~Device() { loop_.close_file(file_); }
 
@@ -25,11 +26,15 @@ public:
     /// those that come meanwhile share the next one. After an error every flush fails: what was lost is not known.
     runtime::Task<int> flush();
 
+    /// Gives the range back to the device; what it holds then is undefined. 0 or a negative errno (-EOPNOTSUPP).
+    runtime::Task<int> discard(uint64_t offset, uint64_t length);
+
     bool is_volatile() const { return is_volatile_; }
     /// Writes completed by now are durable once flushes_finished() >= this number.
     uint64_t next_flush() const { return flushes_started_ + 1; }
     uint64_t flushes_finished() const { return flushes_finished_; }
     uint64_t bytes_written() const { return bytes_written_; }
+    uint64_t sync_writes() const { return sync_writes_; }
     runtime::Loop& loop() { return loop_; }
 
 private:
@@ -38,11 +43,13 @@ private:
     runtime::Loop& loop_;
     runtime::File file_;
     bool is_volatile_;
+    bool is_synchronous_;
     bool flushing_ = false;
     int flush_error_ = 0;
     uint64_t flushes_started_ = 0;
     uint64_t flushes_finished_ = 0;
     uint64_t bytes_written_ = 0;
+    uint64_t sync_writes_ = 0;
     runtime::WaitList flush_waiters_;
 };
 

@@ -24,6 +24,18 @@
 
 namespace vitastor::store {
 
+/// Smoothing of small writes when data is on a slow device and metadata on a fast one; see throttle.hpp. May change while open.
+struct ThrottleOptions {
+    bool enabled = false;           ///< throttle_small_writes
+    uint32_t target_iops = 100;     ///< what the data device absorbs: random writes a second
+    uint32_t target_mbs = 100;      ///< and MiB a second
+    uint32_t target_parallelism = 1;
+    uint32_t threshold_us = 50;     ///< smaller delays are not worth a timer
+};
+
+/// automatic: on block devices, not on files (a hole in a file costs the next write of the place an allocation).
+enum class DiscardFreed : uint8_t { off, on, automatic };
+
 struct StoreOptions {
     OsdNum osd_num = 0;
     std::string data_device;  ///< file or block device
@@ -44,6 +56,13 @@ struct StoreOptions {
     uint32_t atomic_write_size = 4096;  ///< bytes that the data device writes whole or not at all; below the granularity, overwrites are redirected
     /// How long open() waits for the lock: the kernel may need a moment to let go of a killed process's files (safety.md 3).
     uint32_t lock_wait_ms = 2000;
+    DiscardFreed discard_freed = DiscardFreed::automatic;
+    bool discard_on_start = false;         ///< everything that is free after opening
+    uint64_t min_discard_size = 1 << 20;   ///< bytes: smallest piece worth a discard
+    uint32_t discard_granularity = 0;      ///< bytes: pieces are multiples of it; 0: of the block size
+    /// Opens although parts of the metadata are damaged; without the objects that they named, which are listed in the log.
+    bool skip_damaged_metadata = false;
+    ThrottleOptions throttle;
     bool create = true;  ///< format an area that holds no store yet (all zeroes at its head); anything else there is refused
 };
 
@@ -107,7 +126,11 @@ struct StoreStats {
     uint64_t memory_bytes = 0;       ///< index, bitmaps, checksums
     uint64_t device_bytes_written = 0;
     uint64_t client_bytes_written = 0;
-    uint64_t flushes = 0;
+    uint64_t flushes = 0;            ///< of both devices
+    uint64_t data_flushes = 0, meta_flushes = 0;          ///< one device: all are data_flushes
+    uint64_t data_sync_writes = 0, meta_sync_writes = 0;  ///< writes that were durable on completion (O_SYNC)
+    uint64_t discards = 0, discarded_bytes = 0;
+    uint64_t throttled_writes = 0, throttled_us = 0;      ///< held back, and for how long in all
     uint64_t checksum_errors = 0;
 };
 
@@ -130,6 +153,9 @@ public:
     virtual void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) = 0;
     /// Copies the external bitmap (bitmap_bytes()) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
     virtual Version peek(const ObjectId& object, Version version, uint8_t* bitmap) = 0;
+    /// Takes effect for what is submitted from here on.
+    virtual void set_throttle(const ThrottleOptions& throttle) { static_cast<void>(throttle); }
+    virtual void set_write_depth(uint32_t max_write_iodepth) { static_cast<void>(max_write_iodepth); }
     virtual StoreStats stats() const = 0;
     virtual std::vector<InodeSpace> space_by_inode() const = 0;
     /// Ends background work; submitted operations complete first.

@@ -274,10 +274,14 @@ void SimWorld::State::abandon_writes(const std::string& path, uint64_t loop, boo
         schedule(at, "late write", 0, number, [this, path, number] {
             land(path, number);
             SimDisk& late = disk(path);
-            if (--late.landing == 0 && std::exchange(late.release_when_landed, false)) late.lock_holder = 0;
+            if (--late.landing > 0) return;
+            if (std::exchange(late.release_when_landed, false)) late.lock_holder = 0;
+            std::erase_if(late.area_locks, [this](const SimDisk::AreaLock& lock) { return !loops.count(lock.loop); });
         });
     }
     if (power_loss) fold(d.lose_power(disk_random));
+    if (d.landing == 0)
+        std::erase_if(d.area_locks, [loop](const SimDisk::AreaLock& lock) { return lock.loop == loop; });
     close_disk(path, loop);
 }
 

@@ -243,12 +243,22 @@ Result<File> SimLoop::open_file(const std::string& path, const FileOptions& opti
     if (found == world_.disks.end()) return Status(-ENOENT, "cannot open " + path + ": No such file or directory");
     SimDisk& disk = found->second;
     if (options.lock_exclusive) {
-        if (disk.lock_holder != 0) {
+        if (disk.lock_holder != 0 || !disk.area_locks.empty()) {
             return Status(-EBUSY, "cannot lock " + path + ": it is in use by another process; stop that one first");
         }
         disk.lock_holder = serial_;
     }
+    const uint64_t from = options.area_offset;
+    const uint64_t to = options.area_bytes ? from + options.area_bytes : UINT64_MAX;
+    const bool shared = options.mode == FileMode::read_only;
+    if (!options.lock_exclusive && options.lock_area) {
+        bool taken = disk.lock_holder != 0;
+        for (const SimDisk::AreaLock& other : disk.area_locks)
+            taken = taken || (from < other.to && other.from < to && !(shared && other.shared));
+        if (taken) return Status(-EBUSY, "cannot lock " + path + ": it is in use by another process; stop that one first");
+    }
     File handle = files_.open();
+    if (!options.lock_exclusive && options.lock_area) disk.area_locks.push_back({serial_, handle, from, to, shared});
     FileSlot& slot = files_.get(handle);
     slot.path = path;
     slot.options = options;
@@ -256,6 +266,8 @@ Result<File> SimLoop::open_file(const std::string& path, const FileOptions& opti
     slot.info.logical_block = disk.options.logical_block;
     slot.info.is_block_device = disk.options.is_block_device;
     slot.info.can_discard = disk.options.can_discard;
+    if (disk.options.is_block_device)
+        slot.info.write_cache = disk.options.volatile_cache ? WriteCache::present : WriteCache::none;
     slot.info.is_direct = options.io != FileIo::cached && !disk.options.refuse_direct;
     return handle;
 }
@@ -300,6 +312,11 @@ void SimLoop::close_file(File file) {
     bool locked = files_.get(file).options.lock_exclusive;
     uint32_t index = files_.close(file);
     if (locked) world_.close_disk(files_.at(index).path, serial_);
+    auto disk = world_.disks.find(files_.at(index).path);
+    if (disk != world_.disks.end())
+        std::erase_if(disk->second.area_locks, [&](const SimDisk::AreaLock& lock) {
+            return lock.loop == serial_ && lock.file == file;
+        });
     files_.recycle(index);
 }
 

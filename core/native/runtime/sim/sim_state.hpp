@@ -112,6 +112,13 @@ struct SimDisk {
     std::map<uint64_t, SectorHistory> dirty;
     uint64_t lock_holder = 0;     ///< serial of a loop; 0: free
     bool release_when_landed = false;
+    struct AreaLock {
+        uint64_t loop;
+        File file;
+        uint64_t from, to;
+        bool shared;
+    };
+    std::vector<AreaLock> area_locks;
     uint64_t operations = 0;
     uint64_t write_number = 0;
     uint64_t landing = 0;         ///< writes in flight of loops that died by a crash without power loss
