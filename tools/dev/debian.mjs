@@ -53,11 +53,15 @@ function asRoot() {
   return ask(['sh', '-c', 'sudo -n true && echo yes']) ? ['sudo', '-n'] : null;
 }
 
-/** True when apt knows a version of every package. @param {readonly string[]} names */
-function aptKnows(names) {
-  const policy = ask(['apt-cache', 'policy', ...names]);
-  const candidates = policy.match(/^ {2}Candidate: (?!\(none\))/gm) ?? [];
-  return candidates.length >= names.length;
+/**
+ * The names that `apt-cache policy` shows no version of. Names are compared, lines not counted: where apt knows no package
+ * `g++` (its lists are empty, as in every container image) it takes the name for a pattern, and answers for all that match.
+ * @param {string} policy what `apt-cache policy NAMES` printed (LC_ALL=C)
+ * @param {readonly string[]} names
+ */
+export function unknownPackages(policy, names) {
+  const known = new Set([...policy.matchAll(/^(\S+):\n {2}Installed: .*\n {2}Candidate: (?!\(none\))/gm)].map((match) => match[1]));
+  return names.filter((name) => !known.has(name));
 }
 
 /** Installs what is missing. Throws Stop with the exact command where it may not. */
@@ -88,15 +92,27 @@ export async function installPackages() {
     say(`Running: ${quote(command)}${prefix?.[0] === 'sudo' ? '   (installing needs root)' : ''}`);
     return run(command, { quiet: !process.stdout.isTTY });
   };
-  let updated = false;
+  /** @type {string | null} */
+  let updated = null; // what apt-get update said, where it was not shown
   const update = async () => {
-    updated = true;
-    return await privileged(['apt-get', 'update', '-q']);
+    updated = (await privileged(['apt-get', 'update', '-q'])).output;
   };
-  if (prefix !== null && !aptKnows([...missing, ...(needEtcd ? ['etcd-server'] : [])])) await update();
+  const toFetch = [...missing, ...(needEtcd ? ['etcd-server'] : [])];
+  const unknown = () => unknownPackages(ask(['apt-cache', 'policy', ...toFetch]), toFetch);
+  if (prefix !== null && unknown().length > 0) {
+    await update();
+    const left = unknown(); // never handed to apt-get install: it would take some of them for patterns
+    if (left.length > 0) {
+      process.stderr.write(updated ?? '');
+      throw new Stop(
+        `apt knows no package ${left.join(', ')} even after apt-get update; its words are above.\n` +
+          'Please see that /etc/apt names a mirror of Debian 12 or 13 (main) and that it can be reached, then start again.',
+      );
+    }
+  }
   if (missing.length > 0) {
     let result = await privileged([...install, '-q']);
-    if (result.code !== 0 && !updated) {
+    if (result.code !== 0 && updated === null) {
       await update(); // stale lists name packages that are gone
       result = await privileged([...install, '-q']);
     }
