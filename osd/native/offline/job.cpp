@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "offline/job.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "offline/disk_superblock.hpp"
+
+namespace vitastor::offline {
+
+using namespace vitastor::store;
+using runtime::Task;
+
+namespace {
+
+/// Opens a device for its superblock. Reading needs no lock: an OSD may be at work.
+int open_plain(runtime::Loop& loop, const JobRequest& request, std::unique_ptr<Device>& device, uint64_t* bytes, std::string& error) {
+    const std::string& path = request.place.data_device;
+    runtime::FileOptions file;
+    const bool writes = request.kind != JobKind::read_superblock;
+    file.mode = writes ? runtime::FileMode::read_write : runtime::FileMode::read_only;
+    file.io = request.place.io;
+    file.lock_exclusive = writes && !request.force;
+    Result<runtime::File> handle = loop.open_file(path, file);
+    if (!handle.ok()) {
+        const int code = handle.status().code();
+        error = path + (code == -EBUSY ? ": the device is in use by another process (locked); stop the OSD first, or use --force"
+                                       : ": cannot open: " + (handle.status().message().empty() ? std::string(strerror(-code))
+                                                                                                : handle.status().message()));
+        return code;
+    }
+    device = std::make_unique<Device>(loop, handle.value(), true);
+    *bytes = loop.file_info(handle.value()).size_bytes;
+    return 0;
+}
+
+Task<int> superblock_job(runtime::Loop& loop, const JobRequest& request, const Output& output, std::string& error) {
+    std::unique_ptr<Device> device;
+    uint64_t bytes = 0;
+    int status = open_plain(loop, request, device, &bytes, error);
+    if (status < 0) co_return status;
+    const std::string& path = request.place.data_device;
+    if (request.kind == JobKind::read_superblock) {
+        std::string json;
+        Task<int> reading = read_disk_superblock(*device, bytes, path, json, error);
+        status = co_await reading;
+        if (status == 0) output(JsonLine("superblock").string("json", json).take());
+        co_return status;
+    }
+    if (bytes < kPageSize) {
+        error = path + ": is too short for a superblock";
+        co_return -ENOSPC;
+    }
+    Buffer page = loop.buffers().allocate(kPageSize);
+    iovec iov{page.data(), kPageSize};
+    Task<int> reading = device->read(&iov, 1, 0);
+    status = co_await reading;
+    if (status < 0) {
+        error = path + ": cannot read: " + strerror(-status);
+        co_return status;
+    }
+    if (!request.force && memcmp(page.data(), kSuperMagic, sizeof(kSuperMagic)) == 0) {
+        error = path + ": a store begins at byte 0, where the superblock would go; its area has to begin at 4096 or later";
+        co_return -EEXIST;
+    }
+    if (request.kind == JobKind::clear_superblock) {
+        memset(page.data(), 0, kPageSize);
+        Task<int> writing = device->write(&iov, 1, 0);
+        status = co_await writing;
+        if (status == 0) {
+            Task<int> flushing = device->flush();
+            status = co_await flushing;
+        }
+        if (status < 0) error = path + ": cannot write: " + strerror(-status);
+        co_return status;
+    }
+    Task<int> writing = write_disk_superblock(*device, std::min(request.room_bytes, bytes), path, request.json, error);
+    status = co_await writing;
+    co_return status;
+}
+
+Task<int> store_job(runtime::Loop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error) {
+    OfflineStore store(loop, request.place, logger);
+    const auto opening_damage = [&output](const char* area, const std::string& path, uint64_t offset, const std::string& text) {
+        output(JsonLine("damage").string("area", area).string("device", path).number("offset", offset).string("text", text).take());
+    };
+    store.on_damage_found = opening_damage;
+    Task<int> opening = store.open();
+    int status = co_await opening;
+    if (status == 0) {
+        if (request.kind == JobKind::dump_objects) {
+            Task<int> work = dump_objects(store, output);
+            status = co_await work;
+        } else if (request.kind == JobKind::dump_log) {
+            Task<int> work = dump_log(store, request.form, output);
+            status = co_await work;
+        } else {
+            Task<int> work = check_store(store, request.data, output);
+            status = co_await work;
+        }
+    }
+    error = store.error();
+    co_return status;
+}
+
+}  // namespace
+
+Task<int> run_job(runtime::Loop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error) {
+    const bool is_superblock = request.kind == JobKind::read_superblock || request.kind == JobKind::write_superblock ||
+                               request.kind == JobKind::clear_superblock;
+    Task<int> work = is_superblock ? superblock_job(loop, request, output, error)
+                                   : store_job(loop, request, output, logger, error);
+    const int status = co_await work;
+    co_return status;
+}
+
+}  // namespace vitastor::offline
