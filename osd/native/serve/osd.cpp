@@ -313,8 +313,7 @@ void Osd::close_dirty_clients(Pg& pg) {
     for (ClientState* client : by_arrival(clients_)) {
         if (client->dirty.contains(pg.id)) {
             VITASTOR_PROBE("dirty client closed");
-            client->connection->close(net::CloseReason::by_us, "PG " + std::to_string(pg.id.pool) + "/" +
-                                                           std::to_string(pg.id.pg) +
+            client->connection->close(net::CloseReason::by_us, "PG " + pg_text(pg) +
                                                            " stops with unsynced writes of this client");
         }
     }

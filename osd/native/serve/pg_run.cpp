@@ -2,7 +2,6 @@
 // Life of each led PG: one coroutine that peers, waits for disturbance, peers again, and at last gives the PG up.
 // Source: semantics 7, 8; wire-protocol 9.7-9.9; safety 2, 5.
 #include <algorithm>
-#include <cinttypes>
 
 #include "pg/peering.hpp"
 #include "serve/answer.hpp"
@@ -12,15 +11,11 @@ namespace vitastor::serve {
 using pg::Phase;
 using pg::PhaseEvent;
 using runtime::kNsPerMs;
-using wire::Opcode;
 
 namespace {
 constexpr size_t kMergeSlice = 2000;          ///< entries judged between two yields
-constexpr size_t kFlushTriples = 512;
 constexpr uint64_t kConnectRecheckNs = 20 * kNsPerMs;
 constexpr uint64_t kFailedStepNs = 50 * kNsPerMs;
-
-std::string pg_text(const Pg& pg) { return std::to_string(pg.id.pool) + "/" + std::to_string(pg.id.pg); }
 }  // namespace
 
 // ------------------------------------------------------------------ commands
@@ -420,228 +415,6 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     }
     move(pg, PhaseEvent::activate);
     wake_recovery();
-    co_return true;
-}
-
-// ------------------------------------------------------------------ steps of peering
-
-runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
-    bool reported = false;
-    for (;;) {
-        net::Connection* connection = peers_->get(osd);
-        if (!connection || pg.disturbed || pg.stop) {
-            (*failed)++;
-            break;
-        }
-        CallAwait call;
-        wire::LockRequest message{wire::LockRequest::kLock, pg.id.pool, pg.id.pg, wire::pg_state::peering};
-        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
-        connection->send(call);
-        pg.locked.insert(osd);  // from now on it may hold one for us
-        int64_t result = co_await call;
-        subop_stats_[static_cast<size_t>(Opcode::sec_lock)].add(0, 0);
-        if (result == 0) break;
-        if (call.status || (result != -EBUSY && result != -ENOENT)) {
-            (*failed)++;
-            if (!call.status && peers_->get(osd)) peers_->reset(osd, "SEC_LOCK failed with error " + std::to_string(result));
-            break;
-        }
-        auto reply = wire::decode<wire::LockReply>(wire::ConstHeaderBytes(call.reply));
-        if (!reported) {
-            log(logger_, LogLevel::info, "PG %s: OSD %" PRIu64 " does not grant the lock (%s, held by %" PRIu64 "): trying again",
-                pg_text(pg).c_str(), osd, result == -EBUSY ? "busy" : "PG not known there", reply.holder);
-        }
-        reported = true;
-        Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
-        co_await pause;
-    }
-    release(pg);
-}
-
-runtime::Task<> Osd::announce_lock(Pg& pg, OsdNum osd, uint32_t state) {
-    net::Connection* connection = peers_->get(osd);
-    int64_t result = -EPIPE;
-    if (connection) {
-        CallAwait call;
-        wire::LockRequest message{wire::LockRequest::kLock, pg.id.pool, pg.id.pg, state};
-        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
-        connection->send(call);
-        result = co_await call;
-        subop_stats_[static_cast<size_t>(Opcode::sec_lock)].add(0, 0);
-    }
-    if (result < 0 && pg.active()) disturb(pg);
-    if (--pg.announcing == 0 && pg.gate) {
-        pg.gate = false;
-        pg.gate_waiters.notify_all();
-    }
-    release(pg);
-}
-
-runtime::Task<> Osd::unlock_peer(Pg& pg, OsdNum osd) {
-    net::Connection* connection = peers_->get(osd);
-    if (connection && !pg.silent) {
-        CallAwait call;
-        wire::LockRequest message{wire::LockRequest::kUnlock, pg.id.pool, pg.id.pg, 0};
-        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
-        connection->send(call);
-        int64_t result = co_await call;
-        if (result < 0) log(logger_, LogLevel::debug, "unlock at OSD %" PRIu64 " failed", osd);
-    }
-    release(pg);
-}
-
-runtime::Task<> Osd::unlock_all(Pg& pg) {
-    std::set<OsdNum> locked;
-    locked.swap(pg.locked);
-    pg.locked_state = 0;
-    pg.running += static_cast<uint32_t>(locked.size());
-    for (OsdNum osd : locked) runtime::spawn(unlock_peer(pg, osd));
-    runtime::Task<> drained = wait_running(pg);
-    co_await drained;
-}
-
-runtime::Task<> Osd::list_self(Pg& pg, store::Listing* out, uint32_t* failed) {
-    list_fence_.listed(pg.id, 0);
-    runtime::Task<> settle = wait_secondary_writes();
-    co_await settle;
-    ListAwait list;
-    PoolId pool = pg.id.pool;
-    list.range = {pool, pg.id.pg, full_inode(pool, 0), full_inode(pool, (1ull << kPoolShift) - 1), 0, UINT64_MAX, 0};
-    store_.list(list);
-    int64_t result = co_await list;
-    if (result < 0) {
-        (*failed)++;
-        Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
-        co_await pause;
-    }
-    *out = std::move(list.listing);
-    release(pg);
-}
-
-runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed) {
-    constexpr size_t kDecodeSlice = 4000;
-    const PoolInfo info = pg.pool->info;
-    bool reported = false;
-    for (;;) {
-        net::Connection* connection = peers_->get(osd);
-        if (!connection || pg.disturbed || pg.stop) {
-            (*failed)++;
-            break;
-        }
-        CallAwait call;
-        wire::ListRequest message;
-        message.list_pg = pg.id.pg;
-        message.pg_count = info.pg_count;
-        message.pg_stripe_size = info.pg_stripe_size;
-        message.min_inode = full_inode(pg.id.pool, 0);
-        message.max_inode = full_inode(pg.id.pool, (1ull << kPoolShift) - 1);
-        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_list}, message);
-        uint64_t start = loop_.now_ns();
-        connection->send(call);
-        int64_t result = co_await call;
-        subop_stats_[static_cast<size_t>(Opcode::sec_list)].add((loop_.now_ns() - start) / 1000, 0);
-        if (result == -EAGAIN && call.status == 0) {
-            if (!reported) {
-                log(logger_, LogLevel::info, "PG %s: OSD %" PRIu64 " does not know the pool's PGs yet: listing again",
-                    pg_text(pg).c_str(), osd);
-            }
-            reported = true;
-            Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
-            co_await pause;
-            continue;
-        }
-        auto reply = wire::decode<wire::ListReply>(wire::ConstHeaderBytes(call.reply));
-        uint64_t count = result < 0 ? 0 : static_cast<uint64_t>(result);
-        size_t bytes = call.reply_payload ? call.reply_payload.size() : 0;
-        if (result < 0 || reply.stable_count > count || bytes != count * wire::kTripleSize) {
-            (*failed)++;
-            if (call.status == 0 && peers_->get(osd)) {
-                peers_->reset(osd, result < 0 ? "SEC_LIST failed with error " + std::to_string(result)
-                                              : "SEC_LIST answered with counts that do not fit");
-            }
-            break;
-        }
-        out->stable.reserve(reply.stable_count);
-        out->unstable.reserve(count - reply.stable_count);
-        for (size_t i = 0; i < count; i += kDecodeSlice) {
-            size_t n = std::min<size_t>(kDecodeSlice, count - i);
-            std::span<const uint8_t> slice(call.reply_payload.data() + i * wire::kTripleSize, n * wire::kTripleSize);
-            Result<std::vector<ObjectVersion>> triples = wire::decode_triples(slice);
-            if (!triples.ok()) break;
-            for (size_t j = 0; j < n; j++) {
-                (i + j < reply.stable_count ? out->stable : out->unstable).push_back(triples.value()[j]);
-            }
-            if (n == kDecodeSlice) {
-                Yield yield(loop_);
-                co_await yield;
-            }
-        }
-        break;
-    }
-    release(pg);
-}
-
-// ------------------------------------------------------------------ flush of versions left unstable
-
-runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<ObjectVersion> batch, uint32_t* failed) {
-    int64_t result = 0;
-    if (osd == osd_num_) {
-        for (const ObjectVersion& what : batch) {
-            StoreAwait op;
-            op.op = rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
-            op.object = what.object;
-            op.version = what.version;
-            store_.submit(op);
-            int64_t one = co_await op;
-            if (one < 0 && one != -ENOENT) result = one;
-        }
-        if (result < 0) {
-            log(logger_, LogLevel::error, "PG %s: own store failed to flush (error %d)", pg_text(pg).c_str(),
-                static_cast<int>(-result));
-            Pause pause(loop_, 1000 * kNsPerMs);
-            co_await pause;
-        }
-    } else if (net::Connection* connection = peers_->get(osd)) {
-        std::vector<uint8_t> bytes(batch.size() * wire::kTripleSize);
-        wire::encode_triples(bytes, batch);
-        CallAwait call;
-        Opcode opcode = rollback ? Opcode::sec_rollback : Opcode::sec_stabilize;
-        wire::encode_request(wire::HeaderBytes(call.request), {0, opcode}, wire::TripleRequest{bytes.size(), 0});
-        call.payload[0] = {bytes.data(), bytes.size()};
-        call.payload_count = 1;
-        connection->send(call);
-        result = co_await call;
-        subop_stats_[static_cast<size_t>(opcode)].add(0, 0);
-        if (result < 0 && call.status == 0 && peers_->get(osd)) {
-            peers_->reset(osd, std::string(wire::opcode_name(opcode)) + " failed with error " + std::to_string(result));
-        }
-    } else {
-        result = -EPIPE;
-    }
-    if (result < 0) (*failed)++;
-    release(pg);
-}
-
-/// Rollbacks before stabilisations, so that each object ends at its target version.
-runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
-    uint32_t failed = 0;
-    for (bool rollback : {true, false}) {
-        std::map<OsdNum, std::vector<ObjectVersion>> by_osd;
-        for (const pg::FlushAction& action : actions) {
-            if ((action.kind == pg::FlushKind::rollback) == rollback) by_osd[action.osd].push_back(action.what);
-        }
-        for (auto& [osd, all] : by_osd) {
-            for (size_t i = 0; i < all.size(); i += kFlushTriples) {
-                size_t n = std::min(kFlushTriples, all.size() - i);
-                std::vector<ObjectVersion> batch(all.begin() + static_cast<long>(i), all.begin() + static_cast<long>(i + n));
-                pg.running++;
-                runtime::spawn(flush_batch(pg, osd, rollback, std::move(batch), &failed));
-            }
-        }
-        runtime::Task<> drained = wait_running(pg);
-        co_await drained;
-        if (failed || pg.disturbed || pg.stop) co_return false;
-    }
     co_return true;
 }
 

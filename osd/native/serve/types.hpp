@@ -242,6 +242,9 @@ struct Pg {
     }
 };
 
+/// "pool/pg", for messages.
+inline std::string pg_text(const Pg& pg) { return std::to_string(pg.id.pool) + "/" + std::to_string(pg.id.pg); }
+
 /// What an incoming connection holds here.
 struct ClientState {
     net::Connection* connection = nullptr;
