@@ -4,7 +4,8 @@
 export { Child, type ChildOptions, type Exit } from './child.js';
 export { EtcdHttp } from './etcd-http.js';
 export { type FioJob, type FioSide, parseFio } from './fio.js';
-export { type CommandOptions, type CommandResult, Lab, type LabOptions, type Params, type PoolOptions, type PoolState } from './lab.js';
+export { type CommandOptions, type CommandResult, Lab, type LabOptions, type Params, type PoolOptions } from './lab.js';
+export { type PoolState } from './pools.js';
 export { freePort } from './ports.js';
 export { type ProcUsage, procUsage, processesNaming } from './proc.js';
 export { type Programs, findPrograms } from './programs.js';

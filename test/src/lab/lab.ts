@@ -23,6 +23,7 @@ import { EtcdHttp } from './etcd-http.js';
 import { type FioJob, parseFio } from './fio.js';
 import { freePort } from './ports.js';
 import { type Programs, findPrograms } from './programs.js';
+import { parse, readPools, type PoolState } from './pools.js';
 import { etcdTlsFlags, makeCertificates, tlsConfig } from './tls.js';
 import { until } from './wait.js';
 
@@ -81,26 +82,8 @@ export interface PoolOptions {
   wait?: boolean;
 }
 
-/** PG states of one pool: wanted number, and how many report which state. */
-export interface PoolState {
-  id: string;
-  name: string;
-  pgCount: number;
-  active: number;
-  states: Map<string, number>;
-}
-
 function flags(params: Params): string[] {
   return Object.entries(params).flatMap(([name, value]) => [`--${name}`, String(value)]);
-}
-
-function parse(text: string | undefined): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(text ?? '{}');
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  } catch {
-    return {};
-  }
 }
 
 /** Pause before a daemon that ended by itself is started again. */
@@ -517,20 +500,7 @@ export class Lab {
   // ------------------------------------------------------------ state
 
   async pools(): Promise<PoolState[]> {
-    const pools = parse(await this.etcd.get(`${this.prefix}/config/pools`));
-    const states = await this.etcd.prefix(`${this.prefix}/pg/state/`);
-    return Object.entries(pools).map(([id, value]) => {
-      const pool = parse(JSON.stringify(value));
-      const result: PoolState = { id, name: String(pool['name'] ?? ''), pgCount: Number(pool['pg_count'] ?? 0), active: 0, states: new Map() };
-      for (const [key, text] of states) {
-        if (!key.startsWith(`${this.prefix}/pg/state/${id}/`)) continue;
-        const state = parse(text)['state'];
-        const words = Array.isArray(state) ? state.map(String) : ['unreadable'];
-        result.states.set(words.join('+'), (result.states.get(words.join('+')) ?? 0) + 1);
-        if (words.includes('active')) result.active++;
-      }
-      return result;
-    });
+    return await readPools(this.etcd, this.prefix);
   }
 
   /**
