@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/crc32c.hpp"
-#include "store/geometry.hpp"
 #include "store/store_format.hpp"
 
 namespace vitastor::test {
@@ -100,7 +98,8 @@ void CrashRun::make_base() {
     }
     VITASTOR_ASSERT(open(runner_) == 0);
     runner_.close();
-    patch_base();
+    if (shape_.small_log) runner_.make_log_small();
+    if (shape_.near_wrap) runner_.move_log_to_end();
     VITASTOR_ASSERT(open(runner_) == 0);
     base_objects_.assign(shape_.objects, {});
     for (Tracked& object : base_objects_) object.possible.resize(1);
@@ -117,33 +116,6 @@ void CrashRun::make_base() {
     for (Tracked& object : base_objects_) object.possible.assign(1, object.now);
     runner_.close();
     for (auto& [name, disk] : runner_.loop.disks) base_[name] = disk.current;
-}
-
-/// Changes superblock and checkpoint of the empty store: a smaller log, a log that begins elsewhere.
-void CrashRun::patch_base() {
-    uint8_t* meta = runner_.loop.disks[shape_.separate_meta ? "meta" : "data"].current.data();
-    Superblock super;
-    memcpy(&super, meta, sizeof(super));
-    if (shape_.small_log) {
-        super.log_pages = check_geometry(runner_.options).value().reserve_pages() + 16;
-        for (const char* name : {"meta", "data"}) {
-            if (!runner_.loop.disks.count(name)) continue;
-            Superblock copy = super;
-            copy.crc = 0;
-            copy.crc = crc32c(&copy, sizeof(copy));
-            memcpy(runner_.loop.disks[name].current.data(), &copy, sizeof(copy));
-        }
-    }
-    if (!shape_.near_wrap) return;
-    for (int page = 1; page <= 2; page++) {
-        Checkpoint checkpoint;
-        memcpy(&checkpoint, meta + page * kPageSize, sizeof(checkpoint));
-        if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0) continue;
-        checkpoint.tail_slot = super.log_pages - 2;
-        checkpoint.crc = 0;
-        checkpoint.crc = crc32c(&checkpoint, sizeof(checkpoint));
-        memcpy(meta + page * kPageSize, &checkpoint, sizeof(checkpoint));
-    }
 }
 
 // ---------------------------------------------------------------- one sequence

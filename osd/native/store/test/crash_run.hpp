@@ -60,7 +60,6 @@ private:
     };
 
     void make_base();
-    void patch_base();
     std::string execute(const Steps& steps, uint32_t depth);
     void completed(TestOp* op);
     void take_snapshot();

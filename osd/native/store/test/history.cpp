@@ -10,41 +10,6 @@ namespace vitastor::test {
 
 using wire::ImmediateCommit;
 
-HistoryShape HistoryShape::random(uint64_t seed) {
-    Random random(seed ^ 0x5eed);
-    HistoryShape shape;
-    shape.seed = seed;
-    shape.steps = 20 + static_cast<uint32_t>(random.below(400));
-    shape.depth = 1 + static_cast<uint32_t>(random.below(random.chance(50) ? 4 : 40));
-    shape.objects = 1 + static_cast<uint32_t>(random.below(12));
-    shape.replicated_only = random.chance(40);
-    constexpr uint32_t kBlocks[] = {32768, 131072, 65536, 4096};
-    shape.block_size = kBlocks[random.below(4)];
-    shape.granularity = shape.block_size == 4096 ? 512 : random.chance(20) ? shape.block_size / 8 : 4096;
-    constexpr ImmediateCommit kModes[] = {ImmediateCommit::all, ImmediateCommit::small, ImmediateCommit::none};
-    shape.mode = kModes[random.below(3)];
-    shape.fsync = random.chance(60);
-    shape.checksums = random.chance(75);
-    shape.separate_meta = random.chance(25);
-    shape.atomic_write_size = random.chance(20) ? 512 : 4096;
-    shape.write_depth = random.chance(30) ? 1 + static_cast<uint32_t>(random.below(4)) : 128;
-    shape.ballast = random.chance(20) ? 200 : 0;
-    shape.disk_size = 5 << 20;
-    if (shape.separate_meta || shape.block_size > 65536) shape.disk_size = 8 << 20;
-    return shape;
-}
-
-std::string HistoryShape::text() const {
-    char text[512];
-    snprintf(text, sizeof(text),
-             "seed %llu steps %u depth %u objects %u crash_at %lld restarts %d replicated %d ballast %u block %u granule %u mode %s "
-             "fsync %d checksums %d separate %d atomic %u write_depth %u",
-             static_cast<unsigned long long>(seed), steps, depth, objects, static_cast<long long>(crash_at), restarts,
-             replicated_only, ballast, block_size, granularity, wire::to_string(mode), fsync, checksums, separate_meta,
-             atomic_write_size, write_depth);
-    return text;
-}
-
 namespace {
 
 struct Tracked {
@@ -57,7 +22,7 @@ struct Tracked {
 
 class History {
 public:
-    explicit History(const HistoryShape& shape) : shape_(shape), rig_(shape.seed), random_(shape.seed) {
+    History(const HistoryShape& shape, const Steps& steps) : shape_(shape), steps_(steps), rig_(shape.seed), random_(shape.seed) {
         rig_.options.block_size = shape.block_size;
         rig_.options.bitmap_granularity = shape.granularity;
         rig_.options.immediate_commit = shape.mode;
@@ -66,13 +31,19 @@ public:
         rig_.options.atomic_write_size = shape.atomic_write_size;
         rig_.options.max_write_iodepth = shape.write_depth;
         oracle_.granules = rig_.granules();
-        rig_.make_disks(shape.disk_size, shape.separate_meta ? 6 << 20 : 0);
+        rig_.make_disks(shape.disk_size, shape.separate_meta ? shape.meta_size : 0);
         for (auto& [path, disk] : rig_.loop.disks) disk.atomic_unit = std::max(4096u, shape.atomic_write_size);
         if (shape.atomic_write_size < 4096)
             for (auto& [path, disk] : rig_.loop.disks) disk.small_sectors_below = UINT64_MAX;
     }
 
     HistoryResult run() {
+        if (shape_.small_log || shape_.near_wrap) {
+            if (rig_.open() < 0) return finish();
+            rig_.close();
+            if (shape_.small_log) rig_.make_log_small();
+            if (shape_.near_wrap) rig_.move_log_to_end();
+        }
         rig_.loop.crash_at = shape_.crash_at;
         if (!open("first")) return finish();
         for (uint32_t i = 0; i < shape_.ballast && problem_.empty(); i++) write_ballast(i);
@@ -81,31 +52,31 @@ public:
             rig_.run(*sync);
             if (sync->result == 0 && !rig_.loop.crashed) ballast_done_ = shape_.ballast;
         }
-        for (uint32_t step = 0; step < shape_.steps && problem_.empty(); step++) {
-            if (rig_.loop.crashed) break;
-            if (shape_.restarts && random_.chance(1)) {
-                settle();
-                if (!problem_.empty() || rig_.loop.crashed) break;
-                if (random_.chance(50)) {
-                    rig_.loop.crash();
-                    result_.crashed = true;
-                    recover();
-                } else {
-                    rig_.close();
-                    if (rig_.loop.crashed) break;
-                    for (auto& [id, object] : objects_) synced(object);
-                    if (!open("second")) break;
-                    compare_all("after a restart");
-                }
-                continue;
-            }
+        for (const Step& step : steps_) {
             while (flying_ >= shape_.depth) rig_.loop.run_once(0);
-            if (!rig_.loop.crashed) submit_random();
+            if (rig_.loop.crashed && shape_.crash_at == UINT64_MAX) {
+                settle();
+                if (problem_.empty()) recover();
+            }
+            if (!problem_.empty() || rig_.loop.crashed) break;
+            if (step.kind == Step::restart) {
+                settle();
+                if (!problem_.empty() || rig_.loop.crashed) continue;
+                rig_.close();
+                if (rig_.loop.crashed) continue;
+                for (auto& [id, object] : objects_) synced(object);
+                rig_.loop.crash_at = shape_.crash_at;
+                if (!open("second")) break;
+                compare_all("after a restart");
+            } else if (step.kind == Step::crash) {
+                if (shape_.crash_at == UINT64_MAX) rig_.loop.crash_at = rig_.loop.io_count + step.count;
+            } else {
+                submit(step);
+            }
         }
         settle();
-        if (problem_.empty() && (rig_.loop.crashed || shape_.crash_at != UINT64_MAX)) {
+        if (problem_.empty() && (rig_.loop.crashed || rig_.loop.crash_at != UINT64_MAX)) {
             if (!rig_.loop.crashed) rig_.loop.crash();
-            result_.crashed = true;
             recover();
             if (problem_.empty()) {  // a second time: recovery itself must have left a store that opens
                 rig_.loop.crash();
@@ -141,7 +112,8 @@ private:
         uint64_t log_pages = 0, tail[2] = {};
         memcpy(&log_pages, disk.current.data() + 80, 8);
         for (int i = 0; i < 2; i++) memcpy(&tail[i], disk.current.data() + 4096 * (i + 1) + 32, 8);
-        if (log_pages) result_.log_rounds = static_cast<double>(std::max(tail[0], tail[1])) / static_cast<double>(log_pages);
+        const uint64_t start = shape_.near_wrap ? log_pages - 2 : 0;
+        if (log_pages) result_.log_rounds = static_cast<double>(std::max({tail[0], tail[1], start}) - start) / static_cast<double>(log_pages);
         result_.problem = problem_;
         return result_;
     }
@@ -164,6 +136,7 @@ private:
     }
 
     void recover() {
+        result_.crashes++;
         for (int attempt = 0;; attempt++) {
             rig_.close();
             rig_.loop.restart();
@@ -206,45 +179,14 @@ private:
         return op.len < shape_.block_size;
     }
 
-    void submit_random() {
-        const ObjectId id = object_id(1 + random_.below(2), random_.below(shape_.objects), shape_.block_size);
+    void submit(const Step& step) {
+        const uint32_t number = step.object % shape_.objects;
+        const ObjectId id = object_id(1 + number % 2, number, shape_.block_size);
         Tracked& object = objects_[id];
         if (object.possible.empty()) object.possible.resize(1);
-        std::unique_ptr<TestOp> plain;
-        const uint64_t kind = random_.below(100);
-        const uint32_t granules = rig_.granules();
-        if (kind < 60) {
-            uint32_t first = static_cast<uint32_t>(random_.below(granules));
-            uint32_t count = 1;
-            const uint64_t form = random_.below(10);
-            if (form == 0) count = 0;
-            else if (form == 1) first = 0, count = granules;
-            else if (form < 5) count = 1 + static_cast<uint32_t>(random_.below(granules - first));
-            Version version = object.last_version + 1 + random_.below(3);
-            if (random_.chance(5) && version > 5) version -= 4;  // often not newer
-            if (random_.chance(3)) version += 65536;
-            object.last_version = std::max(object.last_version, version);
-            const bool stable = shape_.replicated_only || (kind < 25 && !flown_unstable(object));
-            plain = rig_.write(id, version, first, count, next_tag_, stable);
-            next_tag_ += granules + 1;
-            if (random_.chance(60)) {
-                for (auto& byte : plain->bits) byte = static_cast<uint8_t>(random_.next());
-                plain->bitmap = plain->bits.data();
-            }
-        } else if (kind < 68) {
-            plain = rig_.simple(StoreOp::del, id, object.last_version + 1);
-            if (random_.chance(50)) object.last_version = 0;
-        } else if (kind < 78) {
-            plain = rig_.simple(StoreOp::stabilize, id, some_version(object));
-        } else if (kind < 83) {
-            plain = rig_.simple(StoreOp::rollback, id, some_version(object));
-        } else if (kind < 87) {
-            plain = rig_.simple(StoreOp::sync, {}, 0);
-        } else {
-            const uint32_t first = static_cast<uint32_t>(random_.below(granules));
-            const uint32_t count = 1 + static_cast<uint32_t>(random_.below(granules - first));
-            plain = rig_.read(id, random_.chance(60) ? kNewestVersion : some_version(object), first, count);
-        }
+        std::unique_ptr<TestOp> plain = make_operation(rig_, step, id, object.now, flown_unstable(object), object.last_version, next_tag_);
+        if (!plain) return;
+        next_tag_ += rig_.granules() + 1;
         TestOp* op = plain.release();
         op->arg = this;
         op->then = [](TestOp* self) { static_cast<History*>(self->arg)->completed(self); };
@@ -263,11 +205,6 @@ private:
         for (const TestOp* op : object.flying)
             if (op->op == StoreOp::write) return true;
         return !object.now.empty() && !object.now.back().stable;
-    }
-
-    Version some_version(const Tracked& object) {
-        if (object.now.empty() || random_.chance(10)) return 1 + random_.below(object.last_version + 2);
-        return object.now[random_.below(object.now.size())].version;
     }
 
     void completed(TestOp* op) {
@@ -428,6 +365,7 @@ private:
     };
 
     HistoryShape shape_;
+    const Steps& steps_;
     Rig rig_;
     Random random_;
     Oracle oracle_;
@@ -445,6 +383,6 @@ private:
 
 }  // namespace
 
-HistoryResult run_history(const HistoryShape& shape) { return History(shape).run(); }
+HistoryResult run_history(const HistoryShape& shape, const Steps& steps) { return History(shape, steps).run(); }
 
 }  // namespace vitastor::test

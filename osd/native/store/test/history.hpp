@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Random histories against the oracle: operations of all kinds at some depth, closes, kills and power failures in between.
+// Random histories of a store: operations in flight together, restarts, power failures; judged by the oracle. From one seed, or from
+// the line that a failure printed.
 #pragma once
 
-#include <map>
+#include <cstdint>
 #include <string>
 
-#include "rig.hpp"
+#include "steps.hpp"
 
 namespace vitastor::test {
 
@@ -14,8 +15,8 @@ struct HistoryShape {
     uint32_t steps = 200;        ///< operations
     uint32_t depth = 8;          ///< in flight at most
     uint32_t objects = 6;
-    uint64_t crash_at = UINT64_MAX;  ///< I/O at which the power fails; afterwards the store is opened and compared
-    bool restarts = true;        ///< close and reopen now and then
+    uint64_t crash_at = UINT64_MAX;  ///< I/O at which the power fails; afterwards the store is opened and compared, and the history ends
+    bool restarts = true;        ///< close and reopen, and power failures, now and then
     bool replicated_only = false;
     uint32_t ballast = 0;        ///< objects written first and left alone, so that the cleaner has work
     // options
@@ -28,19 +29,32 @@ struct HistoryShape {
     uint32_t atomic_write_size = 4096;
     uint32_t write_depth = 128;
     uint64_t disk_size = 5 << 20;
+    uint64_t meta_size = 6 << 20;  ///< with separate_meta
+    bool small_log = false;        ///< the smallest log that is accepted
+    bool near_wrap = false;        ///< it begins at the end of its circle
     static HistoryShape random(uint64_t seed);
+    /// Areas at the borders of buffers and segments: exactly n blocks and n ± 1, pages of the log around multiples of its batches.
+    static HistoryShape at_border(uint64_t seed);
     std::string text() const;
+    static bool parse(const std::string& text, HistoryShape& shape);
+    Steps generate() const;
 };
 
 struct HistoryResult {
     std::string problem;  ///< empty: everything as it must be
     uint64_t ios = 0;     ///< I/Os of the whole history
     uint64_t operations = 0;
-    bool crashed = false;
+    uint64_t crashes = 0;
     double log_rounds = 0;  ///< how often the start of the log went round
 };
 
-/// Runs one history. Same shape, same result.
-HistoryResult run_history(const HistoryShape& shape);
+/// Runs one history. Same arguments, same result.
+HistoryResult run_history(const HistoryShape& shape, const Steps& steps);
+inline HistoryResult run_history(const HistoryShape& shape) { return run_history(shape, shape.generate()); }
+
+/// A failed history cut down to what makes it fail, as text for people, with the command that repeats it.
+std::string explain(HistoryShape shape, const std::string& problem);
+/// The same from what explain() has printed behind VITASTOR_HISTORY=. false: not such a text.
+bool parse_history(const std::string& text, HistoryShape& shape, Steps& steps);
 
 }  // namespace vitastor::test

@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/crc32c.hpp"
+#include "store/geometry.hpp"
+#include "store/store_format.hpp"
+
 namespace vitastor::test {
 
 void fill_granule(uint8_t* data, uint32_t size, uint32_t tag) {
@@ -131,6 +135,46 @@ int Rig::reopen() {
     close();
     loop.restart();
     return open();
+}
+
+uint8_t* Rig::meta_bytes() {
+    if (options.meta_device.empty()) return loop.disks[options.data_device].current.data() + options.data_offset;
+    return loop.disks[options.meta_device].current.data() + options.meta_offset;
+}
+
+void Rig::keep_changes() {
+    for (auto& [name, disk] : loop.disks) {
+        disk.durable = disk.current;
+        disk.unflushed.clear();
+    }
+}
+
+void Rig::make_log_small() {
+    Superblock super;
+    memcpy(&super, meta_bytes(), sizeof(super));
+    super.log_pages = std::min(super.log_pages, check_geometry(options).value().reserve_pages() + 16);
+    super.crc = 0;
+    super.crc = crc32c(&super, sizeof(super));
+    memcpy(meta_bytes(), &super, sizeof(super));
+    if (!options.meta_device.empty())
+        memcpy(loop.disks[options.data_device].current.data() + options.data_offset, &super, sizeof(super));
+    keep_changes();
+}
+
+void Rig::move_log_to_end() {
+    Superblock super;
+    memcpy(&super, meta_bytes(), sizeof(super));
+    for (int page = 1; page <= 2; page++) {
+        Checkpoint checkpoint;
+        uint8_t* place = meta_bytes() + page * kPageSize;
+        memcpy(&checkpoint, place, sizeof(checkpoint));
+        if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0) continue;
+        checkpoint.tail_slot = super.log_pages - 2;
+        checkpoint.crc = 0;
+        checkpoint.crc = crc32c(&checkpoint, sizeof(checkpoint));
+        memcpy(place, &checkpoint, sizeof(checkpoint));
+    }
+    keep_changes();
 }
 
 void Rig::start(TestOp& op) {

@@ -74,6 +74,10 @@ public:
     void make_disks(uint64_t data_size, uint64_t meta_size = 0);
     int open();
     void close();
+    /// The empty, closed store gets the smallest log that is accepted: the cleaner has work after a few operations.
+    void make_log_small();
+    /// The log of the empty, closed store begins at the last but one place of its circle.
+    void move_log_to_end();
     /// close() or crash, then open() again.
     int reopen();
     void run(TestOp& op);  ///< to its end
@@ -90,6 +94,8 @@ public:
     std::string describe(const OracleObject& object) const;
 
 private:
+    uint8_t* meta_bytes();
+    void keep_changes();
     std::unique_ptr<TestOp> with_buffer(uint32_t bytes) const;
 };
 

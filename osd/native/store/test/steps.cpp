@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 namespace vitastor::test {
 
@@ -60,6 +61,27 @@ std::string describe(const Step& step, uint32_t granularity) {
     }
 }
 
+namespace {
+
+/// Now and then the buffer is not aligned, and in pieces that end anywhere.
+void skew(TestOp& op, const Step& step) {
+    const uint32_t form = (step.first * 7 + step.count * 3 + step.object) % 8;
+    if (form > 1 || op.len == 0) return;
+    memmove(op.data + 24, op.data, op.len);
+    op.data += 24;
+    const iovec granule = op.pieces[2];  // the oracle looks there
+    op.pieces[0] = {op.data, form ? op.len : 1000u};
+    op.pieces[1] = {op.data + 1000, op.len - 1000};
+    op.pieces[2] = granule;
+    op.iov_count = form ? 1 : 2;
+    if (!form && op.len <= 1000) {
+        op.pieces[0].iov_len = op.len;
+        op.iov_count = 1;
+    }
+}
+
+}  // namespace
+
 std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const ObjectId& id, const OracleObject& now, bool unstable,
                                        Version& last_version, uint32_t tag) {
     const uint32_t granules = rig.granules();
@@ -79,6 +101,7 @@ std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const O
             last_version = std::max(last_version, version);
             const bool stable = step.kind == Step::write_stable || (step.kind == Step::write_fitting && !unstable);
             auto op = rig.write(id, version, first, count, tag, stable);
+            skew(*op, step);
             if (step.flag) {
                 for (size_t i = 0; i < op->bits.size(); i++) op->bits[i] = static_cast<uint8_t>((tag + i) * 37);
                 op->bitmap = op->bits.data();
@@ -92,7 +115,11 @@ std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const O
         }
         case Step::stabilize: return rig.simple(StoreOp::stabilize, id, existing());
         case Step::rollback: return rig.simple(StoreOp::rollback, id, existing());
-        case Step::read: return rig.read(id, step.version == -1 ? kNewestVersion : existing(), first, std::max(count, 1u));
+        case Step::read: {
+            auto op = rig.read(id, step.version == -1 ? kNewestVersion : existing(), first, std::max(count, 1u));
+            skew(*op, step);
+            return op;
+        }
         case Step::sync: return rig.simple(StoreOp::sync, {}, 0);
         default: return nullptr;
     }
