@@ -137,7 +137,7 @@ Napi::Value create_engine(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     if (!info[0].IsFunction()) return throw_error(env, "createEngine: a function for events is required");
     runtime::LoopOptions options;
-    options.buffer_keep_bytes = 12 << 20;  // of the 128 MB that an OSD may take, most is Node
+    options.buffer_keep_bytes = engine::kBufferBytes + (4 << 20);  // of the 128 MB that an OSD may take, most is Node
     if (info[1].IsObject()) {
         Napi::Value spin = info[1].As<Napi::Object>().Get("spinUs");
         if (spin.IsNumber()) options.spin_us = spin.As<Napi::Number>().Uint32Value();

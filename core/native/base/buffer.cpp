@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "base/buffer.hpp"
 
+#include <sys/mman.h>
+
 #include <bit>
 #include <cstdlib>
 
@@ -34,6 +36,24 @@ size_t class_capacity(int index) {
     return index == kBiggestClass ? kBiggest : size_t{1} << (kMinShift + static_cast<unsigned>(index));
 }
 
+/// From here on memory comes from the kernel and goes back there: the heap would hold on to it, in pieces.
+constexpr size_t kMapFrom = 64 << 10;
+
+void* get_memory(size_t capacity) {
+    if (capacity < kMapFrom) return aligned_alloc(kAlignment, capacity);
+    void* data = mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return data == MAP_FAILED ? nullptr : data;
+}
+
+void return_memory(void* data, size_t capacity) {
+    if (capacity < kMapFrom) {
+        free(data);
+        return;
+    }
+    VITASTOR_UNPOISON(data, capacity);  // the next owner of these addresses may be anybody
+    munmap(data, capacity);
+}
+
 }  // namespace
 
 void Buffer::release() {
@@ -49,13 +69,8 @@ BufferPool::BufferPool(size_t keep_bytes) : keep_bytes_(keep_bytes) {
 
 BufferPool::~BufferPool() {
     VITASTOR_ASSERT(used_bytes_ == 0);
-    for (FreeBlock*& head : free_) {
-        while (head != nullptr) {
-            FreeBlock* block = head;
-            head = block->next;
-            free(block);
-        }
-    }
+    keep_bytes_ = 0;
+    shrink();
 }
 
 Buffer BufferPool::allocate(size_t size) {
@@ -69,7 +84,7 @@ Buffer BufferPool::allocate(size_t size) {
         free_bytes_ -= capacity;
         VITASTOR_UNPOISON(data, capacity);
     } else {
-        data = aligned_alloc(kAlignment, capacity);
+        data = get_memory(capacity);
         VITASTOR_ASSERT(data != nullptr);
     }
     used_bytes_ += capacity;
@@ -84,8 +99,8 @@ Buffer BufferPool::allocate(size_t size) {
 void BufferPool::give_back(uint8_t* data, size_t capacity) {
     VITASTOR_ASSERT(used_bytes_ >= capacity);
     used_bytes_ -= capacity;
-    if (capacity > kBiggest || free_bytes_ + capacity > keep_bytes_) {
-        free(data);
+    if (capacity > kBiggest) {
+        return_memory(data, capacity);
         return;
     }
     int index = class_of(capacity);
@@ -94,6 +109,19 @@ void BufferPool::give_back(uint8_t* data, size_t capacity) {
     free_[index] = block;
     free_bytes_ += capacity;
     VITASTOR_POISON(data + sizeof(FreeBlock), capacity - sizeof(FreeBlock));
+    shrink();
+}
+
+/// Largest first: what a passing load of large requests has left must not stay in the way of small ones.
+void BufferPool::shrink() {
+    for (int index = kClassCount - 1; index >= 0; index--) {
+        while (free_[index] != nullptr && used_bytes_ + free_bytes_ > keep_bytes_) {
+            FreeBlock* block = free_[index];
+            free_[index] = block->next;
+            free_bytes_ -= class_capacity(index);
+            return_memory(block, class_capacity(index));
+        }
+    }
 }
 
 }  // namespace vitastor

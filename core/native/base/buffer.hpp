@@ -43,7 +43,8 @@ private:
     BufferPool* pool_ = nullptr;
 };
 
-/// Size classes of powers of two from 4 KiB to 128 MiB; keeps at most `keep_bytes` of free memory, gives the rest back.
+/// Size classes of powers of two from 4 KiB to 128 MiB. Free memory is kept as long as used and free together are at most `keep_bytes`;
+/// beyond it, the largest free pieces go back to the machine first.
 /// One per thread; not thread-safe. Must outlive its buffers.
 class BufferPool {
 public:
@@ -60,6 +61,7 @@ public:
 private:
     friend class Buffer;
     void give_back(uint8_t* data, size_t capacity);
+    void shrink();
     static constexpr int kClassCount = 17;
     struct FreeBlock {
         FreeBlock* next;

@@ -106,6 +106,9 @@ struct ConnectionOptions {
     uint32_t max_requests_in_flight = 16384;  ///< received and not yet answered; beyond it we stop receiving
     uint64_t max_request_bytes = 128ull << 20;       ///< payload of requests not yet answered; beyond it we stop receiving
     uint64_t max_reply_bytes_queued = 128ull << 20;  ///< answers that the peer does not take; beyond it we stop receiving
+    /// As long as buffers of the loop hold more than this, a connection (not one that announced an OSD: others wait for those) takes its next
+    /// request only when it has none in flight. 0: no limit.
+    uint64_t max_buffer_bytes = 0;
     bool accept_requests = false;             ///< OSD side, or our end of an OSD-OSD connection (PING only)
 };
 

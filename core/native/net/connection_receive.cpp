@@ -32,7 +32,10 @@ uint64_t expected_data(const Call& call, Opcode opcode) {
 
 bool Connection::Impl::overloaded() const {
     return pool->live() >= options.max_requests_in_flight || request_bytes >= options.max_request_bytes ||
-           reply_bytes >= options.max_reply_bytes_queued;
+           reply_bytes >= options.max_reply_bytes_queued ||
+           // Looked at again when an answer of ours has left, at the latest the last one.
+           (options.max_buffer_bytes && !peer_osd && pool->live() > 0 &&
+            loop.buffers().used_bytes() > options.max_buffer_bytes);
 }
 
 void Connection::Impl::start_receive() {

@@ -129,10 +129,12 @@ export class Etcd3Member {
         stream.on('error', reject);
         stream.on('end', () => reject(new VitastorError('ERR_ETCD_UNAVAILABLE', 'the keepalive stream ended without an answer', { retryable: true })));
         stream.write({ ID: lease.toString() });
+        stream.end(); // Cancelled, the stream would take etcd3's connection with it: a new one for every keepalive.
       });
-    } finally {
+    } catch (error) {
       stream.on('error', () => undefined);
       stream.cancel();
+      throw error;
     }
   }
 

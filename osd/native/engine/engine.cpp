@@ -158,6 +158,8 @@ private:
         options.idle_ns = seconds_setting(settings_, "osd_idle_timeout", 5) * kNsPerSecond;
         options.ping_timeout_ns = seconds_setting(settings_, "osd_ping_timeout", 5) * kNsPerSecond;
         options.connection.accept_requests = true;
+        options.connection.max_request_bytes = options.connection.max_reply_bytes_queued = kConnectionBytes;
+        options.connection.max_buffer_bytes = kBufferBytes;
         return options;
     }
 

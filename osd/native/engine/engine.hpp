@@ -21,6 +21,10 @@
 
 namespace vitastor::engine {
 
+/// Payload in flight that an OSD holds for its clients, about: beyond it they wait in their sockets. Other OSDs have a limit per connection.
+inline constexpr uint64_t kBufferBytes = 24 << 20;
+inline constexpr uint64_t kConnectionBytes = 16 << 20;
+
 // ------------------------------------------------------------------ commands, in the order of osd/src/engine.ts
 
 /// First and once. Opens the store and listens; answered by Ready or Fatal.

@@ -93,6 +93,25 @@ TEST_CASE("buffers are aligned, sized, recycled, and bounded by keep_bytes") {
     CHECK(just_over.capacity() == 128u << 20);
 }
 
+TEST_CASE("free buffers go back largest first, and count together with used ones") {
+    BufferPool pool(512 << 10);
+    std::vector<Buffer> small, large;
+    for (int i = 0; i < 16; i++) small.push_back(pool.allocate(4096));
+    for (int i = 0; i < 4; i++) large.push_back(pool.allocate(128 << 10));
+    CHECK(pool.used_bytes() == (64 << 10) + (512 << 10));
+    large.clear();
+    CHECK(pool.free_bytes() == 3 * (128 << 10));  // with the small ones, a fourth would be too much
+    small.clear();
+    CHECK(pool.free_bytes() == (64 << 10) + 3 * (128 << 10));
+    Buffer huge = pool.allocate(400 << 10);
+    huge.release();
+    CHECK(pool.free_bytes() == (64 << 10) + 3 * (128 << 10));
+    for (int i = 0; i < 8; i++) large.push_back(pool.allocate(64 << 10));
+    for (Buffer& buffer : large) buffer.release();
+    CHECK(pool.free_bytes() <= 512 << 10);
+    CHECK(pool.used_bytes() == 0);
+}
+
 TEST_CASE("list keeps order and lets elements leave by themselves") {
     List<Item> list;
     Item a(1), b(2), c(3);

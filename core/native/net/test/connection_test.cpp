@@ -396,6 +396,39 @@ NET_TEST("requests: bitmap and data, small and long, aligned, at any cut") {
     }
 }
 
+NET_TEST("while the loop's buffers are many, a client has one request at a time, and an OSD as many as ever") {
+    for (bool from_osd : {false, true}) {
+        CAPTURE(from_osd);
+        ConnectionOptions options;
+        options.accept_requests = true;
+        options.max_buffer_bytes = 1 << 20;
+        Pair pair(f, options);
+        if (from_osd) pair.connection->set_peer_osd(5);
+        Buffer others = f.loop->buffers().allocate(2 << 20);
+        std::string bytes;
+        for (uint64_t id = 1; id <= 6; id++)
+            bytes += request_bytes(id, Opcode::write, wire::ClientRequest{1, 0, 4096, 0, 0, 0}, data_of(id, 4096));
+        pair.raw->send(bytes);
+        REQUIRE(f.run_until([&] { return !pair.handler.requests.empty(); }));
+        f.settle(3);
+        CHECK(pair.connection->requests_in_flight() == (from_osd ? 6 : 1));
+        for (uint64_t id = 1; id <= 6; id++) {
+            REQUIRE(f.run_until([&] { return !pair.handler.requests.empty(); }));
+            f.settle(3);
+            if (id == 3) others.release();
+            Request* request = pair.handler.requests.front();
+            pair.handler.requests.erase(pair.handler.requests.begin());
+            CHECK(request->id == id);
+            Connection::reply_status(*request, 4096);
+            CHECK(reply_of(pair.raw->take(kHeaderSize)).id == id);
+            if (id == 3) {
+                f.settle(3);
+                CHECK(pair.connection->requests_in_flight() == 3);
+            }
+        }
+    }
+}
+
 NET_TEST("requests beyond the limit wait in the socket") {
     for (bool by_bytes : {false, true}) {
         CAPTURE(by_bytes);
