@@ -110,7 +110,7 @@ function grep(files, pattern, message) {
 
 /** Layers of each side, in order; a layer includes itself and what stands before it. */
 const CORE = ['base', 'runtime', 'wire', 'net', 'cluster', 'client'];
-const OSD = ['store', 'pg', 'serve', 'engine'];
+const OSD = ['store', 'offline', 'pg', 'serve', 'engine'];
 
 /** What a layer may include. @param {string} layer @returns {string[]} */
 function allowed(layer) {

@@ -18,16 +18,15 @@ namespace {
 int open_plain(runtime::Loop& loop, const JobRequest& request, std::unique_ptr<Device>& device, uint64_t* bytes, std::string& error) {
     const std::string& path = request.place.data_device;
     runtime::FileOptions file;
-    const bool writes = request.kind != JobKind::read_superblock;
+    const bool writes = request.kind == JobKind::write_superblock || request.kind == JobKind::clear_superblock;
     file.mode = writes ? runtime::FileMode::read_write : runtime::FileMode::read_only;
     file.io = request.place.io;
     file.lock_exclusive = writes && !request.force;
     Result<runtime::File> handle = loop.open_file(path, file);
     if (!handle.ok()) {
         const int code = handle.status().code();
-        error = path + (code == -EBUSY ? ": the device is in use by another process (locked); stop the OSD first, or use --force"
-                                       : ": cannot open: " + (handle.status().message().empty() ? std::string(strerror(-code))
-                                                                                                : handle.status().message()));
+        if (code == -EBUSY) error = path + ": the device is in use by another process (locked); stop the OSD first, or use --force";
+        else error = handle.status().message().empty() ? path + ": cannot open: " + strerror(-code) : handle.status().message();
         return code;
     }
     device = std::make_unique<Device>(loop, handle.value(), true);
@@ -80,6 +79,33 @@ Task<int> superblock_job(runtime::Loop& loop, const JobRequest& request, const O
     co_return status;
 }
 
+int layout_job(runtime::Loop& loop, const JobRequest& request, const Output& output, std::string& error) {
+    uint64_t bytes = request.device_bytes;
+    if (bytes == 0) {
+        std::unique_ptr<Device> device;
+        const int status = open_plain(loop, request, device, &bytes, error);
+        if (status < 0) return status;
+    }
+    StoreOptions options;
+    options.data_device = request.place.data_device;
+    options.data_offset = request.place.data_offset;
+    options.block_size = request.block_size;
+    options.bitmap_granularity = request.bitmap_granularity;
+    options.checksums = request.checksums;
+    Result<Geometry> geometry = check_geometry(options);
+    Status fits = geometry.ok() ? Status() : geometry.status();
+    if (fits.ok()) fits = lay_out(geometry.value(), options, bytes > options.data_offset ? bytes - options.data_offset : 0, 0);
+    if (!fits.ok()) {
+        error = fits.message();
+        return fits.code();
+    }
+    const Geometry& made = geometry.value();
+    output(JsonLine("layout").number("log_offset", made.log_offset).number("log_size", made.log_pages * kPageSize)
+               .number("data_offset", made.data_offset).number("block_count", made.block_count)
+               .number("data_bytes", made.block_count * made.block_size).take());
+    return 0;
+}
+
 Task<int> store_job(runtime::Loop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error) {
     OfflineStore store(loop, request.place, logger);
     const auto opening_damage = [&output](const char* area, const std::string& path, uint64_t offset, const std::string& text) {
@@ -107,6 +133,7 @@ Task<int> store_job(runtime::Loop& loop, const JobRequest& request, const Output
 }  // namespace
 
 Task<int> run_job(runtime::Loop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error) {
+    if (request.kind == JobKind::layout) co_return layout_job(loop, request, output, error);
     const bool is_superblock = request.kind == JobKind::read_superblock || request.kind == JobKind::write_superblock ||
                                request.kind == JobKind::clear_superblock;
     Task<int> work = is_superblock ? superblock_job(loop, request, output, error)

@@ -9,7 +9,7 @@
 
 namespace vitastor::offline {
 
-enum class JobKind : uint8_t { read_superblock, write_superblock, clear_superblock, dump_objects, dump_log, check };
+enum class JobKind : uint8_t { read_superblock, write_superblock, clear_superblock, dump_objects, dump_log, check, layout };
 
 struct JobRequest {
     JobKind kind{};
@@ -19,6 +19,10 @@ struct JobRequest {
     uint64_t room_bytes = kPageRoom;  ///< write_superblock: bytes before the first area on this device
     LogForm form = LogForm::entries;
     CheckData data = CheckData::yes;
+    // layout: of the store that would be made
+    uint32_t block_size = 131072, bitmap_granularity = 4096;
+    bool checksums = true;
+    uint64_t device_bytes = 0;  ///< 0: ask the device
 
     static constexpr uint64_t kPageRoom = 4096;
 };

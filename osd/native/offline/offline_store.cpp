@@ -48,8 +48,8 @@ int OfflineStore::open_device(const std::string& path, uint64_t offset, uint64_t
     if (!handle.ok()) {
         const int code = handle.status().code();
         if (code == -EBUSY) return refuse(code, path + ": the device is in use by another process (locked); stop the OSD first");
-        return refuse(code, path + ": cannot open: " +
-                                (handle.status().message().empty() ? strerror(-code) : handle.status().message()));
+        return refuse(code, handle.status().message().empty() ? path + ": cannot open: " + strerror(-code)
+                                                              : handle.status().message());
     }
     device = std::make_unique<Device>(loop_, handle.value(), false);
     const uint64_t total = loop_.file_info(handle.value()).size_bytes;
