@@ -12,7 +12,8 @@ Result<std::unique_ptr<Loop>> create_loop(const LoopOptions& options, Logger& lo
     VITASTOR_PROBE("io_uring refused, epoll takes over");
     log(logger, LogLevel::warning,
         "%s. Continuing with epoll and threads, which is slower. To get io_uring: set kernel.io_uring_disabled=0, run "
-        "containers with a seccomp profile that allows io_uring, use Linux 5.11 or newer.",
+        "containers with a seccomp profile that allows io_uring, raise the limit of locked memory (ulimit -l), use "
+        "Linux 5.11 or newer.",
         loop.status().message().c_str());
     return create_epoll_loop(options);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // `npm start`, after set-up and build: a private cluster, real data written and verified.
 
-import { chmodSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { Lab, findPrograms, until } from '@vitastor/e2e/lab';
+import { ioUringRefusal, takesDirect } from './machine.js';
 import { HELP, type StartOptions, UsageError, parseOptions } from './options.js';
 import { say, step } from './screen.js';
 import { checkEarlierData, takeFigures, writeAndVerify } from './workload.js';
@@ -55,19 +56,6 @@ function lock(dir: string): void {
   process.on('exit', () => rmSync(file, { force: true }));
 }
 
-/** Some file systems (tmpfs of older kernels, a few network ones) refuse O_DIRECT. */
-function takesDirect(dir: string): boolean {
-  const file = join(dir, 'direct.probe');
-  try {
-    closeSync(openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_DIRECT));
-    return true;
-  } catch {
-    return false;
-  } finally {
-    rmSync(file, { force: true });
-  }
-}
-
 /** Small programs in the data directory that know this cluster. */
 function writeHelpers(lab: Lab): void {
   const cli = lab.programs.cli.map((word) => `'${word}'`).join(' ');
@@ -117,7 +105,11 @@ async function bringUp(lab: Lab, options: StartOptions, made: Made | undefined):
         show(`${++up} of ${count} up`);
       }),
     );
-    return `${count} up${direct ? '' : ' (this file system refuses O_DIRECT: through the page cache)'}`;
+    const refusal = ioUringRefusal(lab.osds.get(1)?.lastLines(100) ?? []);
+    return (
+      `${count} up${direct ? '' : ' (this file system refuses O_DIRECT: through the page cache)'}` +
+      (refusal ? ` (io_uring is refused: ${refusal}; through epoll and threads, slower; ${join(relative(process.cwd(), lab.dir), 'log', 'osd1.log')} says what to change)` : '')
+    );
   });
   await step('monitor', async () => {
     await until('a monitor is elected', async () => (await lab.etcd.get(`${lab.prefix}/mon/master`)) !== undefined, {
