@@ -69,6 +69,7 @@ export class StatisticsReport {
       immediateCommit, host, version,
       slowOpsPrimary: Number(stats.slowOpsPrimary),
       slowOpsSecondary: Number(stats.slowOpsSecondary),
+      memory: new Map(Object.entries(stats.memoryBy)),
       opStats: rates(stats.opStats, before?.opStats),
       subopStats: rates(stats.subopStats, before?.subopStats),
       recoveryStats: new Map([

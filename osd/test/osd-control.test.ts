@@ -310,7 +310,7 @@ test('statistics: sizes in bytes, rates over the period, time with three decimal
   const statistics = (count: bigint): EngineEvent => ({
     kind: 'statistics', store: STORE, space: [{ inode: (1n << 48n) | 3n, bytes: 131072n }], opStats: { primary_read: counters(count) }, subopStats: {},
     recoveryDegraded: counters(0n), recoveryMisplaced: counters(0n), pgs: [], inodes: [{ inode: (1n << 48n) | 3n, read: counters(count), write: counters(0n), del: counters(0n) }],
-    slowOpsPrimary: 0n, slowOpsSecondary: 0n, memoryBytes: 0n, memoryBy: {},
+    slowOpsPrimary: 0n, slowOpsSecondary: 0n, memoryBytes: 5000n, memoryBy: { connections: 5000n },
   });
   r.engine.emit(statistics(1000n));
   await advance(r, 10_000);
@@ -320,6 +320,7 @@ test('statistics: sizes in bytes, rates over the period, time with three decimal
   assert.equal(stats?.['size'], 13107200);
   assert.equal(stats?.['free'], 11796480);
   assert.match(String(stats?.['time']), /^\d+\.\d{3}$/);
+  assert.deepEqual(stats?.['memory'], { connections: 5000 });
   const read = (stats?.['op_stats'] as JsonObject)['primary_read'] as JsonObject;
   assert.equal(read['count'], 6000);
   assert.equal(read['iops'], 500);

@@ -14,6 +14,7 @@ namespace vitastor::net {
 class CallTable {
 public:
     size_t size() const { return count_; }
+    size_t memory_bytes() const { return capacity_ * sizeof(Call*); }
     void insert(Call* call) {
         if (count_ == capacity_) grow();
         Call*& slot = slots_[call->id & (capacity_ - 1)];

@@ -91,6 +91,16 @@ void Connection::set_peer_osd(OsdNum osd) { impl_->peer_osd = osd; }
 void Connection::require_sequencing() { impl_->check_sequence = true; }
 uint64_t Connection::calls_in_flight() const { return impl_->calls.size(); }
 uint64_t Connection::requests_in_flight() const { return impl_->pool->live(); }
+ConnectionMemory Connection::memory() const {
+    const Impl& i = *impl_;
+    ConnectionMemory memory;
+    memory.objects = sizeof(Connection) + sizeof(Impl) + i.queue.memory_bytes() + i.calls.memory_bytes() +
+                     i.pool->memory_bytes();
+    memory.receive_buffers = i.staging.size();
+    memory.requests = i.request_bytes;
+    memory.replies = i.reply_bytes;
+    return memory;
+}
 std::string Connection::peer_name() const { return impl_->name; }
 runtime::Loop& Connection::loop() { return impl_->loop; }
 

@@ -112,6 +112,20 @@ struct ConnectionOptions {
     bool accept_requests = false;             ///< OSD side, or our end of an OSD-OSD connection (PING only)
 };
 
+/// What a connection keeps in memory. The last three are buffers of the loop.
+struct ConnectionMemory {
+    uint64_t objects = 0;          ///< bytes of the connection itself, its queues and its requests, used and free ones
+    uint64_t receive_buffers = 0;  ///< staging
+    uint64_t requests = 0;         ///< payload of requests that are not yet answered
+    uint64_t replies = 0;          ///< payload of answers that have not left
+    void add(const ConnectionMemory& other) {
+        objects += other.objects;
+        receive_buffers += other.receive_buffers;
+        requests += other.requests;
+        replies += other.replies;
+    }
+};
+
 class Connection {
 public:
     /// Takes over the connected socket. handler outlives the connection. Deletes itself never: the owner destroys it after on_closed.
@@ -142,6 +156,7 @@ public:
 
     uint64_t calls_in_flight() const;
     uint64_t requests_in_flight() const;
+    ConnectionMemory memory() const;
     std::string peer_name() const;
     runtime::Loop& loop();
 

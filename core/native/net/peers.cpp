@@ -416,6 +416,14 @@ void Peers::close_all(runtime::Completion& done) {
     impl_->check_done();
 }
 
+ConnectionMemory Peers::memory() const {
+    ConnectionMemory memory;
+    for (auto& [osd, peer] : impl_->all) {
+        if (peer->connection) memory.add(peer->connection->memory());
+    }
+    return memory;
+}
+
 std::string Peers::last_error(OsdNum osd) const {
     Impl::Peer* peer = impl_->find(osd);
     return peer ? peer->error : std::string();

@@ -78,6 +78,9 @@ public:
     /// Why `osd` cannot be reached, for messages; empty when connected or not tried.
     std::string last_error(OsdNum osd) const;
 
+    /// Of all connections, also those that are on their way up or down.
+    ConnectionMemory memory() const;
+
 private:
     struct Impl;
     std::unique_ptr<Impl> impl_;

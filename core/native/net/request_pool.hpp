@@ -27,6 +27,7 @@ public:
     uint32_t live() const { return live_count_; }
     uint32_t free_count() const { return free_count_; }
     uint32_t most_live() const { return most_live_; }
+    size_t memory_bytes() const { return sizeof(*this) + (size_t{live_count_} + free_count_) * sizeof(Request); }
     /// Forgets the maximum; frees what is beyond `keep`.
     void trim(uint32_t keep);
 

@@ -26,6 +26,7 @@ public:
         begin_++;
     }
     size_t capacity() const { return capacity_; }
+    size_t memory_bytes() const { return capacity_ * sizeof(T); }
     /// Gives the memory back; only while empty.
     void shrink() {
         VITASTOR_ASSERT(empty());

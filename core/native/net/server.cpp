@@ -250,6 +250,13 @@ void Server::visit(void (*visit)(void* arg, Connection& connection), void* arg) 
     }
 }
 
+ConnectionMemory Server::memory() const {
+    ConnectionMemory memory;
+    for (auto* incoming = impl_->connections.front(); incoming; incoming = impl_->connections.next(incoming))
+        memory.add(incoming->connection.memory());
+    return memory;
+}
+
 void Server::close_all(runtime::Completion& done) {
     VITASTOR_ASSERT(!impl_->stopping);
     impl_->stopping = true;

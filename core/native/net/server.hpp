@@ -42,6 +42,8 @@ public:
     void set_config(const wire::ConfigReplyJson& config);
     /// Calls visit for each live connection (which must not close any from inside).
     void visit(void (*visit)(void* arg, Connection& connection), void* arg);
+    /// Of all connections, also those that are closing.
+    ConnectionMemory memory() const;
     /// Stops listening and closes all connections; `done` runs once when nothing is left.
     void close_all(runtime::Completion& done);
 

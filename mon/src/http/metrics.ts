@@ -99,6 +99,8 @@ function osds(page: Page, view: ClusterView): void {
         { osd_num: osd },
         Number(stats.freeBytes),
       );
+    for (const [part, bytes] of stats.memory)
+      page.set('osd_memory_bytes', 'Memory of the OSD’s engine by part', { osd_num: osd, part }, Number(bytes));
     ops(page, 'osd_stat', { osd_num: osd }, stats.opStats, 'op');
     ops(page, 'osd_stat', { osd_num: osd }, stats.subopStats, 'subop');
     ops(page, 'osd_stat', { osd_num: osd }, stats.recoveryStats, 'recovery');

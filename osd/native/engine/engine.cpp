@@ -237,7 +237,10 @@ private:
         event.slow_ops_secondary = report.slow_secondary;
         event.memory_by = std::move(report.memory_by);
         event.memory_by["store"] = event.store.memory_bytes;
-        event.memory_by["buffers_used"] = loop_.buffers().used_bytes();
+        uint64_t named = 0;  // of the buffers, by the connections
+        for (const char* part : {"receive_buffers", "requests", "replies"}) named += event.memory_by[part];
+        uint64_t used = loop_.buffers().used_bytes();
+        event.memory_by["buffers_other"] = used > named ? used - named : 0;
         event.memory_by["buffers_free"] = loop_.buffers().free_bytes();
         for (auto& [part, bytes] : event.memory_by) event.memory_bytes += bytes;
         sink_.on_event(std::move(event));

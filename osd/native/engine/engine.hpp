@@ -154,7 +154,7 @@ struct Statistics {
     std::vector<InodeCounters> inodes;
     uint64_t slow_ops_primary = 0, slow_ops_secondary = 0;
     uint64_t memory_bytes = 0;  ///< buffers, connections, index; what the 128 MB are spent on
-    std::map<std::string, uint64_t> memory_by;  ///< part -> bytes
+    std::map<std::string, uint64_t> memory_by;  ///< part -> bytes; nothing is in two parts
 };
 /// Nothing more will be served; the process must end (1) or register again. name: machine-readable, e.g. "store", "listen", "lease".
 struct Fatal {

@@ -433,6 +433,12 @@ Report Osd::report() {
     report.memory_by["operations"] = ops_.memory_bytes() + calls_.memory_bytes() + queue_pool_.memory_bytes();
     report.memory_by["pgs"] = pg_bytes;
     report.memory_by["clients"] = clients_.size() * (sizeof(ClientState) + 64);
+    net::ConnectionMemory connections = peers_->memory();
+    connections.add(server_->memory());
+    report.memory_by["connections"] = connections.objects;
+    report.memory_by["receive_buffers"] = connections.receive_buffers;
+    report.memory_by["requests"] = connections.requests;
+    report.memory_by["replies"] = connections.replies;
     report.memory_by["inode_statistics"] = inode_stats_.size() * (sizeof(InodeStats) + 32);
     return report;
 }

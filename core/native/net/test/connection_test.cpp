@@ -447,12 +447,18 @@ NET_TEST("requests beyond the limit wait in the socket") {
             REQUIRE(f.run_until([&] { return !pair.handler.requests.empty() && pair.handler.requests.back()->id >= std::min<uint64_t>(id + 1, 10); }));
             f.settle(3);
             CHECK(pair.connection->requests_in_flight() <= 2);
+            ConnectionMemory memory = pair.connection->memory();
+            CHECK(memory.requests >= 4096);
+            CHECK(memory.requests <= 3 * 4096);
+            CHECK(memory.receive_buffers == options.receive_buffer_bytes);
+            CHECK(memory.objects > pair.connection->requests_in_flight() * sizeof(Request));
             Request* request = pair.handler.requests.front();
             pair.handler.requests.erase(pair.handler.requests.begin());
             CHECK(request->id == id);
             Connection::reply_status(*request, 4096);
             CHECK(reply_of(pair.raw->take(kHeaderSize)).id == id);
         }
+        CHECK(pair.connection->memory().requests == 0);
     }
 }
 

@@ -193,5 +193,15 @@ TEST_CASE("statistics") {
     REQUIRE(s.inodes.size() == 1);
     CHECK(s.inodes[0].write.bytes == 4096);
     CHECK(s.space.size() == 1);
-    CHECK(s.memory_bytes > 0);
+    uint64_t sum = 0;
+    for (auto& [part, bytes] : s.memory_by) sum += bytes;
+    CHECK(s.memory_bytes == sum);
+    CHECK(s.memory_by["pgs"] > 0);
+    CHECK(s.memory_by["clients"] > 0);
+    // The client and OSD 2, and the latter's connection to us if it has one.
+    CHECK(s.memory_by["connections"] > 2 * 4096);
+    CHECK(s.memory_by["receive_buffers"] >= 2 * 65536);
+    CHECK(s.memory_by["receive_buffers"] % 65536 == 0);
+    CHECK(s.memory_by["requests"] == 0);
+    CHECK(s.memory_by["replies"] == 0);
 }
