@@ -211,7 +211,7 @@ StoreStats Blockstore::stats() const {
     stats.free_blocks = blocks_.free_count() + pending_free_.size();
     stats.object_count = index_->object_count();
     stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() +
-                         group_marks_.size() * (sizeof(LogMark) + sizeof(uint32_t));
+                         group_marks_.memory_bytes() + group_order_.size() * sizeof(uint32_t);
     stats.device_bytes_written = data_->bytes_written() + (separate_meta_ ? separate_meta_->bytes_written() : 0);
     stats.client_bytes_written = client_bytes_written_;
     stats.data_flushes = data_->flushes_finished();
@@ -226,8 +226,10 @@ StoreStats Blockstore::stats() const {
 std::vector<InodeSpace> Blockstore::space_by_inode() const {
     std::vector<InodeSpace> result;
     if (!index_) return result;
-    for (const auto& [inode, blocks] : index_->blocks_by_inode())
+    index_->inodes().for_each([&](InodeNum inode, uint64_t blocks) {
         result.push_back({inode, blocks * geometry_.block_size});
+    });
+    std::sort(result.begin(), result.end(), [](const InodeSpace& a, const InodeSpace& b) { return a.inode < b.inode; });
     return result;
 }
 

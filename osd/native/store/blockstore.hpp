@@ -205,7 +205,7 @@ private:
     uint64_t new_versions_ = 0;
 
     uint32_t group_slots_ = 64;
-    std::vector<LogMark> group_marks_;
+    SegmentedVector<LogMark> group_marks_;
     std::deque<uint32_t> group_order_;  ///< the front is needed from the earliest place
     bool cleaning_ = false;
     uint64_t cleaner_bytes_ = 0;

@@ -232,7 +232,7 @@ Task<int> Blockstore::count_blocks() {
             char text[256];
             snprintf(text, sizeof(text), ": the metadata is damaged: block %u belongs to two objects, one of them %llx:%llx. "
                      "If other copies of the data exist, replace this OSD", block,
-                     Number(index_->at(slot).inode), Number(index_->at(slot).stripe));
+                     Number(index_->object(slot).inode), Number(index_->at(slot).stripe));
             co_return refuse(-EIO, meta_path() + text);
         }
     }

@@ -117,7 +117,7 @@ void Blockstore::emit_group(uint32_t group) {
             index_->encode_full(slot, clean_buffer_);
             log_->append(clean_buffer_);
         }
-        const ActiveObject* active = writes_in_flight_ ? find_active(record.object()) : nullptr;
+        const ActiveObject* active = writes_in_flight_ ? find_active(index_->object(slot)) : nullptr;
         if (active && active->entry_appended) {
             VITASTOR_PROBE("cleaner repeats an entry in flight");
             log_->append(active->entry);

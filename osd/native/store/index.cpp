@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "store/index.hpp"
 
+#include <bit>
+
 #include "base/assert.hpp"
 
 namespace vitastor::store {
 
-Index::Index(const Geometry& geometry) : geometry_(geometry) {
-    crc_offset_ = sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes};
-    crc_offset_ = (crc_offset_ + 3) / 4 * 4;
-    slot_bytes_ = crc_offset_ + (geometry.checksums ? 4 * size_t{geometry.granules} : 0);
-    slot_bytes_ = (slot_bytes_ + 7) / 8 * 8;
-    while (slot_bytes_ << (slab_shift_ + 1) <= kSlabBytes) slab_shift_++;
-    slab_mask_ = (size_t{1} << slab_shift_) - 1;
-    bucket_segments_.push_back(std::make_unique<uint32_t[]>(kBucketsPerSegment));
-    memset(bucket_segments_[0].get(), 0xff, kBucketsPerSegment * 4);
-    bucket_count_ = 1024;
-    bucket_mask_ = 1023;
-}
+Index::Index(const Geometry& geometry)
+    : geometry_(geometry), slots_((sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes} + 3) / 4 * 4) {}
 
 // ---------------------------------------------------------------- slots
 
@@ -26,11 +18,10 @@ uint32_t Index::allocate_slot() {
         first_free_ = at(slot).hash_next;
     } else {
         if (slot_count_ == kNoSlot) return kNoSlot;
-        if ((slot_count_ & slab_mask_) == 0)
-            slabs_.emplace_back(static_cast<uint8_t*>(::operator new[](slot_bytes_ << slab_shift_)));
+        if (slot_count_ == slots_.capacity()) slots_.grow();
         slot = slot_count_++;
     }
-    memset(raw(slot), 0, slot_bytes_);
+    memset(raw(slot), 0, sizeof(Slot) + 2 * size_t{geometry_.bitmap_bytes});
     Slot& record = at(slot);
     record.block = kNoBlock;
     record.hash_next = record.pg_previous = record.pg_next = record.older = kNoSlot;
@@ -38,17 +29,24 @@ uint32_t Index::allocate_slot() {
 }
 
 void Index::free_slot(uint32_t slot) {
+    release_crcs(slot, granule_count(slot));
     Slot& record = at(slot);
+    inodes_.drop_user(record.inode);
     record.state = SlotState::free;
     record.hash_next = first_free_;
     first_free_ = slot;
 }
 
 uint32_t Index::reserve(const ObjectId& object) {
+    const uint32_t inode = inodes_.add_user(object.inode);
+    if (inode == InodeTable::kNone) return kNoSlot;
     const uint32_t slot = allocate_slot();
-    if (slot == kNoSlot) return slot;
+    if (slot == kNoSlot) {
+        inodes_.drop_user(inode);
+        return slot;
+    }
     Slot& record = at(slot);
-    record.inode = object.inode;
+    record.inode = inode;
     record.stripe = object.stripe;
     record.state = SlotState::reserved;
     return slot;
@@ -59,44 +57,88 @@ void Index::unreserve(uint32_t slot) {
     free_slot(slot);
 }
 
-// ---------------------------------------------------------------- hash: linear hashing, one bucket split per insertion
+// ---------------------------------------------------------------- checksums
 
-uint32_t& Index::bucket(uint64_t hash) {
-    uint64_t index = hash & (bucket_mask_ * 2 + 1);
-    if (index >= bucket_count_) index &= bucket_mask_;
-    return bucket_at(index);
+uint32_t Index::count_bits(const uint8_t* bits, uint32_t end) {
+    uint32_t count = 0, byte = 0;
+    for (; (byte + 8) * 8 <= end; byte += 8) {
+        uint64_t word;
+        memcpy(&word, bits + byte, 8);
+        count += static_cast<uint32_t>(std::popcount(word));
+    }
+    for (; byte * 8 < end; byte++) {
+        const uint32_t mask = end - byte * 8 >= 8 ? 0xff : (1u << (end - byte * 8)) - 1;
+        count += static_cast<uint32_t>(std::popcount(bits[byte] & mask));
+    }
+    return count;
 }
 
-void Index::grow_table() {
-    if (object_count_ <= bucket_count_) return;
-    const uint64_t fresh = bucket_count_;
-    if (fresh % kBucketsPerSegment == 0) {
-        bucket_segments_.push_back(std::make_unique<uint32_t[]>(kBucketsPerSegment));
-        memset(bucket_segments_.back().get(), 0xff, kBucketsPerSegment * 4);
+void Index::allocate_crcs(uint32_t slot) {
+    const uint32_t count = granule_count(slot);
+    if (geometry_.checksums && count) at(slot).crcs = crcs_.allocate(CrcArrays::class_of(count), slot);
+}
+
+void Index::release_crcs(uint32_t slot, uint32_t count) {
+    if (!geometry_.checksums || !count) return;
+    const uint32_t place = at(slot).crcs;
+    const uint32_t moved = crcs_.release(CrcArrays::class_of(count), place);
+    if (moved != CrcArrays::kNoOwner) at(moved).crcs = place;
+}
+
+/// Marks granules as allocated. crcs: of each of them, in any alignment; not used without checksums.
+void Index::put_granules(uint32_t slot, uint32_t first, uint32_t count, const uint8_t* crcs) {
+    if (count == 0) return;
+    const uint32_t before = granule_count(slot);
+    const uint32_t below = granules_before(slot, first);
+    const uint32_t above = before - granules_before(slot, first + count);
+    const uint32_t after = below + count + above;
+    if (after != before) {
+        uint8_t* bits = allocated_bits(slot);
+        for (uint32_t granule = first; granule < first + count; granule++)
+            bits[granule / 8] = static_cast<uint8_t>(bits[granule / 8] | (1u << (granule % 8)));
     }
-    const uint64_t wide = bucket_mask_ * 2 + 1;
-    uint32_t* from = &bucket_at(fresh & bucket_mask_);
-    uint32_t* to = &bucket_at(fresh);
-    bucket_count_++;
-    while (*from != kNoSlot) {
-        Slot& record = at(*from);
-        if ((ObjectIdHash()(record.object()) & wide) == fresh) {
-            const uint32_t moved = *from;
-            *from = record.hash_next;
-            record.hash_next = *to;
-            *to = moved;
-        } else {
-            from = &record.hash_next;
+    if (!geometry_.checksums) return;
+    const uint32_t kind = CrcArrays::class_of(after);
+    uint32_t* array;
+    if (before && CrcArrays::class_of(before) == kind) {
+        array = crcs_.at(kind, at(slot).crcs);
+        if (after != before) memmove(array + below + count, array + before - above, 4 * size_t{above});
+    } else {
+        const uint32_t place = crcs_.allocate(kind, slot);
+        array = crcs_.at(kind, place);
+        if (before) {
+            const uint32_t* old = crcs_.at(CrcArrays::class_of(before), at(slot).crcs);
+            memcpy(array, old, 4 * size_t{below});
+            memcpy(array + below + count, old + before - above, 4 * size_t{above});
+            release_crcs(slot, before);  // an array of another class moves: this one stays
         }
+        at(slot).crcs = place;
     }
-    if (bucket_count_ == wide + 1) bucket_mask_ = wide;
+    memcpy(array + below, crcs, 4 * size_t{count});
 }
+
+/// Sets the whole bitmap. crcs: of each granule in it.
+void Index::replace_granules(uint32_t slot, const uint8_t* bits, const uint8_t* crcs) {
+    const uint32_t before = granule_count(slot);
+    memcpy(allocated_bits(slot), bits, geometry_.bitmap_bytes);
+    if (!geometry_.checksums) return;
+    const uint32_t after = granule_count(slot);
+    if (!before || !after || CrcArrays::class_of(before) != CrcArrays::class_of(after)) {
+        release_crcs(slot, before);
+        allocate_crcs(slot);
+    }
+    if (after) memcpy(crc_array(slot), crcs, 4 * size_t{after});
+}
+
+// ---------------------------------------------------------------- hash
 
 uint32_t Index::find(const ObjectId& object) const {
-    uint32_t slot = bucket(ObjectIdHash()(object));
+    const uint32_t inode = inodes_.find(object.inode);
+    if (inode == InodeTable::kNone) return kNoSlot;
+    uint32_t slot = buckets_.first(ObjectIdHash()(object));
     while (slot != kNoSlot) {
         const Slot& record = at(slot);
-        if (record.stripe == object.stripe && record.inode == object.inode) return slot;
+        if (record.stripe == object.stripe && record.inode == inode) return slot;
         slot = record.hash_next;
     }
     return kNoSlot;
@@ -111,16 +153,18 @@ uint32_t Index::find_version(uint32_t head, Version version) const {
 void Index::link(uint32_t slot) {
     Slot& record = at(slot);
     record.state = SlotState::head;
-    uint32_t& first = bucket(ObjectIdHash()(record.object()));
+    uint32_t& first = buckets_.first(ObjectIdHash()(object(slot)));
     record.hash_next = first;
     first = slot;
     object_count_++;
     pg_link(slot);
-    grow_table();
+    buckets_.grow(
+        object_count_, [this](uint32_t item) { return ObjectIdHash()(object(item)); },
+        [this](uint32_t item) -> uint32_t& { return at(item).hash_next; });
 }
 
 void Index::unlink(uint32_t slot) {
-    uint32_t* place = &bucket(ObjectIdHash()(at(slot).object()));
+    uint32_t* place = &buckets_.first(ObjectIdHash()(object(slot)));
     while (*place != slot) {
         VITASTOR_ASSERT(*place != kNoSlot);
         place = &at(*place).hash_next;
@@ -133,7 +177,7 @@ void Index::unlink(uint32_t slot) {
 // ---------------------------------------------------------------- numbers
 
 uint64_t Index::memory_bytes() const {
-    return slabs_.size() * (slot_bytes_ << slab_shift_) + bucket_segments_.size() * kBucketsPerSegment * 4;
+    return slots_.memory_bytes() + crcs_.memory_bytes() + inodes_.memory_bytes() + buckets_.memory_bytes();
 }
 
 }  // namespace vitastor::store

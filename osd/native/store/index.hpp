@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What the store knows of every object, in memory: versions, places, bitmaps, checksums.
 //
-// Records of one fixed size in slabs, addressed by 32-bit slot numbers; a hash table that grows one bucket at a time; one
-// list of objects per PG. No step costs more than a few microseconds at any size. An object's newest version stays in the
+// Records of one fixed size that never move, addressed by 32-bit slot numbers; checksums in arrays of their own, as long as
+// granules are in use; a hash table that grows one bucket at a time; one list of objects per PG. No step costs more than a
+// few microseconds at any size, and nothing is ever doubled. An object's newest version stays in the
 // same slot for the object's whole life (the log cleaner walks slots); older versions hang from it, newest first: unstable
 // ones, and last at most one stable one. Log entries are applied here, live and in replay, by the same code.
 #pragma once
@@ -10,12 +11,14 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
-#include <memory>
 #include <vector>
 
 #include "base/ids.hpp"
+#include "store/crc_arrays.hpp"
 #include "store/entry.hpp"
 #include "store/geometry.hpp"
+#include "store/inode_table.hpp"
+#include "store/segments.hpp"
 #include "store/store.hpp"
 #include "store/store_format.hpp"
 
@@ -23,27 +26,42 @@ namespace vitastor::store {
 
 inline constexpr uint32_t kNoSlot = UINT32_MAX;
 
-enum class SlotState : uint8_t {
+enum class SlotState : uint32_t {
     free,
     reserved,  ///< belongs to an object whose first entry is on its way to the log; only the cleaner sees it
     head,      ///< newest version of an object
     older,     ///< an older version, hangs from a head
 };
 
+/// A 64-bit number that needs no alignment above 4: slots have no gaps.
+struct PackedU64 {
+    uint32_t low, high;
+    PackedU64& operator=(uint64_t value) {
+        low = static_cast<uint32_t>(value);
+        high = static_cast<uint32_t>(value >> 32);
+        return *this;
+    }
+    operator uint64_t() const { return uint64_t{high} << 32 | low; }
+};
+
+/// Behind it: external bitmap, bitmap of allocated granules. With 32 granules and checksums an object takes 52 bytes for the slot,
+/// 4 in the hash table, 4 for the owner of its checksums, and less than 1 for what is counted by groups and blocks.
 struct Slot {
-    InodeNum inode;
-    uint64_t stripe;
-    Version version;
-    uint32_t block;
+    PackedU64 stripe;
     uint32_t hash_next;  ///< in free slots: the next free one
+    SlotState state : 3;
+    uint32_t is_stable : 1;
+    uint32_t is_pending : 1;  ///< replay: a write was announced whose data may not be there
+    uint32_t unused : 1;
+    uint32_t inode : 26;  ///< number in the inode table
+    PackedU64 version;
+    uint32_t block;
     uint32_t pg_previous, pg_next;
     uint32_t older;
-    SlotState state;
-    uint8_t is_stable;
-    uint16_t unused;
-    ObjectId object() const { return {inode, stripe}; }
+    uint32_t crcs;  ///< place in the pool of its length; nothing if no granule is allocated
 };
-static_assert(sizeof(Slot) == 48);
+static_assert(sizeof(Slot) == 44 && alignof(Slot) == 4);
+static_assert(InodeTable::kMaxInodes == 1u << 26);
 
 /// Told of every block that no version uses any more.
 class BlockSink {
@@ -63,17 +81,28 @@ public:
     uint32_t find_version(uint32_t head, Version version) const;
     Slot& at(uint32_t slot) { return *reinterpret_cast<Slot*>(raw(slot)); }
     const Slot& at(uint32_t slot) const { return *reinterpret_cast<const Slot*>(raw(slot)); }
+    ObjectId object(uint32_t slot) const { return {inodes_.inode(at(slot).inode), at(slot).stripe}; }
     uint8_t* bitmap(uint32_t slot) { return raw(slot) + sizeof(Slot); }  ///< external
     const uint8_t* bitmap(uint32_t slot) const { return raw(slot) + sizeof(Slot); }
-    uint8_t* allocated(uint32_t slot) { return raw(slot) + sizeof(Slot) + geometry_.bitmap_bytes; }
-    const uint8_t* allocated(uint32_t slot) const { return raw(slot) + sizeof(Slot) + geometry_.bitmap_bytes; }
+    const uint8_t* allocated(uint32_t slot) const { return bitmap(slot) + geometry_.bitmap_bytes; }
+    /// Checksum of a granule that is allocated; with checksums only.
     uint32_t crc(uint32_t slot, uint32_t granule) const {
-        uint32_t value;
-        memcpy(&value, raw(slot) + crc_offset_ + 4 * size_t{granule}, 4);
-        return value;
+        return const_cast<Index*>(this)->crc_array(slot)[granules_before(slot, granule)];
     }
     void set_crc(uint32_t slot, uint32_t granule, uint32_t value) {
-        memcpy(raw(slot) + crc_offset_ + 4 * size_t{granule}, &value, 4);
+        crc_array(slot)[granules_before(slot, granule)] = value;
+    }
+    /// Number of allocated granules of a version.
+    uint32_t granule_count(uint32_t slot) const { return granules_before(slot, geometry_.granules); }
+    /// Number of those before `granule`.
+    uint32_t granules_before(uint32_t slot, uint32_t granule) const {
+        const uint8_t* bits = allocated(slot);
+        if (geometry_.granules == 32) {
+            uint32_t word;
+            memcpy(&word, bits, 4);
+            return static_cast<uint32_t>(std::popcount(word & ((uint64_t{1} << granule) - 1)));
+        }
+        return count_bits(bits, granule);
     }
     bool is_allocated(uint32_t slot, uint32_t granule) const {
         return allocated(slot)[granule / 8] & (1u << (granule % 8));
@@ -127,28 +156,24 @@ public:
     uint32_t slot_count() const { return slot_count_; }  ///< slots ever used; all slot numbers are below it
     uint64_t object_count() const { return object_count_; }
     uint64_t version_count() const { return version_count_; }
+    /// What is allocated, with malloc's own bytes.
     uint64_t memory_bytes() const;
-    const std::map<InodeNum, uint64_t>& blocks_by_inode() const { return blocks_by_inode_; }
+    const InodeTable& inodes() const { return inodes_; }
     const Geometry& geometry() const { return geometry_; }
 
 private:
-    static constexpr size_t kSlabBytes = 1 << 20;  ///< about; at least one slot
-    static constexpr uint32_t kBucketsPerSegment = 16384;
-
-    uint8_t* raw(uint32_t slot) {
-        return slabs_[slot >> slab_shift_].get() + (slot & slab_mask_) * slot_bytes_;
-    }
-    const uint8_t* raw(uint32_t slot) const {
-        return slabs_[slot >> slab_shift_].get() + (slot & slab_mask_) * slot_bytes_;
-    }
+    uint8_t* raw(uint32_t slot) { return slots_.at(slot); }
+    const uint8_t* raw(uint32_t slot) const { return slots_.at(slot); }
+    uint8_t* allocated_bits(uint32_t slot) { return bitmap(slot) + geometry_.bitmap_bytes; }
+    static uint32_t count_bits(const uint8_t* bits, uint32_t end);
+    uint32_t* crc_array(uint32_t slot) { return crcs_.at(CrcArrays::class_of(granule_count(slot)), at(slot).crcs); }
+    /// For a slot without an array whose bitmap says how many there will be.
+    void allocate_crcs(uint32_t slot);
+    void release_crcs(uint32_t slot, uint32_t count);
+    void put_granules(uint32_t slot, uint32_t first, uint32_t count, const uint8_t* crcs);
+    void replace_granules(uint32_t slot, const uint8_t* bits, const uint8_t* crcs);
     uint32_t allocate_slot();
     void free_slot(uint32_t slot);
-    uint32_t& bucket(uint64_t hash);
-    const uint32_t& bucket(uint64_t hash) const { return const_cast<Index*>(this)->bucket(hash); }
-    uint32_t& bucket_at(uint64_t index) {
-        return bucket_segments_[index / kBucketsPerSegment][index % kBucketsPerSegment];
-    }
-    void grow_table();
     void link(uint32_t slot);
     void unlink(uint32_t slot);
     void pg_link(uint32_t slot);
@@ -156,27 +181,23 @@ private:
     bool block_shared(uint32_t head, uint32_t except, uint32_t block) const;
     void drop_version(uint32_t head, uint32_t slot, BlockSink& sink);
     void remove_object(uint32_t head, BlockSink& sink);
-    void count_block(InodeNum inode, int64_t change);
     bool apply_write(const EntryView& entry, uint32_t reserved, BlockSink& sink);
     void apply_full(const EntryView& entry, BlockSink& sink);
-    void copy_version(uint32_t to, uint32_t from);
+    void drop_older(uint32_t head, uint32_t slot, BlockSink& sink);
+    uint32_t push_older(uint32_t head);
+    void pop_newest(uint32_t head, BlockSink& sink);
 
     Geometry geometry_;
-    size_t slot_bytes_;
-    size_t crc_offset_;
-    uint32_t slab_shift_ = 0;
-    size_t slab_mask_ = 0;
-    std::vector<std::unique_ptr<uint8_t[]>> slabs_;
-    std::vector<std::unique_ptr<uint32_t[]>> bucket_segments_;
-    uint64_t bucket_count_ = 0;
-    uint64_t bucket_mask_ = 0;  ///< of the last completed doubling
+    Segments slots_;
+    CrcArrays crcs_;
+    InodeTable inodes_;
+    HashBuckets buckets_;
     uint32_t slot_count_ = 0;
     uint32_t first_free_ = kNoSlot;
     uint64_t object_count_ = 0;
     uint64_t version_count_ = 0;
     std::map<PoolId, Pool> pools_;
     Pool* last_pool_ = nullptr;
-    std::map<InodeNum, uint64_t> blocks_by_inode_;
     Walker* walkers_ = nullptr;
 };
 

@@ -78,7 +78,7 @@ Task<int> Blockstore::walk(ListOperation& operation) {
             if (walk.walker.position == kNoSlot) break;
         }
         const uint32_t head = walk.walker.position;
-        const ObjectId object = index_->at(head).object();
+        const ObjectId object = index_->object(head);
         walk.walker.position = index_->at(head).pg_next;
         if (object < least || most < object) continue;
         for (uint32_t slot = head; slot != kNoSlot; slot = index_->at(slot).older) {

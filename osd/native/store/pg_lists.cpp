@@ -16,7 +16,7 @@ Index::Pool& Index::pool(PoolId id) {
 
 void Index::pg_link(uint32_t slot) {
     Slot& record = at(slot);
-    Pool& pool = this->pool(pool_of(record.inode));
+    Pool& pool = this->pool(pool_of(inodes_.inode(record.inode)));
     uint32_t& head = pool.heads[pool.pg_index(record.stripe)];
     record.pg_previous = kNoSlot;
     record.pg_next = head;
@@ -33,7 +33,7 @@ void Index::pg_unlink(uint32_t slot) {
         at(record.pg_previous).pg_next = record.pg_next;
         return;
     }
-    Pool& pool = this->pool(pool_of(record.inode));
+    Pool& pool = this->pool(pool_of(inodes_.inode(record.inode)));
     uint32_t* head = &pool.heads[pool.pg_index(record.stripe)];
     if (*head != slot) {
         VITASTOR_ASSERT(pool.rebuilding());
@@ -73,8 +73,7 @@ bool Index::rebuild_step(Pool& pool, uint32_t limit) {
         if (next != kNoSlot) at(next).pg_previous = kNoSlot;
         pg_link(slot);
     }
-    pool.old_heads.clear();
-    pool.old_heads.shrink_to_fit();
+    std::vector<uint32_t>().swap(pool.old_heads);
     return true;
 }
 

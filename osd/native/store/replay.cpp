@@ -271,8 +271,8 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
     const bool is_write = entry.header.type == EntryType::write;
     uint32_t head = kNoSlot;
     if (is_write || entry.header.type == EntryType::del) head = index_.find(entry.object());
-    if (head != kNoSlot && index_.at(head).unused && (entry.has(kEntryBlock) || !is_write)) {
-        index_.at(head).unused = 0;  // the data has moved or is gone: what was announced no longer matters
+    if (head != kNoSlot && index_.at(head).is_pending && (entry.has(kEntryBlock) || !is_write)) {
+        index_.at(head).is_pending = 0;  // the data has moved or is gone: what was announced no longer matters
         for (Pending& pending : pending_) pending.dead = pending.dead || pending.slot == head;
     }
     if (is_write && entry.has(kEntryIntent) && head != kNoSlot) {
@@ -289,7 +289,7 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
         pending.new_version = entry.header.version;
         pending.old_bitmap.assign(index_.bitmap(head), index_.bitmap(head) + geometry_.bitmap_bytes);
         pending_.push_back(std::move(pending));
-        index_.at(head).unused = 1;
+        index_.at(head).is_pending = 1;
     }
     const bool applied = index_.apply(entry, kNoSlot, *this);
     if (applied && (entry.header.type == EntryType::full || (is_write && entry.has(kEntryCreate)))) {
@@ -339,7 +339,7 @@ Task<int> Replay::verify() {
         if (pending.dropped && index_.at(pending.slot).version == pending.new_version)
             index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
     }
-    for (const Pending& pending : pending_) index_.at(pending.slot).unused = 0;
+    for (const Pending& pending : pending_) index_.at(pending.slot).is_pending = 0;
     std::sort(reverted.begin(), reverted.end());
     reverted.erase(std::unique(reverted.begin(), reverted.end()), reverted.end());
     co_return 0;
@@ -367,7 +367,7 @@ void Replay::settle(std::vector<Pending*>& chain, uint32_t disk_crc) {
     VITASTOR_PROBE("announced write taken back in replay");
     if (matched) return;
     damaged_granules++;
-    const ObjectId object = index_.at(slot).object();
+    const ObjectId object = index_.object(slot);
     log(logger_, LogLevel::error,
         "%s: granule %u of object %llx:%llx holds neither its old nor its new data; reads of it will fail with EDOM",
         path_.c_str(), granule, Number(object.inode), Number(object.stripe));

@@ -6,12 +6,6 @@
 
 namespace vitastor::store {
 
-void Index::count_block(InodeNum inode, int64_t change) {
-    auto place = blocks_by_inode_.try_emplace(inode, 0).first;
-    place->second += static_cast<uint64_t>(change);
-    if (place->second == 0) blocks_by_inode_.erase(place);
-}
-
 bool Index::block_shared(uint32_t head, uint32_t except, uint32_t block) const {
     for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
         if (slot != except && at(slot).block == block) return true;
@@ -26,7 +20,7 @@ void Index::drop_version(uint32_t head, uint32_t slot, BlockSink& sink) {
         return;
     }
     at(slot).block = kNoBlock;
-    count_block(at(slot).inode, -1);
+    inodes_.count_blocks(at(slot).inode, -1);
     sink.release_block(block);
 }
 
@@ -45,16 +39,59 @@ void Index::remove_object(uint32_t head, BlockSink& sink) {
     }
 }
 
-void Index::copy_version(uint32_t to, uint32_t from) {
-    Slot& target = at(to);
-    const Slot& source = at(from);
+/// Lets go of all versions behind `slot`.
+void Index::drop_older(uint32_t head, uint32_t slot, BlockSink& sink) {
+    for (uint32_t older = at(slot).older; older != kNoSlot;) {
+        const uint32_t next = at(older).older;
+        drop_version(head, older, sink);
+        at(slot).older = next;
+        free_slot(older);
+        version_count_--;
+        older = next;
+    }
+}
+
+/// Copies the newest version into a slot of its own behind the head, which may then change.
+uint32_t Index::push_older(uint32_t head) {
+    const uint32_t older = allocate_slot();
+    VITASTOR_ASSERT(older != kNoSlot);
+    Slot& target = at(older);
+    const Slot& source = at(head);
+    target.state = SlotState::older;
     target.inode = source.inode;
+    inodes_.add_user_of(source.inode);
     target.stripe = source.stripe;
     target.version = source.version;
     target.block = source.block;
     target.older = source.older;
     target.is_stable = source.is_stable;
-    memcpy(raw(to) + sizeof(Slot), raw(from) + sizeof(Slot), slot_bytes_ - sizeof(Slot));
+    memcpy(bitmap(older), bitmap(head), 2 * size_t{geometry_.bitmap_bytes});
+    allocate_crcs(older);
+    if (const uint32_t count = granule_count(head); geometry_.checksums && count)
+        memcpy(crc_array(older), crc_array(head), 4 * size_t{count});
+    at(head).older = older;
+    version_count_++;
+    return older;
+}
+
+/// The newest version goes, the one behind it takes its slot.
+void Index::pop_newest(uint32_t head, BlockSink& sink) {
+    const uint32_t older = at(head).older;
+    drop_version(head, head, sink);
+    release_crcs(head, granule_count(head));
+    Slot& target = at(head);
+    const Slot& source = at(older);
+    target.version = source.version;
+    target.block = source.block;
+    target.older = source.older;
+    target.is_stable = source.is_stable;
+    target.crcs = source.crcs;
+    memcpy(bitmap(head), bitmap(older), 2 * size_t{geometry_.bitmap_bytes});
+    if (const uint32_t count = granule_count(head); geometry_.checksums && count)
+        crcs_.set_owner(CrcArrays::class_of(count), target.crcs, head);
+    memset(allocated_bits(older), 0, geometry_.bitmap_bytes);  // its array has moved
+    free_slot(older);
+    version_count_--;
 }
 
 bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
@@ -72,25 +109,14 @@ bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
         const uint32_t slot = find_version(head, header.version);
         if (slot == kNoSlot) return true;
         at(slot).is_stable = 1;
-        for (uint32_t older = at(slot).older; older != kNoSlot;) {
-            const uint32_t next = at(older).older;
-            drop_version(head, older, sink);
-            at(slot).older = next;
-            free_slot(older);
-            version_count_--;
-            older = next;
-        }
+        drop_older(head, slot, sink);
     } else {
         while (!at(head).is_stable && at(head).version > header.version) {
-            const uint32_t older = at(head).older;
-            if (older == kNoSlot) {
+            if (at(head).older == kNoSlot) {
                 remove_object(head, sink);
                 return true;
             }
-            drop_version(head, head, sink);
-            copy_version(head, older);
-            free_slot(older);
-            version_count_--;
+            pop_newest(head, sink);
         }
     }
     return true;
@@ -111,12 +137,7 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     } else if (header.count && !entry.has(kEntryBlock) && at(head).block == kNoBlock) {
         return false;
     } else if (!entry.has(kEntryStable)) {
-        const uint32_t older = allocate_slot();
-        VITASTOR_ASSERT(older != kNoSlot);
-        copy_version(older, head);
-        at(older).state = SlotState::older;
-        at(head).older = older;
-        version_count_++;
+        push_older(head);
     }
     Slot& record = at(head);
     record.version = header.version;
@@ -124,16 +145,10 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     if (entry.has(kEntryBlock)) {
         drop_version(head, head, sink);
         at(head).block = entry.block;
-        count_block(header.inode, 1);
+        inodes_.count_blocks(record.inode, 1);
     }
     if (entry.bitmap) memcpy(bitmap(head), entry.bitmap, geometry_.bitmap_bytes);
-    uint8_t* bits = allocated(head);
-    for (uint32_t i = 0; i < header.count; i++) {
-        const uint32_t granule = header.first + i;
-        bits[granule / 8] = static_cast<uint8_t>(bits[granule / 8] | (1u << (granule % 8)));
-    }
-    if (geometry_.checksums && header.count)
-        memcpy(raw(head) + crc_offset_ + 4 * size_t{header.first}, entry.crcs, 4 * size_t{header.count});
+    put_granules(head, header.first, header.count, entry.crcs);
     return true;
 }
 
@@ -147,25 +162,11 @@ void Index::apply_full(const EntryView& entry, BlockSink& sink) {
         version_count_++;
     } else {
         drop_version(head, head, sink);
-        for (uint32_t older = at(head).older; older != kNoSlot;) {
-            const uint32_t next = at(older).older;
-            drop_version(head, older, sink);
-            at(head).older = next;
-            free_slot(older);
-            version_count_--;
-            older = next;
-        }
+        drop_older(head, head, sink);
     }
     const uint8_t* in = entry.versions;
     for (uint16_t i = 0; i < entry.header.count; i++) {
-        if (i > 0) {
-            const uint32_t older = allocate_slot();
-            VITASTOR_ASSERT(older != kNoSlot);
-            copy_version(older, head);
-            at(older).state = SlotState::older;
-            at(head).older = older;
-            version_count_++;
-        }
+        if (i > 0) push_older(head);
         VersionHeader version;
         memcpy(&version, in, sizeof(version));
         in += sizeof(version);
@@ -174,19 +175,13 @@ void Index::apply_full(const EntryView& entry, BlockSink& sink) {
         record.is_stable = version.flags & kEntryStable ? 1 : 0;
         record.block = version.block;
         if (version.block != kNoBlock && !block_shared(record.older, kNoSlot, version.block))
-            count_block(record.inode, 1);
+            inodes_.count_blocks(record.inode, 1);
         memcpy(bitmap(head), in, geometry_.bitmap_bytes);
         in += geometry_.bitmap_bytes;
-        memcpy(allocated(head), in, geometry_.bitmap_bytes);
+        const uint8_t* bits = in;
         in += geometry_.bitmap_bytes;
-        if (!geometry_.checksums) continue;
-        for (uint32_t granule = 0; granule < geometry_.granules; granule++) {
-            if (!is_allocated(head, granule)) continue;
-            uint32_t crc;
-            memcpy(&crc, in, 4);
-            set_crc(head, granule, crc);
-            in += 4;
-        }
+        replace_granules(head, bits, in);
+        if (geometry_.checksums) in += 4 * size_t{granule_count(head)};
     }
 }
 
@@ -208,19 +203,16 @@ void Index::encode_full(uint32_t head, std::vector<uint8_t>& out) const {
         place += geometry_.bitmap_bytes;
         memcpy(place, allocated(slot), geometry_.bitmap_bytes);
         place += geometry_.bitmap_bytes;
-        if (!geometry_.checksums) continue;
-        for (uint32_t granule = 0; granule < geometry_.granules; granule++) {
-            if (!is_allocated(slot, granule)) continue;
-            const uint32_t value = crc(slot, granule);
-            memcpy(place, &value, 4);
-            place += 4;
+        if (const uint32_t granules = granule_count(slot); geometry_.checksums && granules) {
+            memcpy(place, const_cast<Index*>(this)->crc_array(slot), 4 * size_t{granules});
+            place += 4 * size_t{granules};
         }
     }
     EntryHeader header{};
     header.size = static_cast<uint32_t>(place - (out.data() + start));
     header.type = EntryType::full;
     header.count = count;
-    header.inode = at(head).inode;
+    header.inode = object(head).inode;
     header.stripe = at(head).stripe;
     header.version = at(head).version;
     memcpy(out.data() + start, &header, sizeof(header));

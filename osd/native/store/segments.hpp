@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Arrays that grow without moving anything and without much waste.
+//
+// Records live in blocks whose size grows with the square root of their number: of n records' places at most about sqrt(n)
+// are unused, no block is large, and a place is found with a few shifts. Growth copies pointers only (8 bytes per block).
+// Source: Brodnik, Carlsson, Demaine, Munro, Sedgewick: Resizable arrays in optimal time and space, 1999.
+#pragma once
+
+#include <malloc.h>
+
+#include <bit>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "base/assert.hpp"
+
+namespace vitastor::store {
+
+/// Records of one size, not initialised. Not copyable.
+class Segments {
+public:
+    explicit Segments(size_t record_bytes) : record_bytes_(record_bytes), halvings_(record_bytes >= 32 ? 1 : 0) {}
+
+    uint8_t* at(uint64_t index) {
+        const uint64_t position = index + kFirst;
+        const int height = height_of(position);
+        const uint64_t whole = (position >> height) + (uint64_t{1} << height) - kSkip;  // the block in the paper
+        const int low = height - halvings_;
+        const uint64_t block = (whole << halvings_) | (position >> low & ((1u << halvings_) - 1));
+        return blocks_[block].get() + (position & ((uint64_t{1} << low) - 1)) * record_bytes_;
+    }
+    const uint8_t* at(uint64_t index) const { return const_cast<Segments*>(this)->at(index); }
+
+    uint64_t capacity() const { return capacity_; }
+    /// Adds one block. Returns its first record; *records receives how many it holds.
+    uint8_t* grow(uint64_t* records = nullptr) {
+        const uint64_t count = block_records(capacity_);
+        blocks_.emplace_back(static_cast<uint8_t*>(malloc(count * record_bytes_)));
+        VITASTOR_ASSERT(blocks_.back());
+        bytes_ += block_bytes(blocks_.back().get());
+        capacity_ += count;
+        if (records) *records = count;
+        return blocks_.back().get();
+    }
+    /// Gives blocks back that are not needed for `count` records; keeps one to spare unless nothing is needed.
+    void shrink(uint64_t count) {
+        if (count == 0) {
+            clear();
+            return;
+        }
+        for (;;) {
+            const uint64_t last = block_records(capacity_ - 1);
+            if (capacity_ - last <= count || capacity_ - last - block_records(capacity_ - last - 1) < count) break;
+            bytes_ -= block_bytes(blocks_.back().get());
+            blocks_.pop_back();
+            capacity_ -= last;
+        }
+        if (blocks_.capacity() > 2 * blocks_.size() + 8) fit();
+    }
+    void clear() {
+        blocks_.clear();
+        fit();
+        capacity_ = bytes_ = 0;
+    }
+    uint64_t memory_bytes() const { return bytes_ + blocks_.capacity() * sizeof(blocks_[0]); }
+
+private:
+    struct Free {
+        void operator()(uint8_t* block) const { free(block); }
+    };
+    static constexpr uint64_t kFirst = 64;     ///< the smallest blocks hold 8 records
+    static constexpr uint64_t kSkip = 2 + 14;  ///< 14: blocks that positions below kFirst would have
+    static int height_of(uint64_t position) { return (64 - std::countl_zero(position)) / 2; }
+    uint64_t block_records(uint64_t index) const { return uint64_t{1} << (height_of(index + kFirst) - halvings_); }
+    static uint64_t block_bytes(uint8_t* block) { return malloc_usable_size(block) + sizeof(size_t); }
+
+    /// What shrink_to_fit() does only where exceptions are on.
+    void fit() {
+        std::vector<std::unique_ptr<uint8_t, Free>> fitting;
+        fitting.reserve(blocks_.size());
+        for (auto& block : blocks_) fitting.push_back(std::move(block));
+        blocks_.swap(fitting);
+    }
+
+    size_t record_bytes_;
+    int halvings_;  ///< 1: each block of the paper is two, for large records
+    std::vector<std::unique_ptr<uint8_t, Free>> blocks_;
+    uint64_t capacity_ = 0;
+    uint64_t bytes_ = 0;
+};
+
+/// The same for values of a plain type, with a size.
+template <class T>
+class SegmentedVector {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    SegmentedVector() : segments_(sizeof(T)) {}
+    T& operator[](uint64_t index) { return *reinterpret_cast<T*>(segments_.at(index)); }
+    const T& operator[](uint64_t index) const { return *reinterpret_cast<const T*>(segments_.at(index)); }
+    T& back() { return (*this)[size_ - 1]; }
+    uint64_t size() const { return size_; }
+    bool empty() const { return size_ == 0; }
+    void push_back(const T& value) {
+        if (size_ == segments_.capacity()) segments_.grow();
+        (*this)[size_++] = value;
+    }
+    void clear() {
+        segments_.clear();
+        size_ = 0;
+    }
+    uint64_t memory_bytes() const { return segments_.memory_bytes(); }
+
+private:
+    Segments segments_;
+    uint64_t size_ = 0;
+};
+
+/// Heads of the chains of a hash table that grows one bucket at a time (linear hashing). Links are 32-bit numbers in the items.
+class HashBuckets {
+public:
+    static constexpr uint32_t kNone = UINT32_MAX;
+    HashBuckets() : segments_(sizeof(uint32_t)) { add(); }
+
+    uint32_t& first(uint64_t hash) {
+        uint64_t index = hash & (mask_ * 2 + 1);
+        if (index >= count_) index &= mask_;
+        return at(index);
+    }
+    uint32_t first(uint64_t hash) const { return const_cast<HashBuckets*>(this)->first(hash); }
+    /// Splits one bucket if there are more items than buckets. hash_of(item): u64; next_of(item): u32&.
+    template <class HashOf, class NextOf>
+    void grow(uint64_t items, HashOf hash_of, NextOf next_of) {
+        if (items <= count_) return;
+        const uint64_t fresh = count_;
+        const uint64_t wide = mask_ * 2 + 1;
+        add();
+        uint32_t* from = &at(fresh & mask_);
+        uint32_t* to = &at(fresh);
+        while (*from != kNone) {
+            const uint32_t item = *from;
+            uint32_t& next = next_of(item);
+            if ((hash_of(item) & wide) == fresh) {
+                *from = next;
+                next = *to;
+                *to = item;
+            } else {
+                from = &next;
+            }
+        }
+        if (count_ == wide + 1) mask_ = wide;
+    }
+    uint64_t memory_bytes() const { return segments_.memory_bytes(); }
+
+private:
+    uint32_t& at(uint64_t index) { return *reinterpret_cast<uint32_t*>(segments_.at(index)); }
+    void add() {
+        if (count_ == segments_.capacity()) segments_.grow();
+        at(count_++) = kNone;
+    }
+
+    Segments segments_;
+    uint64_t count_ = 0;
+    uint64_t mask_ = 0;  ///< of the last completed doubling
+};
+
+}  // namespace vitastor::store

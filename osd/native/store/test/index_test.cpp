@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The index alone: what it costs in memory at every moment of growing, and checksums of granules in any order.
+// VITASTOR_OBJECTS=16000000 bin/store_test -tc='index:*' measures a large one.
+#include <doctest/doctest.h>
+#include <malloc.h>
+
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+#include "fake_disk.hpp"
+#include "store/index.hpp"
+
+using namespace vitastor;
+using namespace vitastor::store;
+using vitastor::test::Random;
+
+namespace {
+
+Geometry geometry_of(uint32_t block_size, uint32_t granularity, bool checksums = true) {
+    StoreOptions options;
+    options.block_size = block_size;
+    options.bitmap_granularity = granularity;
+    options.checksums = checksums;
+    Geometry geometry = check_geometry(options).value();
+    geometry.block_count = kNoBlock - 1;
+    return geometry;
+}
+
+struct NoSink final : BlockSink {
+    void release_block(uint32_t) override {}
+};
+
+/// An index fed with entries, and how much it may take.
+struct Filler {
+    Geometry geometry;
+    Index index;
+    NoSink sink;
+    uint64_t granules = 0;
+    uint64_t allocated_before;
+    double worst = 0;  ///< bytes per object beyond its checksums, with 1000 objects and more
+    bool within = true;
+
+    explicit Filler(const Geometry& wanted) : geometry(wanted), index(wanted), allocated_before(in_use()) {}
+
+    static uint64_t in_use() {
+#ifdef __SANITIZE_ADDRESS__
+        return 0;
+#else
+        const struct mallinfo2 info = mallinfo2();
+        return info.uordblks + info.hblkhd;
+#endif
+    }
+    static ObjectId object(uint64_t number) { return {full_inode(1, 1 + number % 10), number / 10 * 131072}; }
+
+    void write(uint64_t number, Version version, uint32_t first, uint32_t count, bool fresh, bool stable = true) {
+        std::vector<uint8_t> bytes(sizeof(EntryHeader) + (fresh ? 4 : 0) + (geometry.checksums ? 4 * count : 0));
+        EntryHeader header{};
+        header.size = static_cast<uint32_t>(bytes.size());
+        header.type = EntryType::write;
+        header.flags = static_cast<uint8_t>((stable ? kEntryStable : 0) | (fresh ? kEntryCreate | kEntryBlock : 0));
+        header.count = static_cast<uint16_t>(count);
+        header.first = first;
+        header.inode = object(number).inode;
+        header.stripe = object(number).stripe;
+        header.version = version;
+        memcpy(bytes.data(), &header, sizeof(header));
+        uint8_t* out = bytes.data() + sizeof(header);
+        const auto block = static_cast<uint32_t>(number);
+        if (fresh) memcpy(out, &block, 4), out += 4;
+        for (uint32_t i = 0; geometry.checksums && i < count; i++, out += 4) {
+            const uint32_t crc = value(number, version, first + i);
+            memcpy(out, &crc, 4);
+        }
+        apply(bytes);
+    }
+    void apply(const std::vector<uint8_t>& bytes) {
+        EntryView entry;
+        const bool good = decode_entry(geometry, bytes, entry) && index.apply(entry, kNoSlot, sink);
+        if (!good) FAIL("an entry was not taken");
+    }
+    static uint32_t value(uint64_t number, Version version, uint32_t granule) {
+        return static_cast<uint32_t>(ObjectIdHash()({number, version * 65536 + granule}));
+    }
+    /// The bar of the store less 1 byte for groups of the cleaner and the bits of blocks; 16 KB for the first few thousand objects.
+    void check_memory() {
+        const uint64_t objects = index.object_count();
+        const uint64_t bytes = index.memory_bytes() - 4 * granules;
+        if (objects >= 1000) worst = std::max(worst, static_cast<double>(bytes) / static_cast<double>(objects));
+        within = within && bytes <= 63 * objects + 16384;
+    }
+};
+
+uint64_t object_limit() {
+    const char* text = getenv("VITASTOR_OBJECTS");
+    return text ? strtoull(text, nullptr, 10) : 1000000;
+}
+
+}  // namespace
+
+TEST_CASE("index: at most 64 bytes an object and 4 a checksum, at every moment") {
+    for (const uint32_t granules : {1u, 32u}) {
+        std::vector<uint64_t> counts{1, 1000, object_limit()};
+        for (const uint64_t count : counts) {
+            Filler filler(geometry_of(131072, 4096));
+            for (uint64_t i = 0; i < count; i++) {
+                filler.write(i, 1, 0, granules, true);
+                filler.granules += granules;
+                if (i < 2000 || i % 997 == 0) filler.check_memory();
+            }
+            filler.check_memory();
+            CHECK(filler.within);
+            CHECK(filler.index.object_count() == count);
+#ifndef __SANITIZE_ADDRESS__
+            const auto real = static_cast<double>(Filler::in_use() - filler.allocated_before);
+            const auto told = static_cast<double>(filler.index.memory_bytes());
+            CHECK(told > real * 0.995 - 32768);
+            CHECK(told < real * 1.005 + 32768);
+#endif
+            MESSAGE(count << " objects of " << granules << " granules: " << filler.index.memory_bytes() << " bytes, at most "
+                          << filler.worst << " an object besides checksums");
+        }
+    }
+}
+
+TEST_CASE("index: objects that grow granule by granule need no more on the way") {
+    constexpr uint64_t kObjects = 20000;
+    Filler filler(geometry_of(131072, 4096));
+    std::vector<uint32_t> order(kObjects);
+    for (uint32_t i = 0; i < kObjects; i++) order[i] = i;
+    Random random(7);
+    for (uint32_t step = 0; step < 32; step++) {
+        for (uint64_t i = kObjects - 1; i > 0; i--) std::swap(order[i], order[random.below(i + 1)]);
+        for (uint64_t i = 0; i < kObjects; i++) {
+            // A granule in the middle, between those that are there: 0, 16, 8, 24, 4, ...
+            uint32_t granule = 0;
+            for (uint32_t bit = 0; bit < 5; bit++) granule |= (step >> bit & 1) << (4 - bit);
+            filler.write(order[i], step + 1, granule, 1, step == 0);
+            filler.granules++;
+            if (i % 97 == 0) filler.check_memory();
+        }
+    }
+    CHECK(filler.within);
+    CHECK(filler.worst < 70);
+    MESSAGE("at most " << filler.worst << " bytes an object besides checksums");
+    uint64_t wrong = 0;
+    for (uint64_t number = 0; number < kObjects; number++) {
+        const uint32_t head = filler.index.find(Filler::object(number));
+        for (uint32_t step = 0; step < 32; step++) {
+            uint32_t granule = 0;
+            for (uint32_t bit = 0; bit < 5; bit++) granule |= (step >> bit & 1) << (4 - bit);
+            wrong += filler.index.crc(head, granule) != Filler::value(number, step + 1, granule);
+        }
+    }
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("index: checksums follow writes, versions, roll backs and full entries") {
+    for (const auto& [block, granule] : std::vector<std::pair<uint32_t, uint32_t>>{{4096, 512}, {131072, 4096}, {1 << 20, 4096}}) {
+        Filler filler(geometry_of(block, granule));
+        Index& index = filler.index;
+        const uint32_t granules = filler.geometry.granules;
+        Random random(block);
+        using Model = std::map<uint32_t, uint32_t>;
+        std::map<uint64_t, std::vector<Model>> objects;  // versions, oldest first; the first one is stable
+        std::map<uint64_t, Version> versions;
+        uint64_t wrong = 0;
+        const auto simple = [&](uint64_t number, EntryType type, Version version) {
+            EntryHeader header{};
+            header.size = sizeof(header);
+            header.type = type;
+            header.inode = Filler::object(number).inode;
+            header.stripe = Filler::object(number).stripe;
+            header.version = version;
+            std::vector<uint8_t> bytes(sizeof(header));
+            memcpy(bytes.data(), &header, sizeof(header));
+            filler.apply(bytes);
+        };
+        for (int step = 0; step < 20000; step++) {
+            const uint64_t number = random.below(40);
+            auto& object = objects[number];
+            const uint64_t kind = random.below(10);
+            if (kind < 6) {
+                const bool stable = random.chance(60) && object.size() <= 1;
+                const uint32_t first = static_cast<uint32_t>(random.below(granules));
+                const uint32_t count = random.chance(50) ? 1 : 1 + static_cast<uint32_t>(random.below(granules - first));
+                const Version version = ++versions[number];
+                filler.write(number, version, first, count, object.empty(), stable || object.empty());
+                Model next = object.empty() ? Model() : object.back();
+                for (uint32_t i = 0; i < count; i++) next[first + i] = Filler::value(number, version, first + i);
+                if (object.empty() || stable) object.assign(1, next);
+                else object.push_back(next);
+            } else if (!object.empty() && kind < 7) {
+                simple(number, EntryType::del, versions[number]);
+                object.clear();
+            } else if (!object.empty() && kind < 8) {
+                simple(number, EntryType::stabilize, versions[number]);
+                object.erase(object.begin(), object.end() - 1);
+            } else if (object.size() > 1 && kind < 9) {
+                simple(number, EntryType::rollback, index.at(index.find(Filler::object(number))).version - 1);
+                object.pop_back();
+            } else if (!object.empty()) {
+                std::vector<uint8_t> full;
+                index.encode_full(index.find(Filler::object(number)), full);
+                if (random.chance(50)) simple(number, EntryType::del, versions[number]);
+                filler.apply(full);
+            }
+            uint32_t slot = index.find(Filler::object(number));
+            for (auto model = object.rbegin(); model != object.rend() && slot != kNoSlot; ++model, slot = index.at(slot).older) {
+                wrong += index.granule_count(slot) != model->size();
+                for (const auto& [place, crc] : *model) wrong += !index.is_allocated(slot, place) || index.crc(slot, place) != crc;
+            }
+            wrong += slot != kNoSlot;
+        }
+        CHECK(wrong == 0);
+        for (const auto& [number, object] : objects)
+            if (!object.empty()) simple(number, EntryType::del, UINT64_MAX);
+        CHECK(index.version_count() == 0);
+        uint64_t blocks = 0;
+        index.inodes().for_each([&](InodeNum, uint64_t count) { blocks += count; });
+        CHECK(blocks == 0);
+    }
+}
+
+TEST_CASE("index: classes of checksum arrays waste at most an eighth") {
+    uint32_t previous = 0;
+    for (uint32_t count = 1; count <= kMaxGranules; count++) {
+        const uint32_t kind = CrcArrays::class_of(count);
+        const uint32_t length = CrcArrays::length_of(kind);
+        if (length < count || (count <= 32 && length != count) || (length - count) * 8 > count || kind < previous ||
+            kind > previous + 1)
+            FAIL("count " << count << " class " << kind << " length " << length);
+        previous = kind;
+    }
+}
