@@ -131,6 +131,10 @@ Task<int> Blockstore::open_store() {
         if (data_info.value().uuid != uuid)
             co_return refuse(-EINVAL, options_.data_device + ": holds the data of another store than the metadata on " +
                                           options_.meta_device + "; check the device names");
+        if (again.data_offset != geometry_.data_offset || again.block_count != geometry_.block_count ||
+            again.log_pages != geometry_.log_pages)
+            co_return refuse(-EIO, options_.data_device + ": its superblock and the one on " + options_.meta_device +
+                                       " describe different sizes; replace this OSD");
     }
     Task<int> loading = load(uuid, separate && data_is_blank);
     status = co_await loading;

@@ -173,7 +173,7 @@ Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry
     const bool shared = options.meta_device.empty();
     const uint64_t log_end = super.log_offset + super.log_pages * kPageSize;
     const uint64_t data_bytes = super.block_count * geometry.block_size;
-    if (super.log_offset != kLogStart || super.data_offset % kPageSize ||
+    if (super.log_offset != kLogStart || super.data_offset % kPageSize || super.data_offset > (1ull << 62) ||
         super.log_pages > (1ull << 40) || super.block_count == 0 || super.block_count >= kNoBlock ||
         (shared && super.data_offset < log_end))
         return Status(-EIO, text("%s: the superblock holds impossible places; replace this OSD", name));

@@ -194,6 +194,11 @@ TEST_CASE("long random sequences, a power failure at every I/O") {
         shape.dirty = random.chance(50);
         shape.near_wrap = random.chance(50);
         shape.objects = 1 + static_cast<uint32_t>(random.below(4));
+        if (random.chance(25)) {  // four entries fill a page
+            shape.block_size = 131072;
+            shape.granularity = 512;
+            shape.objects = 4;
+        }
         CrashRun run(shape);
         const Steps steps = random_steps(random, 8 + static_cast<uint32_t>(random.below(30)), shape.objects, shape.block_size / shape.granularity);
         const uint32_t depth = random.chance(30) ? 1 : 1 + static_cast<uint32_t>(random.below(10));

@@ -276,7 +276,8 @@ private:
             else memcpy(disk.durable.data() + op.offset, disk.current.data() + op.offset, length);
             return static_cast<int64_t>(length);
         }
-        uint64_t offset = op.offset, left = std::min(length, disk.current.size() - op.offset);
+        if (op.offset > INT64_MAX) return -EINVAL;  // as the kernel
+        uint64_t offset = op.offset, left = op.offset > disk.current.size() ? 0 : std::min(length, disk.current.size() - op.offset);
         for (const iovec& iov : op.iov) {
             const uint64_t here = std::min<uint64_t>(iov.iov_len, left);
             memcpy(iov.iov_base, disk.current.data() + offset, here);
