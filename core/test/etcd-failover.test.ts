@@ -38,6 +38,22 @@ describe('etcd address lists', { skip: ETCD_MISSING, timeout: 60_000 }, () => {
   };
   const deadAddress = async (): Promise<string> => `127.0.0.1:${await freePort()}`;
 
+  test('keepalives go on over one connection, and over another one when it breaks', async () => {
+    const p = await proxy();
+    const etcd = open([p.address]);
+    const lease = await etcd.leaseGrant(30, 3000);
+    assert.equal(await etcd.leaseKeepalive(lease, 3000), 30);
+    const before = p.connections;
+    for (let i = 0; i < 5; i++) assert.equal(await etcd.leaseKeepalive(lease, 3000), 30);
+    assert.equal(p.connections, before);
+    p.mode = 'silent';
+    await assert.rejects(etcd.leaseKeepalive(lease, 200), (error) => isVitastorError(error, 'ERR_ETCD_UNAVAILABLE'));
+    p.mode = 'pass';
+    assert.equal(await etcd.leaseKeepalive(lease, 3000), 30);
+    assert.ok(p.connections > before);
+    assert.equal(await etcd.leaseKeepalive(lease + 1n, 3000), 0, 'a lease that etcd does not know');
+  });
+
   for (const kind of ['read', 'write'] as const) {
     const call = (key: string): Txn => (kind === 'read' ? get(key) : put(key, '1'));
 

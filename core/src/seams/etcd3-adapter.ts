@@ -64,7 +64,7 @@ export class Etcd3Adapter implements Etcd {
   }
 
   leaseKeepalive(lease: bigint, timeoutMs: number): Promise<number> {
-    return this.#call(timeoutMs, true, (member, deadline) => member.leaseKeepalive(lease, deadline));
+    return this.#call(timeoutMs, true, (member) => member.leaseKeepalive(lease));
   }
 
   async leaseRevoke(lease: bigint, timeoutMs: number): Promise<void> {

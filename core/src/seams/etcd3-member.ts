@@ -6,6 +6,7 @@ import { isIP } from 'node:net';
 import { errorText, VitastorError } from '../errors.js';
 import { dialTarget, type EtcdAddress } from './etcd-address.js';
 import { readEtcdCredentials, tlsHint, type EtcdCredentials, type EtcdTlsFiles } from './etcd-tls.js';
+import { KeepaliveStream } from './etcd3-keepalive.js';
 import type { Compare, KeyRange, KeyValue, MemberStatus, Txn, TxnOp, TxnResult } from './etcd.js';
 
 export type WatchStream = IDuplexStream<IWatchRequest, IWatchResponse>;
@@ -93,6 +94,7 @@ export class Etcd3Member {
   readonly address: EtcdAddress;
   readonly #tls: EtcdTlsFiles;
   #client: Etcd3 | null = null;
+  #keepalive: KeepaliveStream | null = null;
   #closed = false;
 
   /** tls: what an https address needs. */
@@ -121,21 +123,17 @@ export class Etcd3Member {
     return BigInt(reply.ID);
   }
 
-  async leaseKeepalive(lease: bigint, deadlineMs: number): Promise<number> {
-    const stream = await (await this.#etcd()).leaseClient.leaseKeepAlive({ deadline: deadlineMs });
-    try {
-      return await new Promise<number>((resolve, reject) => {
-        stream.on('data', (reply) => resolve(Math.max(0, Number(reply.TTL))));
-        stream.on('error', reject);
-        stream.on('end', () => reject(new VitastorError('ERR_ETCD_UNAVAILABLE', 'the keepalive stream ended without an answer', { retryable: true })));
-        stream.write({ ID: lease.toString() });
-        stream.end(); // Cancelled, the stream would take etcd3's connection with it: a new one for every keepalive.
-      });
-    } catch (error) {
-      stream.on('error', () => undefined);
-      stream.cancel();
-      throw error;
+  /** The deadline is the caller's: after it, reset() drops the stream. */
+  async leaseKeepalive(lease: bigint): Promise<number> {
+    const client = await this.#etcd();
+    if (!this.#keepalive || this.#keepalive.dead) {
+      const stream = new KeepaliveStream(await client.leaseClient.leaseKeepAlive());
+      // Meanwhile another keepalive may have opened one, or reset() have been called.
+      this.#keepalive?.close();
+      this.#keepalive = stream;
+      if (client !== this.#client) stream.close();
     }
+    return this.#keepalive.ask(lease);
   }
 
   async leaseRevoke(lease: bigint, deadlineMs: number): Promise<void> {
@@ -153,6 +151,8 @@ export class Etcd3Member {
 
   /** The next call dials anew; calls under way go on until their deadline. */
   reset(): void {
+    this.#keepalive?.close();
+    this.#keepalive = null;
     this.#client?.close();
     this.#client = null;
   }

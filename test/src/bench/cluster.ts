@@ -182,7 +182,10 @@ export function footprintBenchmark(withLab: WithLab): Benchmark {
       await sleep(2000);
       const resident = (): number => Math.max(...[...lab.osds.values()].map((child) => procUsage(child.pid).residentBytes)) / MIB;
       const empty = resident();
+      // V8 collects what the start has left behind for about half a minute; after that the cluster is idle.
+      const settleSeconds = 40;
       context.progress('idle');
+      await sleep(settleSeconds * 1000);
       const daemons = [...lab.osds.values(), ...lab.monitors.values()];
       const cpu = (): number => daemons.reduce((sum, child) => sum + procUsage(child.pid).cpuSeconds, 0);
       const idleSeconds = Math.max(10, context.seconds * 3);
@@ -196,7 +199,8 @@ export function footprintBenchmark(withLab: WithLab): Benchmark {
       return [
         { name: 'footprint.osd.empty', value: empty, unit: 'MiB', target: { atMost: baseline + 30 }, detail: { 'node with its modules': `${baseline.toFixed(1)} MiB` } },
         { name: 'footprint.osd.loaded', value: resident(), unit: 'MiB', target: { atMost: 128 } },
-        { name: 'footprint.idle', value: idle, unit: 'percent of a core', target: { atMost: 1 }, detail: { over: `${idleSeconds} s, two OSDs and a monitor` } },
+        { name: 'footprint.idle', value: idle, unit: 'percent of a core', target: { atMost: 1 },
+          detail: { over: `${idleSeconds} s, ${settleSeconds} s after the start, two OSDs and a monitor` } },
       ];
     }),
   };
