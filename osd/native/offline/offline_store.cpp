@@ -130,7 +130,7 @@ Task<int> OfflineStore::open() {
             decode_superblock(copy.data(), again, options_, place_.data_device, data_bytes_, true);
         if (!copy_info.ok()) {
             found("superblock", place_.data_device, place_.data_offset, copy_info.status().message());
-        } else if (copy_info.value().uuid != uuid_) {
+        } else if (copy_info.value().uuid != uuid_ && copy_info.value().uuid != info.value().previous_uuid) {
             co_return refuse(-EINVAL, place_.data_device + ": holds the data of another store than the metadata on " +
                                           place_.meta_device + "; check the device names");
         }
@@ -176,8 +176,7 @@ void OfflineStore::on_entry(const EntryView& entry, uint64_t page, bool applied)
 }
 
 bool OfflineStore::on_damage(uint64_t offset, const std::string& text) {
-    const uint64_t area = options_.meta_device.empty() ? options_.data_offset : options_.meta_offset;
-    found(offset < area + kLogStart ? "checkpoint" : "log", meta_path(), offset, text);
+    found(offset < geometry_.meta_area + kLogStart ? "checkpoint" : "log", meta_path(), offset, text);
     return true;
 }
 

@@ -123,12 +123,14 @@ Task<int> Blockstore::open_store() {
                                         "To write, start it with the release that made it or a newer one", meta_path().c_str());
     }
     const uint64_t uuid = info.value().uuid;
+    bool copy_is_old = false;  // a resize was interrupted at its very end
     if (separate && !data_is_blank) {
         Geometry again = geometry_;
         Result<SuperblockInfo> data_info =
             decode_superblock(data_head, again, options_, options_.data_device, data_bytes_, true);
         if (!data_info.ok()) co_return refuse(data_info.status().code(), data_info.status().message());
-        if (data_info.value().uuid != uuid)
+        copy_is_old = data_info.value().uuid != uuid;
+        if (copy_is_old && (!info.value().previous_uuid || data_info.value().uuid != info.value().previous_uuid))
             co_return refuse(-EINVAL, options_.data_device + ": holds the data of another store than the metadata on " +
                                           options_.meta_device + "; check the device names");
         if (again.data_offset != geometry_.data_offset || again.block_count != geometry_.block_count ||
@@ -138,6 +140,11 @@ Task<int> Blockstore::open_store() {
     }
     Task<int> loading = load(uuid, separate && data_is_blank);
     status = co_await loading;
+    if (status == 0 && copy_is_old && !options_.readonly) {
+        Task<int> writing = write_superblock(*data_, options_.data_offset, uuid);
+        status = co_await writing;
+        if (status < 0) co_return refuse(status, options_.data_device + ": cannot write the superblock");
+    }
     co_return status;
 }
 

@@ -12,8 +12,6 @@ namespace vitastor::store {
 
 namespace {
 
-constexpr uint64_t kMinBlocks = 8;
-
 template <class... Args>
 std::string text(const char* format, Args... args) {
     char buffer[512];
@@ -48,6 +46,8 @@ uint64_t Geometry::live_limit_bytes() const {
     return (log_pages - reserve_pages()) * 4 / 9 * kPagePayload;
 }
 
+uint64_t Geometry::log_pages_needed(uint64_t blocks) const { return log_pages_for(*this, blocks); }
+
 Result<Geometry> check_geometry(const StoreOptions& options) {
     const uint32_t block = options.block_size;
     const uint32_t granularity = options.bitmap_granularity;
@@ -72,8 +72,8 @@ Result<Geometry> check_geometry(const StoreOptions& options) {
 Status lay_out(Geometry& geometry, const StoreOptions& options, uint64_t data_bytes, uint64_t meta_bytes) {
     const uint64_t unit = std::min<uint64_t>(geometry.block_size, 1 << 20);
     const uint64_t smallest_log = log_pages_for(geometry, kMinBlocks) * kPageSize;
-    geometry.log_offset = options.meta_device.empty() ? options.data_offset + kLogStart
-                                                      : options.meta_offset + kLogStart;
+    geometry.meta_area = options.meta_device.empty() ? options.data_offset : options.meta_offset;
+    geometry.log_offset = geometry.meta_area + kLogStart;
     if (options.meta_device.empty()) {
         const uint64_t smallest =
             align_up(kLogStart + smallest_log, unit) + kMinBlocks * geometry.block_size;
@@ -115,22 +115,24 @@ Status lay_out(Geometry& geometry, const StoreOptions& options, uint64_t data_by
     return {};
 }
 
-void encode_superblock(uint8_t* page, const Geometry& geometry, const StoreOptions& options, uint64_t uuid) {
+void encode_superblock(uint8_t* page, const Geometry& geometry, const StoreOptions& options, uint64_t uuid,
+                       uint64_t previous_uuid) {
     Superblock super;
     memset(&super, 0, sizeof(super));
     memcpy(super.magic, kSuperMagic, sizeof(super.magic));
     super.version = kFormatVersion;
+    super.incompatible = geometry.incompatible;
     super.osd_num = options.osd_num;
     super.uuid = uuid;
     super.block_size = geometry.block_size;
     super.bitmap_granularity = geometry.granularity;
     super.checksums = geometry.checksums ? 1 : 0;
     super.separate_data = options.meta_device.empty() ? 0 : 1;
-    super.log_offset =
-        geometry.log_offset - (options.meta_device.empty() ? options.data_offset : options.meta_offset);
+    super.log_offset = geometry.log_offset - geometry.meta_area;
     super.log_pages = geometry.log_pages;
     super.data_offset = geometry.data_offset - options.data_offset;
     super.block_count = geometry.block_count;
+    super.previous_uuid = previous_uuid;
     memcpy(page, &super, sizeof(super));
     super.crc = page_crc(page, offsetof(Superblock, crc));
     memcpy(page, &super, sizeof(super));
@@ -173,15 +175,20 @@ Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry
     const bool shared = options.meta_device.empty();
     const uint64_t log_end = super.log_offset + super.log_pages * kPageSize;
     const uint64_t data_bytes = super.block_count * geometry.block_size;
-    if (super.log_offset != kLogStart || super.data_offset % kPageSize || super.data_offset > (1ull << 62) ||
+    const bool log_elsewhere = super.incompatible & kLogElsewhere;
+    const uint64_t data_end = super.data_offset + data_bytes;
+    if (super.log_offset < kLogStart || super.log_offset % kPageSize || super.log_offset > (1ull << 60) ||
+        (!log_elsewhere && super.log_offset != kLogStart) || super.data_offset % kPageSize || super.data_offset > (1ull << 60) ||
         super.log_pages > (1ull << 40) || super.block_count == 0 || super.block_count >= kNoBlock ||
-        (shared && super.data_offset < log_end))
+        (shared && (super.data_offset < kLogStart || (super.data_offset < log_end && super.log_offset < data_end))))
         return Status(-EIO, text("%s: the superblock holds impossible places; replace this OSD", name));
-    const uint64_t needed = is_data_area || shared ? super.data_offset + data_bytes : log_end;
+    const uint64_t needed = shared ? std::max(data_end, log_end) : is_data_area ? data_end : log_end;
     if (needed > area_bytes)
         return Status(-ENOSPC, text("%s: the area is %llu bytes long, the store on it %llu bytes; it was cut off", name,
                                     Number(area_bytes), Number(needed)));
-    geometry.log_offset = (shared ? options.data_offset : options.meta_offset) + super.log_offset;
+    geometry.incompatible = super.incompatible;
+    geometry.meta_area = shared ? options.data_offset : options.meta_offset;
+    geometry.log_offset = geometry.meta_area + super.log_offset;
     geometry.log_pages = super.log_pages;
     geometry.data_offset = options.data_offset + super.data_offset;
     geometry.block_count = super.block_count;
@@ -190,6 +197,7 @@ Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry
                                  name, Number(geometry.log_pages)));
     SuperblockInfo info;
     info.uuid = super.uuid;
+    info.previous_uuid = super.previous_uuid;
     info.readonly_only = (super.ro_compatible & ~kKnownRoCompatible) != 0;
     return info;
 }

@@ -22,7 +22,9 @@ struct Geometry {
     uint32_t version_bytes = 0;  ///< bytes of one version in a full entry, at most
     uint32_t entry_bytes = 0;    ///< the largest entry with one version
 
-    uint64_t log_offset = 0;   ///< bytes on the metadata device
+    uint64_t incompatible = 0;  ///< bits of the superblock
+    uint64_t meta_area = 0;     ///< bytes on the metadata device: superblock and checkpoints
+    uint64_t log_offset = 0;    ///< bytes on the metadata device
     uint64_t log_pages = 0;
     uint64_t data_offset = 0;  ///< bytes on the data device
     uint64_t block_count = 0;
@@ -31,11 +33,15 @@ struct Geometry {
     uint64_t reserve_pages() const;
     /// Sum of version_bytes (with entry header) that may be live; beyond it, -ENOSPC.
     uint64_t live_limit_bytes() const;
+    /// Pages of log that a store of so many blocks gets.
+    uint64_t log_pages_needed(uint64_t blocks) const;
     static uint64_t pages_for(uint64_t bytes) { return (bytes + kPagePayload - 1) / kPagePayload; }
 };
 
 /// The log begins that far into its area: behind the superblock, two checkpoints and a spare page.
 inline constexpr uint64_t kLogStart = 4 * uint64_t{kPageSize};
+
+inline constexpr uint64_t kMinBlocks = 8;
 
 /// Most modifications in flight at a time; max_write_iodepth above it is cut.
 inline constexpr uint32_t kMaxWriteDepth = 256;
@@ -47,10 +53,12 @@ Result<Geometry> check_geometry(const StoreOptions& options);
 Status lay_out(Geometry& geometry, const StoreOptions& options, uint64_t data_bytes, uint64_t meta_bytes);
 
 /// Fills a page (4096 bytes) with the superblock.
-void encode_superblock(uint8_t* page, const Geometry& geometry, const StoreOptions& options, uint64_t uuid);
+void encode_superblock(uint8_t* page, const Geometry& geometry, const StoreOptions& options, uint64_t uuid,
+                       uint64_t previous_uuid = 0);
 
 struct SuperblockInfo {
     uint64_t uuid = 0;
+    uint64_t previous_uuid = 0;  ///< the copy on the data device may have this one; 0: none
     bool readonly_only = false;  ///< unknown ro_compatible bits
 };
 /// Checks a superblock against the options and fills the places in geometry. area: "metadata" or "data", for messages.

@@ -271,9 +271,7 @@ Task<int> MetaLog::set_tail(LogMark tail) {
     checkpoint.crc = crc32c(&checkpoint, sizeof(checkpoint));
     memcpy(checkpoint_.data(), &checkpoint, sizeof(checkpoint));
     iovec iov{checkpoint_.data(), kPageSize};
-    // The log starts behind the superblock and the two checkpoints (and a spare page).
-    const uint64_t area = geometry_.log_offset - kLogStart;
-    Task<int> writing = meta_.write(&iov, 1, area + (1 + checkpoint.sequence % 2) * kPageSize);
+    Task<int> writing = meta_.write(&iov, 1, geometry_.meta_area + (1 + checkpoint.sequence % 2) * kPageSize);
     int status = co_await writing;
     if (status == 0) {
         Task<int> flushing = meta_.flush();

@@ -62,6 +62,7 @@ public:
     /// Moves the start of the log, durably. Everything before it is no longer needed.
     runtime::Task<int> set_tail(LogMark tail);
     const LogMark& tail() const { return tail_; }
+    uint64_t checkpoint_sequence() const { return checkpoint_sequence_; }
     uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
     uint64_t next_slot() const { return next_slot_; }
 

@@ -45,7 +45,7 @@ int Replay::damage_at(uint64_t offset, std::string text) {
 
 Task<int> Replay::load_checkpoint() {
     iovec iov{chunk_.data(), 2 * kPageSize};
-    const uint64_t start = geometry_.log_offset - kLogStart + kPageSize;
+    const uint64_t start = geometry_.meta_area + kPageSize;
     Task<int> reading = meta_.read(&iov, 1, start);
     const int status = co_await reading;
     if (status < 0) {
@@ -58,7 +58,7 @@ Task<int> Replay::load_checkpoint() {
         memcpy(&checkpoint, chunk_.data() + i * kPageSize, sizeof(checkpoint));
         const uint32_t crc = checkpoint.crc;
         checkpoint.crc = 0;
-        if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0 || checkpoint.uuid != uuid_ ||
+        if (memcmp(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic)) != 0 ||
             crc32c(&checkpoint, sizeof(checkpoint)) != crc) {
             const uint8_t* page = chunk_.data() + i * kPageSize;
             if (observer && std::any_of(page, page + kPageSize, [](uint8_t byte) { return byte != 0; }))
@@ -66,6 +66,7 @@ Task<int> Replay::load_checkpoint() {
                                     "one of the two checkpoints is damaged or half written (the other one counts)");
             continue;
         }
+        if (checkpoint.uuid != uuid_) continue;  // of an interrupted resize
         if (found && checkpoint.sequence < checkpoint_sequence) continue;
         found = true;
         checkpoint_sequence = checkpoint.sequence;

@@ -16,7 +16,8 @@ inline constexpr uint32_t kPageMagic = 0x31474c56;  // "VLG1"
 
 /// Compatibility bits: a reader refuses unknown bits of `incompatible`, opens read-only with unknown bits of
 /// `ro_compatible`, and ignores unknown bits of `compatible`. None is defined yet.
-inline constexpr uint64_t kKnownIncompatible = 0;
+inline constexpr uint64_t kLogElsewhere = 16;  ///< incompatible: the log does not begin behind the checkpoints (after a resize)
+inline constexpr uint64_t kKnownIncompatible = kLogElsewhere;
 inline constexpr uint64_t kKnownRoCompatible = 0;
 
 /// Page 0 of the metadata area, and of the data area when that is on a device of its own.
@@ -34,7 +35,8 @@ struct Superblock {
     uint64_t log_pages;
     uint64_t data_offset;  ///< bytes from the start of the data area (the metadata area if not separate)
     uint64_t block_count;
-    uint8_t reserved[kPageSize - 104];
+    uint64_t previous_uuid;  ///< not 0: the copy on the data device may still have this uuid (a resize was interrupted)
+    uint8_t reserved[kPageSize - 112];
 };
 static_assert(sizeof(Superblock) == kPageSize);
 static_assert(offsetof(Superblock, osd_num) == 40 && offsetof(Superblock, block_count) == 96);
