@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -36,6 +37,12 @@ std::string host_name() {
     char name[256] = {};
     if (gethostname(name, sizeof name - 1) != 0 || !name[0]) return "localhost";
     return name;
+}
+
+Status lock_memory() {
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0) return {};
+    return Status(-errno, std::string("cannot lock the memory of the process: ") + strerror(errno) +
+                              ". Raise the limit (LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited)");
 }
 
 uint64_t boot_time_ns() {

@@ -16,6 +16,9 @@ Result<std::string> read_small_file(const std::string& path, size_t max_bytes);
 /// gethostname(); "localhost" if that fails. Any thread.
 std::string host_name();
 
+/// Keeps all memory of the process, present and future, out of swap (mlockall). Any thread.
+Status lock_memory();
+
 /// CLOCK_BOOTTIME in nanoseconds, the clock of all real loops. Any thread.
 uint64_t boot_time_ns();
 

@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "engine/mailbox.hpp"
+#include "runtime/system.hpp"
 #include "serve/osd.hpp"
 
 namespace vitastor::engine {
@@ -97,6 +98,11 @@ private:
             fail("store", text);
             co_return;
         }
+        tune_store();
+        if (flag_setting("osd_memlock")) {
+            Status locked = runtime::lock_memory();
+            if (!locked.ok()) write(LogLevel::warning, "osd_memlock: " + locked.message());
+        }
         options_.readonly = store_->options().readonly;  // a bit in the superblock may say so
         osd_ = std::make_unique<serve::Osd>(loop_, *store_, options_.osd_num, logger, *this);
         Result<net::PeerOptions> peer_options = make_peer_options();
@@ -124,6 +130,28 @@ private:
     void fail(const char* name, const std::string& text) {
         state_ = State::finished;
         sink_.on_event(Fatal{name, text});
+    }
+
+    bool flag_setting(const char* name) const {
+        auto it = settings_.find(name);
+        return it != settings_.end() && (it->second == "1" || it->second == "true" || it->second == "yes");
+    }
+
+    /// What the store lets change while it is open. configuration.md 6.
+    void tune_store() {
+        const auto number = [this](const char* name, uint32_t fallback) {
+            const uint64_t value = seconds_setting(settings_, name, fallback);
+            return value ? static_cast<uint32_t>(value) : fallback;
+        };
+        store::ThrottleOptions throttle;
+        throttle.enabled = flag_setting("throttle_small_writes");
+        throttle.target_iops = number("throttle_target_iops", throttle.target_iops);
+        throttle.target_mbs = number("throttle_target_mbs", throttle.target_mbs);
+        throttle.target_parallelism = number("throttle_target_parallelism", throttle.target_parallelism);
+        throttle.threshold_us = number("throttle_threshold_us", throttle.threshold_us);
+        if (throttle != throttle_) store_->set_throttle(throttle);
+        throttle_ = throttle;
+        store_->set_write_depth(number("max_write_iodepth", options_.max_write_iodepth));
     }
 
     Result<net::PeerOptions> make_peer_options() {
@@ -168,6 +196,7 @@ private:
     void execute(Settings& command) {
         for (auto& [name, value] : command.settings) settings_[name] = value;
         osd_->set_settings(serve::Settings::parse(settings_));
+        tune_store();
         Result<net::PeerOptions> options = make_peer_options();
         if (options.ok()) peers_->set_options(options.value());
     }
@@ -314,6 +343,7 @@ private:
     void* factory_arg_;
     State state_ = State::fresh;
     std::map<std::string, std::string> settings_;
+    store::ThrottleOptions throttle_;
     store::StoreOptions options_;
     std::vector<std::string> cluster_networks_;
     std::deque<Command> waiting_;

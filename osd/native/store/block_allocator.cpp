@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "store/block_allocator.hpp"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/assert.hpp"
@@ -55,6 +56,17 @@ bool BlockAllocator::take(uint32_t block) {
     if (!(levels_[0][block / 64] & (1ull << (block % 64)))) return false;
     mark(block, false);
     free_count_--;
+    return true;
+}
+
+bool BlockAllocator::is_free(uint64_t first, uint64_t count) const {
+    while (count > 0) {
+        const uint64_t bit = first % 64, here = std::min<uint64_t>(64 - bit, count);
+        const uint64_t mask = (here == 64 ? UINT64_MAX : (1ull << here) - 1) << bit;
+        if ((levels_[0][first / 64] & mask) != mask) return false;
+        first += here;
+        count -= here;
+    }
     return true;
 }
 

@@ -19,6 +19,8 @@ public:
     /// false: it was taken already (two owners: damaged metadata).
     bool take(uint32_t block);
     void free(uint32_t block);
+    /// All of these are free. first + count: at most block_count.
+    bool is_free(uint64_t first, uint64_t count) const;
     uint64_t free_count() const { return free_count_; }
     uint64_t memory_bytes() const;
 

@@ -23,7 +23,7 @@ std::unique_ptr<Store> create_store(runtime::Loop& loop, const StoreOptions& opt
 }
 
 Blockstore::Blockstore(runtime::Loop& loop, const StoreOptions& options, Logger& logger)
-    : loop_(loop), options_(options), logger_(logger), active_buckets_(kActiveBuckets) {
+    : loop_(loop), options_(options), logger_(logger), throttle_(options.throttle), active_buckets_(kActiveBuckets) {
     done_turn_.store = this;
     done_turn_.on_run = [](runtime::Deferred* self) {
         Blockstore& store = *static_cast<DoneTurn*>(self)->store;
@@ -186,6 +186,11 @@ Task<int> Blockstore::admit() {
     co_return log_->error() ? -EIO : 0;
 }
 
+void Blockstore::set_write_depth(uint32_t max_write_iodepth) {
+    write_depth_ = std::clamp(max_write_iodepth, 1u, kMaxWriteDepth);
+    token_waiters_.notify_all();
+}
+
 void Blockstore::release_token() {
     writes_in_flight_--;
     token_waiters_.notify_one();
@@ -209,6 +214,13 @@ StoreStats Blockstore::stats() const {
     if (!index_ || !log_) return stats;
     stats.total_blocks = geometry_.block_count;
     stats.free_blocks = blocks_.free_count() + pending_free_.size();
+    if (discarder_) {
+        stats.free_blocks += discarder_->held_blocks();
+        stats.discards = discarder_->discards();
+        stats.discarded_bytes = discarder_->discarded_bytes();
+    }
+    stats.throttled_writes = throttled_writes_;
+    stats.throttled_us = throttled_us_;
     stats.object_count = index_->object_count();
     stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() +
                          group_marks_.memory_bytes() + group_order_.size() * sizeof(uint32_t);

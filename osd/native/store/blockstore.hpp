@@ -14,9 +14,11 @@
 #include "runtime/task.hpp"
 #include "store/block_allocator.hpp"
 #include "store/device.hpp"
+#include "store/discarder.hpp"
 #include "store/index.hpp"
 #include "store/meta_log.hpp"
 #include "store/store.hpp"
+#include "store/throttle.hpp"
 
 namespace vitastor::store {
 
@@ -33,6 +35,8 @@ public:
     void list(ListOperation& operation) override;
     void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) override;
     Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
+    void set_throttle(const ThrottleOptions& throttle) override { throttle_.configure(throttle); }
+    void set_write_depth(uint32_t max_write_iodepth) override;
     StoreStats stats() const override;
     std::vector<InodeSpace> space_by_inode() const override;
     void close(runtime::Completion& done) override;
@@ -83,6 +87,7 @@ private:
             return std::string(before) + (is_data ? "data" : "meta") + after;
         }
     };
+    void start_discarder();
     int open_device(const DeviceUse& use, std::unique_ptr<Device>& device, uint64_t* bytes);
     bool needs_flush(const DeviceUse& use, const runtime::FileInfo& info);
     runtime::Task<int> format();
@@ -131,6 +136,8 @@ private:
     runtime::Task<int> log_and_apply(ActiveObject& active, bool durable);
     void apply_entry(ActiveObject& active, uint64_t position);
     void release_block(uint32_t block) override;
+    void give_back(uint32_t block);
+    uint64_t hold_back_ns(const Operation& operation);
     runtime::Task<uint32_t> allocate_block(bool is_overwrite);
     void end_overwrite(const WritePlan& plan);
     uint64_t block_offset(uint32_t block) const {
@@ -178,6 +185,9 @@ private:
     std::unique_ptr<Index> index_;
     std::unique_ptr<MetaLog> log_;
     BlockAllocator blocks_;
+    std::unique_ptr<Discarder> discarder_;
+    Throttle throttle_;
+    uint64_t throttled_writes_ = 0, throttled_us_ = 0;
 
     static constexpr uint32_t kActiveBuckets = 1024;
     std::vector<ActiveObject*> active_buckets_;

@@ -74,6 +74,25 @@ int Blockstore::open_device(const DeviceUse& use, std::unique_ptr<Device>& devic
     return 0;
 }
 
+void Blockstore::start_discarder() {
+    DiscardOptions options;
+    options.freed = options_.discard_freed == DiscardFreed::on ||
+                    (options_.discard_freed == DiscardFreed::automatic && data_info_.is_block_device);
+    options.on_start = options_.discard_on_start;
+    options.min_bytes = options_.min_discard_size;
+    options.granularity = options_.discard_granularity;
+    if (options_.readonly || (!options.freed && !options.on_start)) return;
+    if (!data_info_.can_discard) {
+        if (options_.discard_freed == DiscardFreed::on || options.on_start)
+            log(logger_, LogLevel::warning, "%s: the device cannot discard; discard_freed and discard_on_start have no effect",
+                options_.data_device.c_str());
+        return;
+    }
+    discarder_ = std::make_unique<Discarder>(loop_, *data_, blocks_, geometry_, options, options_.data_device, logger_,
+                                             block_waiters_);
+    discarder_->start();
+}
+
 int Blockstore::open_devices() {
     device_warnings_.clear();
     if (options_.meta_device == options_.data_device && options_.meta_offset == options_.data_offset)

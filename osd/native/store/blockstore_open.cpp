@@ -55,6 +55,7 @@ Task<void> Blockstore::run_open(runtime::Completion& done) {
     const int status = co_await opening;
     state_ = status < 0 ? State::failed : State::open;
     if (status == 0) {
+        start_discarder();
         for (const auto& [pool, wish] : pool_wishes_) set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
     }
     end_activity();
@@ -298,6 +299,7 @@ void Blockstore::close(runtime::Completion& done) {
 Task<void> Blockstore::run_close(runtime::Completion& done) {
     int status = 0;
     if (state_ == State::open) state_ = State::closing;
+    if (discarder_) discarder_->stop();
     NextTurn first(loop_);
     co_await first;
     while (activity_ > 0) {
@@ -312,9 +314,10 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
     do {  // lets the last coroutines end
         NextTurn turn(loop_);
         co_await turn;
-    } while (log_ && !log_->is_idle());
+    } while ((log_ && !log_->is_idle()) || (discarder_ && !discarder_->is_idle()));
     state_ = State::closed;
     log_.reset();
+    discarder_.reset();
     separate_meta_.reset();
     data_.reset();
     index_.reset();

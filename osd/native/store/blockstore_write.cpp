@@ -52,7 +52,23 @@ Task<void> Blockstore::run_modification(ActiveObject& active, Operation& operati
                                       "or replace the device", meta_path().c_str(), strerror(-log_->error()));
     }
     release_token();
+    if (const uint64_t delay_ns = result > 0 && throttle_.enabled() ? hold_back_ns(operation) : 0) {
+        Pause pause(loop_, delay_ns);
+        co_await pause;
+    }
     finish(&active, operation, result);
+}
+
+/// How long the answer to a small write is held back (throttle.hpp); 0 where metadata is not on a faster device.
+uint64_t Blockstore::hold_back_ns(const Operation& operation) {
+    if (!separate_meta_ || operation.len >= geometry_.block_size) return 0;
+    const uint64_t cost_ns = throttle_.cost_ns(operation.object, operation.offset, operation.len);
+    if (options_.immediate_commit == ImmediateCommit::none && data_->is_volatile())
+        throttle_.add_backlog(cost_ns, data_->next_flush());
+    const uint64_t delay_ns = throttle_.delay_ns(loop_.now_ns(), cost_ns, throttle_.fill(data_->flushes_finished()));
+    throttled_writes_ += delay_ns > 0;
+    throttled_us_ += delay_ns / 1000;
+    return delay_ns;
 }
 
 // ---------------------------------------------------------------- writes
@@ -309,11 +325,16 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
 /// From the index: no version uses the block. It may be used again once the entry that says so is durable.
 void Blockstore::release_block(uint32_t block) {
     if (release_position_ <= log_->durable()) {
-        blocks_.free(block);
+        give_back(block);
         block_waiters_.notify_all();
     } else {
         pending_free_.push_back({release_position_, block});
     }
+}
+
+void Blockstore::give_back(uint32_t block) {
+    blocks_.free(block);
+    if (discarder_) discarder_->on_free(block);
 }
 
 Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
@@ -326,6 +347,10 @@ Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
             Task<int> committing = log_->commit();
             const int status = co_await committing;
             if (status < 0) co_return kNoBlock;
+        } else if (discarder_ && discarder_->held_blocks() > 0) {
+            VITASTOR_PROBE("write waits for a block under discard");
+            runtime::WaitList::Waiter waiter = block_waiters_.wait();
+            co_await waiter;
         } else if (is_overwrite && overwrites_in_flight_ > 0) {
             VITASTOR_PROBE("overwrite waits for a block");
             runtime::WaitList::Waiter waiter = block_waiters_.wait();

@@ -46,7 +46,7 @@ void Blockstore::on_batch(void* self) { static_cast<Blockstore*>(self)->after_ba
 void Blockstore::after_batch() {
     bool freed = false;
     while (!pending_free_.empty() && pending_free_.front().first <= log_->durable()) {
-        blocks_.free(pending_free_.front().second);
+        give_back(pending_free_.front().second);
         pending_free_.pop_front();
         freed = true;
     }

@@ -31,6 +31,7 @@ struct ThrottleOptions {
     uint32_t target_mbs = 100;      ///< and MiB a second
     uint32_t target_parallelism = 1;
     uint32_t threshold_us = 50;     ///< smaller delays are not worth a timer
+    bool operator==(const ThrottleOptions&) const = default;
 };
 
 /// automatic: on block devices, not on files (a hole in a file costs the next write of the place an allocation).
