@@ -2,10 +2,10 @@
 // The engine of one OSD as control sees it: the commands and events of native/engine/engine.hpp, in its order, as plain objects.
 // 64-bit numbers are bigint, lists are arrays, absent optional text is ''. `kind` names the struct.
 
-export type ImmediateCommit = 'none' | 'small' | 'all';
+import type { ImmediateCommit, LocalReads, Scheme } from '@vitastor/core';
+
+export type { ImmediateCommit, LocalReads, Scheme };
 export type FileIo = 'direct' | 'cached' | 'direct_sync';
-export type Scheme = 'replicated' | 'xor' | 'ec';
-export type LocalReads = 'primary' | 'nearest' | 'random';
 
 export interface PgId {
   pool: number;

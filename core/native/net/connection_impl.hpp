@@ -121,6 +121,7 @@ struct Connection::Impl {
     void drop_queue();
     void recycle(Request* request);
     static void answer_call(Call* call, int status);
+    static void call_left(Call& call);
 
     // connection_receive.cpp
     void start_receive();

@@ -60,6 +60,13 @@ size_t message_size(Outgoing item) {
 
 }  // namespace
 
+/// The kernel has let go of it: a reply that came earlier is handed over.
+void Connection::Impl::call_left(Call& call) {
+    call.leaving = false;
+    if (call.replied)
+        answer_call(&call, 0);
+}
+
 void Connection::Impl::answer_call(Call* call, int status) {
     call->status = status;
     call->leaving = false;
@@ -156,9 +163,7 @@ void Connection::Impl::on_sent(int64_t result) {
         left -= size;
         queue.pop_front();
         if (Call* call = item.call()) {
-            call->leaving = false;
-            if (call->replied)
-                answer_call(call, 0);
+            call_left(*call);
         } else {
             Request* request = item.request();
             reply_bytes -= size - wire::kHeaderSize;
@@ -179,9 +184,7 @@ void Connection::Impl::drop_queue() {
         const Outgoing item = queue.front();
         queue.pop_front();
         if (Call* call = item.call()) {
-            call->leaving = false;
-            if (call->replied)
-                answer_call(call, 0);
+            call_left(*call);
         } else {
             recycle(item.request());
         }

@@ -241,6 +241,26 @@ struct Peers::Impl::Peer : ConnectionHandler {
         peers.listener.on_peer_up(osd);
     }
 
+    /// Nobody wants it any more: ends an attempt, a pause, or the connection. Its state says when that is over.
+    void give_up(const char* why) {
+        switch (state) {
+        case State::waiting:
+            peers.loop.disarm(timer);
+            state = State::absent;
+            break;
+        case State::connecting:
+            peers.loop.cancel(connect_op);
+            break;
+        case State::handshake:
+        case State::up:
+            leave(CloseReason::by_us, why, After::start_anew);
+            break;
+        case State::absent:
+        case State::leaving:
+            break;
+        }
+    }
+
     /// Closes the connection. after: try_next = the attempt has failed, go on with the next address.
     enum class After { start_anew, try_next };
     void leave(CloseReason reason, const std::string& text, After after) {
@@ -355,22 +375,7 @@ void Peers::unwant(OsdNum osd) {
     if (!peer || !peer->wanted)
         return;
     peer->wanted = false;
-    switch (peer->state) {
-    case State::waiting:
-        impl_->loop.disarm(peer->timer);
-        peer->state = State::absent;
-        break;
-    case State::connecting:
-        impl_->loop.cancel(peer->connect_op);
-        break;
-    case State::handshake:
-    case State::up:
-        peer->leave(CloseReason::by_us, "not needed any more", Impl::Peer::After::start_anew);
-        break;
-    case State::absent:
-    case State::leaving:
-        break;
-    }
+    peer->give_up("not needed any more");
 }
 
 Connection* Peers::get(OsdNum osd) {
@@ -396,22 +401,7 @@ void Peers::close_all(runtime::Completion& done) {
     impl_->stopping = true;
     impl_->done = &done;
     for (auto& [osd, peer] : impl_->all) {
-        switch (peer->state) {
-        case State::waiting:
-            impl_->loop.disarm(peer->timer);
-            peer->state = State::absent;
-            break;
-        case State::connecting:
-            impl_->loop.cancel(peer->connect_op);
-            break;
-        case State::handshake:
-        case State::up:
-            peer->leave(CloseReason::by_us, "shutting down", Impl::Peer::After::start_anew);
-            break;
-        case State::absent:
-        case State::leaving:
-            break;
-        }
+        peer->give_up("shutting down");
     }
     impl_->check_done();
 }

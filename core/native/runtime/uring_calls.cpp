@@ -55,9 +55,9 @@ void UringLoop::accept(Socket listener, Completion& completion) {
     start(op);
 }
 
-void UringLoop::receive(Socket socket, const iovec* iov, int count, Completion& completion) {
+void UringLoop::transfer(Kind kind, Socket socket, const iovec* iov, int count, Completion& completion) {
     SocketSlot& slot = sockets_.get(socket);
-    Op* op = new_op(Kind::receive, completion);
+    Op* op = new_op(kind, completion);
     op->fd = slot.fd;
     op->slot = sockets_.index_of(socket);
     op->iov = iov;
@@ -66,15 +66,12 @@ void UringLoop::receive(Socket socket, const iovec* iov, int count, Completion& 
     start(op);
 }
 
+void UringLoop::receive(Socket socket, const iovec* iov, int count, Completion& completion) {
+    transfer(Kind::receive, socket, iov, count, completion);
+}
+
 void UringLoop::send(Socket socket, const iovec* iov, int count, Completion& completion) {
-    SocketSlot& slot = sockets_.get(socket);
-    Op* op = new_op(Kind::send, completion);
-    op->fd = slot.fd;
-    op->slot = sockets_.index_of(socket);
-    op->iov = iov;
-    op->count = count;
-    slot.ops.push_back(op);
-    start(op);
+    transfer(Kind::send, socket, iov, count, completion);
 }
 
 void UringLoop::close_socket(Socket socket) {

@@ -94,6 +94,7 @@ private:
     unsigned reap();
 
     Op* new_op(Kind kind, Completion& completion);
+    void transfer(Kind kind, Socket socket, const iovec* iov, int count, Completion& completion);
     void free_op(Op* op);
     io_uring_sqe* get_sqe();
     void start(Op* op);

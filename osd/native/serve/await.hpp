@@ -28,51 +28,41 @@ private:
     bool done_ = false;
 };
 
-/// Fill the fields, store.submit(op), co_await op.
-struct StoreAwait : store::Operation {
-    StoreAwait() {
-        on_done = [](store::Operation* self) { static_cast<StoreAwait*>(self)->signal_.set(); };
-    }
+/// Something that reports its end once by a callback: Base with a signal, which the callback sets.
+template <class Base>
+struct Awaited : Base {
     bool await_ready() const noexcept { return signal_.await_ready(); }
     void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
-    int64_t await_resume() noexcept {
-        signal_.await_resume();
-        return result;
-    }
 
-private:
+protected:
+    static void wake(Base* self) { static_cast<Awaited*>(self)->signal_.set(); }
     Signal signal_;
 };
 
-struct ListAwait : store::ListOperation {
-    ListAwait() {
-        on_done = [](store::ListOperation* self) { static_cast<ListAwait*>(self)->signal_.set(); };
-    }
-    bool await_ready() const noexcept { return signal_.await_ready(); }
-    void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
+/// Fill the fields, store.submit(op), co_await op.
+struct StoreAwait : Awaited<store::Operation> {
+    StoreAwait() { on_done = wake; }
     int64_t await_resume() noexcept {
         signal_.await_resume();
         return result;
     }
+};
 
-private:
-    Signal signal_;
+struct ListAwait : Awaited<store::ListOperation> {
+    ListAwait() { on_done = wake; }
+    int64_t await_resume() noexcept {
+        signal_.await_resume();
+        return result;
+    }
 };
 
 /// Encode the request, connection->send(call), co_await call: retval of the reply, or a negative errno when there is none.
-struct CallAwait : net::Call {
-    CallAwait() {
-        on_reply = [](net::Call* self) { static_cast<CallAwait*>(self)->signal_.set(); };
-    }
-    bool await_ready() const noexcept { return signal_.await_ready(); }
-    void await_suspend(std::coroutine_handle<> waiter) noexcept { signal_.await_suspend(waiter); }
+struct CallAwait : Awaited<net::Call> {
+    CallAwait() { on_reply = wake; }
     int64_t await_resume() noexcept {
         signal_.await_resume();
         return status ? status : retval;
     }
-
-private:
-    Signal signal_;
 };
 
 /// Lets others run: the coroutine goes on in a later turn of the loop.

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/test/text_logger.hpp"
 #include "client/context.hpp"
 #include "client/purge.hpp"
 #include "cluster/map_hub.hpp"
@@ -20,11 +21,6 @@
 namespace fake {
 
 using namespace vitastor;
-
-struct TextLogger : Logger {
-    std::string text;
-    void write(LogLevel, const std::string& line) override { text += line + "\n"; }
-};
 
 struct StoredObject {
     std::vector<uint8_t> data;

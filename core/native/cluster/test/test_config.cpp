@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/test/text_logger.hpp"
 #include "cluster/config.hpp"
 #include "cluster/etcd_gateway.hpp"
 #include "cluster/json.hpp"
@@ -13,11 +14,6 @@ using namespace vitastor;
 using namespace vitastor::cluster;
 
 namespace {
-
-struct TextLogger : Logger {
-    std::string text;
-    void write(LogLevel, const std::string& line) override { text += line + "\n"; }
-};
 
 struct TempFile {
     std::string path;

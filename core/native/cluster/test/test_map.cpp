@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "base/test/text_logger.hpp"
 #include "cluster/map_builder.hpp"
 #include "cluster/map_hub.hpp"
 #include "cluster/model_source.hpp"
@@ -12,12 +13,6 @@ using namespace vitastor;
 using namespace vitastor::cluster;
 
 namespace {
-
-struct TextLogger : Logger {
-    std::string text;
-    void write(LogLevel, const std::string& line) override { text += line + "\n"; }
-    bool has(const char* part) const { return text.find(part) != std::string::npos; }
-};
 
 struct World {
     TextLogger logger;

@@ -8,16 +8,6 @@ using namespace vitastor;
 using namespace vitastor::test;
 using wire::Opcode;
 
-namespace {
-namespace ps = wire::pg_state;
-const ObjectId kFirst{kInode, 0};
-
-void activate(Cluster& c, OsdNum primary, std::vector<OsdNum> set, uint32_t state = ps::active) {
-    c.start_pg(primary, std::move(set));
-    c.until("PG becomes active", [&] { return c.node(primary).state(1) == state; });
-}
-}  // namespace
-
 TEST_CASE("write, read, overwrite on two copies") {
     Cluster c;
     activate(c, 1, {1, 2});

@@ -10,19 +10,6 @@ using namespace vitastor;
 using namespace vitastor::test;
 using wire::Opcode;
 
-namespace {
-namespace ps = wire::pg_state;
-const ObjectId kFirst{kInode, 0};
-
-void until_state(Cluster& c, OsdNum primary, uint32_t state) {
-    c.until("PG state", [&] { return c.node(primary).state(1) == state; });
-}
-void activate(Cluster& c, OsdNum primary, std::vector<OsdNum> set, uint32_t state = ps::active) {
-    c.start_pg(primary, std::move(set));
-    until_state(c, primary, state);
-}
-}  // namespace
-
 TEST_CASE("past the lease nothing is acknowledged, and everybody is disconnected") {
     Cluster c;
     activate(c, 1, {1, 2});

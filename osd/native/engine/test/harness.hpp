@@ -136,5 +136,17 @@ public:
 
 inline std::vector<uint8_t> block(uint8_t fill, size_t size = 4096) { return std::vector<uint8_t>(size, fill); }
 inline const InodeNum kInode = full_inode(1, 1);
+inline const ObjectId kFirst{kInode, 0};
+
+namespace ps = wire::pg_state;
+
+/// Until PG 1 is in exactly this state, as its primary says.
+inline void until_state(Cluster& c, OsdNum primary, uint32_t state) {
+    c.until("PG state", [&] { return c.node(primary).state(1) == state; });
+}
+inline void activate(Cluster& c, OsdNum primary, std::vector<OsdNum> set, uint32_t state = ps::active) {
+    c.start_pg(primary, std::move(set));
+    until_state(c, primary, state);
+}
 
 }  // namespace vitastor::test

@@ -11,7 +11,6 @@ using namespace vitastor;
 using namespace vitastor::test;
 
 namespace {
-namespace ps = wire::pg_state;
 constexpr int kBlocks = 12;  ///< block i: object i / 2, granule i % 2
 
 uint64_t offset_of(int index) { return static_cast<uint64_t>(index / 2) * 131072 + static_cast<uint64_t>(index % 2) * 4096; }
