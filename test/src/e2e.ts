@@ -17,15 +17,17 @@ const HELP = `npm run e2e [-- NAME...] [--short]
 
   NAME     ${STORIES.map((story) => story.name).join('\n           ')}
   --short  the stories of npm test, in their short form
+  --minutes M  how long kill-osd-loop goes on (default 10)
   --soak   everything in its long form, for hours (--hours N, default 2)
   --list   only names
 `;
 
-async function run(story: Story, long: boolean): Promise<Error | null> {
+async function run(story: Story, long: boolean, minutes: number): Promise<Error | null> {
   const labs: Lab[] = [];
   try {
     await story.run({
       long,
+      minutes,
       lab: async (options) => {
         const lab = await Lab.create({ ram: true, ...options });
         labs.push(lab);
@@ -47,11 +49,17 @@ async function run(story: Story, long: boolean): Promise<Error | null> {
 
 async function main(words: readonly string[]): Promise<number> {
   const flags = new Set(words.filter((word) => word.startsWith('--')));
-  const hours = words.includes('--hours') ? Number(words[words.indexOf('--hours') + 1]) : 2;
-  const names = words.filter((word, i) => !word.startsWith('-') && words[i - 1] !== '--hours');
+  const value = (flag: string, fallback: number): number => (words.includes(flag) ? Number(words[words.indexOf(flag) + 1]) : fallback);
+  const hours = value('--hours', 2);
+  const minutes = value('--minutes', 10);
+  const names = words.filter((word, i) => !word.startsWith('-') && !['--hours', '--minutes'].includes(words[i - 1] ?? ''));
+  if (!(hours > 0) || !(minutes > 0)) {
+    process.stdout.write(`--hours and --minutes want a number above 0\n\n${HELP}`);
+    return 2;
+  }
   const unknown = [
     ...names.filter((name) => !STORIES.some((story) => story.name === name)),
-    ...[...flags].filter((flag) => !['--short', '--soak', '--list', '--hours', '--help'].includes(flag)),
+    ...[...flags].filter((flag) => !['--short', '--soak', '--list', '--hours', '--minutes', '--help'].includes(flag)),
   ];
   if (unknown.length > 0 || flags.has('--help') || flags.has('--list')) {
     process.stdout.write(unknown.length > 0 ? `unknown: ${unknown.join(', ')}\n\n${HELP}` : HELP);
@@ -65,7 +73,7 @@ async function main(words: readonly string[]): Promise<number> {
   do {
     for (const story of chosen) {
       const startedMs = performance.now();
-      const error = await run(story, !short);
+      const error = await run(story, !short, minutes);
       const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
       if (error) failed++;
       else passed++;

@@ -26,7 +26,7 @@ const HELP = `npm run VERB [-- OPTIONS]; start and test also as \`npm start\` an
   sim       simulated clusters [-- --seed N, --seeds N, --minutes M]
   e2e       end-to-end tests on real processes [-- NAME]
   fuzz      fuzz targets under sanitizers [-- NAME --seconds N]
-  soak      long form of the end-to-end tests
+  soak      OSDs killed in a loop under fio with verification [-- --minutes M]; every end-to-end story in its long form [-- --hours N]
   package   Debian and RPM packages
 `;
 
@@ -95,7 +95,7 @@ async function dispatch(verb, args) {
       return await handOver('test/dist/src/e2e.js', args);
     case 'soak':
       await setupAndBuild();
-      return await handOver('test/dist/src/e2e.js', ['--soak', ...args]);
+      return await handOver('test/dist/src/e2e.js', args.includes('--hours') ? ['--soak', ...args] : ['kill-osd-loop', ...args]);
     case 'bench':
       await setupAndBuild('dev', ['product', 'store_bench']);
       return await handOver('test/dist/src/bench.js', args);

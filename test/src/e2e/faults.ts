@@ -35,6 +35,61 @@ function killStory(what: 'osd' | 'monitor' | 'etcd', short: boolean): Story {
   };
 }
 
+/**
+ * OSDs die again and again, one at a time and now and then all of them, and are started again at once or after a while, also before the
+ * others have recovered. fio goes on writing and verifying. Each mode of immediate_commit gets a third of the time. `kill-osd` is the short form.
+ */
+const killLoop: Story = {
+  name: 'kill-osd-loop',
+  short: false,
+  run: async ({ lab: make, minutes, say }) => {
+    const total = { kills: 0, rounds: 0, megabytes: 0 };
+    for (const immediateCommit of ['all', 'small', 'none'] as const) {
+      const lab = await make({ immediateCommit });
+      await smallCluster(lab);
+      const endMs = performance.now() + (minutes * 60_000) / 3;
+      let writing = true;
+      let kills = 0;
+      const kill = async (): Promise<void> => {
+        while (writing) {
+          await sleep(300 + ((kills * 733) % 2500));
+          if (!writing) break;
+          const numbers = kills % 7 === 6 ? [1, 2, 3] : [1 + (kills % 3)];
+          await Promise.all(numbers.map((num) => lab.osds.get(num)?.kill9()));
+          kills += numbers.length;
+          await sleep((kills * 389) % 3000);
+          await Promise.all(numbers.map((num) => lab.startOsd(num)));
+        }
+      };
+      const killing = kill();
+      try {
+        for (let round = 0; performance.now() < endMs; round++) {
+          const bs = ['4k', '16k', '64k', '4k-128k'][round % 4] ?? '4k';
+          const megabytes = 24;
+          const result = await lab.fio([
+            `-name=soak${round}`, '-image=testimg', '-rw=randwrite', ...(bs.includes('-') ? [`-bsrange=${bs}`, '-bs_unaligned=0'] : [`-bs=${bs}`]),
+            `-offset=${(round % 8) * 32}M`, `-size=${megabytes}M`, `-iodepth=${[1, 16, 64][round % 3]}`, '-rate=6m', '-direct=1', '-verify=crc32c',
+            '-verify_fatal=1', '-do_verify=1', `-randseed=${round + 1}`,
+          ], { timeoutMs: 300_000 });
+          assert.equal(result.code, 0, `fio with verification failed after ${kills} kills:\n${result.stdout.slice(-3000)}\n${result.stderr}`);
+          assert.ok(result.jobs.every((job) => job.error === 0), `fio reports errors: ${JSON.stringify(result.jobs)}`);
+          total.rounds++;
+          total.megabytes += megabytes;
+        }
+      } finally {
+        writing = false;
+        await killing;
+      }
+      await lab.waitActive({ timeoutMs: 120_000 });
+      total.kills += kills;
+      say(`immediate_commit ${immediateCommit}: ${kills} kills`);
+      await lab.stopAll();
+    }
+    assert.ok(total.kills >= 3, 'hardly anything was killed');
+    say(`${total.kills} OSDs killed in ${minutes} minutes, ${total.rounds} runs of fio, ${total.megabytes} MB written and verified, nothing lost`);
+  },
+};
+
 /** Every process of the cluster at once, started again while fio waits. */
 function wholeClusterStory(immediateCommit: 'all' | 'none', depth: number, short: boolean): Story {
   return {
@@ -121,5 +176,5 @@ const monitorFailover: Story = {
 export const FAULT_STORIES: readonly Story[] = [
   killStory('osd', true), killStory('monitor', true), killStory('etcd', true),
   wholeClusterStory('all', 1, false), wholeClusterStory('all', 32, true), wholeClusterStory('none', 1, false), wholeClusterStory('none', 32, true),
-  etcdOutage, frozenOsd, monitorFailover,
+  etcdOutage, frozenOsd, monitorFailover, killLoop,
 ];

@@ -7,6 +7,8 @@ import { Lab, type LabOptions } from '../lab/index.js';
 export interface StoryContext {
   /** Long form: pauses and data sizes of the real thing. */
   long: boolean;
+  /** How long a story that repeats itself goes on (`--minutes M`). */
+  minutes: number;
   /** A lab that is stopped when the story ends, however it ends. */
   lab(options?: LabOptions): Promise<Lab>;
   say(text: string): void;
