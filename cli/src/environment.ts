@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What a run of vitastor-cli stands on; tests put in etcd in memory, a fake for data operations, and collect the output.
+// What a run of vitastor-cli stands on; tests put in etcd in memory, a fake for data operations, and collect the
+// output.
 
 import type { Clock, Config, Etcd, EtcdTarget, OpenDataOps } from '@vitastor/core';
 

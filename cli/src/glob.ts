@@ -2,10 +2,13 @@
 // Patterns of image and pool names: `*`, `?`, backslash escapes; the whole name must match.
 
 export function matchesGlob(pattern: string, name: string): boolean {
-  const source = pattern.replace(/\\([\s\S])|([\s\S])/g, (_, escaped: string | undefined, plain: string | undefined) => {
-    if (escaped !== undefined) return literal(escaped);
-    return plain === '*' ? '[\\s\\S]*' : plain === '?' ? '[\\s\\S]' : literal(plain ?? '');
-  });
+  const source = pattern.replace(
+    /\\([\s\S])|([\s\S])/g,
+    (_, escaped: string | undefined, plain: string | undefined) => {
+      if (escaped !== undefined) return literal(escaped);
+      return plain === '*' ? '[\\s\\S]*' : plain === '?' ? '[\\s\\S]' : literal(plain ?? '');
+    },
+  );
   return new RegExp(`^${source}$`, 'u').test(name);
 }
 

@@ -18,16 +18,21 @@ const GLOBAL = [
 export function helpList(): string {
   const rows = CATALOG.map((entry) => [`  ${entry.name}`, entry.summary]);
   const [, ...lines] = formatTable([{ title: '' }, { title: '' }], rows, { color: false }).split('\n');
-  return `vitastor-cli: command-line tool of Vitastor\n\nUSAGE: vitastor-cli COMMAND [OPTIONS]\n\nCOMMANDS\n${lines.map((line) => line.trimEnd()).join('\n')}\n\n` +
+  return (
+    `vitastor-cli: command-line tool of Vitastor\n\nUSAGE: vitastor-cli COMMAND [OPTIONS]\n\nCOMMANDS\n${lines.map((line) => line.trimEnd()).join('\n')}\n\n` +
     `OPTIONS OF EVERY COMMAND\n${GLOBAL}\n\nEvery configuration parameter can be given as --name value. Dashes and underscores in option names are the same.\n` +
-    'vitastor-cli --help COMMAND shows the options of a command, --help --all those of all.\n';
+    'vitastor-cli --help COMMAND shows the options of a command, --help --all those of all.\n'
+  );
 }
 
 async function commandHelp(entry: CatalogEntry): Promise<string> {
   const { default: command } = await entry.load();
   const rows = Object.entries(command.flags).filter(([, flag]) => flag.hidden !== true).map(([name, flag]) => {
     const char = flag.char ? `-${flag.char}, ` : '';
-    return [`  ${char}--${name.replace(/-/g, '_')}${flag.type === 'boolean' ? '' : ` ${flag.helpValue ?? 'VALUE'}`}`, flag.summary ?? flag.description ?? ''];
+    return [
+      `  ${char}--${name.replace(/-/g, '_')}${flag.type === 'boolean' ? '' : ` ${flag.helpValue ?? 'VALUE'}`}`,
+      flag.summary ?? flag.description ?? '',
+    ];
   });
   const [, ...lines] = formatTable([{ title: '' }, { title: '' }], rows, { color: false }).split('\n');
   const names = entry.aliases.length ? `\nOther names: ${entry.aliases.join(', ')}\n` : '';

@@ -2,8 +2,18 @@
 // create and snap-create. Source: tools 2.6.
 
 import {
-  checkImageName, createImage, createSnapshot, findPool, isJsonObject, parseJson, requireSize, VitastorError, type AdminContext, type ClusterView,
-  type JsonObject, type PoolConfig,
+  checkImageName,
+  createImage,
+  createSnapshot,
+  findPool,
+  isJsonObject,
+  parseJson,
+  requireSize,
+  VitastorError,
+  type AdminContext,
+  type ClusterView,
+  type JsonObject,
+  type PoolConfig,
 } from '@vitastor/core';
 import type { Outcome } from './base-command.js';
 
@@ -38,12 +48,17 @@ async function create(context: AdminContext, options: CreateOptions): Promise<Ou
   const pool = choosePool(view, options, parent?.pool ?? null);
   const sizeBytes = options.size === undefined ? parent?.sizeBytes ?? 0n : requireSize('--size', options.size);
   if (!options.forceSize && sizeBytes === 0n) throw invalid('Image size is missing');
-  if (!options.forceSize && sizeBytes % SECTOR_BYTES !== 0n) throw invalid(`Size should be a multiple of ${SECTOR_BYTES}`);
+  if (!options.forceSize && sizeBytes % SECTOR_BYTES !== 0n)
+    throw invalid(`Size should be a multiple of ${SECTOR_BYTES}`);
   if (pool.usedForApp !== '' && !options.force) {
     throw invalid(`Pool ${pool.name} is used for ${pool.usedForApp}. Use --force to create an image in it`);
   }
   await createImage(context, {
-    pool: pool.id, name: options.name, sizeBytes, parent: parent && { pool: parent.pool, inode: parent.inode }, meta: parseMeta(options.imageMeta),
+    pool: pool.id,
+    name: options.name,
+    sizeBytes,
+    parent: parent && { pool: parent.pool, inode: parent.inode },
+    meta: parseMeta(options.imageMeta),
   });
   return {
     text: `Image ${options.name} created`,
@@ -62,13 +77,17 @@ function choosePool(view: ClusterView, options: CreateOptions, parentPool: numbe
 }
 
 async function snapshot(context: AdminContext, options: CreateOptions, name: string): Promise<Outcome> {
-  if (options.size !== undefined) throw invalid('Image size is not used with snapshots: they have the size of the image');
+  if (options.size !== undefined)
+    throw invalid('Image size is not used with snapshots: they have the size of the image');
   const image = context.view.imageByName(options.name);
   if (!image) throw missing(`Image ${options.name} does not exist`);
   const pool = options.pool ? findPool(context.view, options.pool).id : image.pool;
   await createSnapshot(context, image, name, pool, parseMeta(options.imageMeta));
   const fullName = `${options.name}@${name}`;
-  return { text: `Snapshot ${fullName} created`, json: { name: fullName, parent: options.parent ?? '', pool, size: image.sizeBytes } };
+  return {
+    text: `Snapshot ${fullName} created`,
+    json: { name: fullName, parent: options.parent ?? '', pool, size: image.sizeBytes },
+  };
 }
 
 function parseMeta(text: string | undefined): JsonObject | null {

@@ -17,14 +17,25 @@ export const listFlags = {
   count: string({ char: 'n', summary: 'only the first N', helpValue: 'N' }),
 };
 
-export function listOrder(flags: { sort?: string | undefined; reverse: boolean; count?: string | undefined }, field: string): ListOrder {
-  return { field: flags.sort ?? field, reverse: flags.reverse, count: flags.count === undefined ? 0 : wholeNumber('--count', flags.count) };
+export function listOrder(
+  flags: { sort?: string | undefined; reverse: boolean; count?: string | undefined },
+  field: string,
+): ListOrder {
+  return {
+    field: flags.sort ?? field,
+    reverse: flags.reverse,
+    count: flags.count === undefined ? 0 : wholeNumber('--count', flags.count),
+  };
 }
 
 /** Throws ERR_INVALID_ARGUMENT that names the option. */
 export function wholeNumber(option: string, text: string, min = 0): number {
   const n = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
-  if (!(n >= min)) throw new VitastorError('ERR_INVALID_ARGUMENT', `${option}: "${text}" is not a whole number${min ? ` of at least ${min}` : ''}`);
+  if (!(n >= min))
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `${option}: "${text}" is not a whole number${min ? ` of at least ${min}` : ''}`,
+    );
   return n;
 }
 

@@ -10,5 +10,8 @@ export async function listOsds(session: Session, show: OsdColumns): Promise<Outc
   const view = await session.load(['osd/state/', 'osd/stats/']);
   const rows = osdRows(view);
   const { columns, cells } = osdTable(view, rows, show);
-  return { json: rows.map((row) => osdJson(view, row)), text: formatTable(columns, cells, { color: session.options.color }) };
+  return {
+    json: rows.map((row) => osdJson(view, row)),
+    text: formatTable(columns, cells, { color: session.options.color }),
+  };
 }

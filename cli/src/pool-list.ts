@@ -19,7 +19,14 @@ export interface PoolListOptions {
 
 export async function listPools(session: Session, options: PoolListOptions): Promise<Outcome> {
   const io = options.long || options.detail;
-  const view = await session.load(['pg/', 'pgstats/', 'osd/state/', 'osd/stats/', 'pool/stats/', ...(io ? ['inode/stats/'] : [])]);
+  const view = await session.load([
+    'pg/',
+    'pgstats/',
+    'osd/state/',
+    'osd/stats/',
+    'pool/stats/',
+    ...(io ? ['inode/stats/'] : []),
+  ]);
   const pools = [...view.pools.values()].filter((pool) => matchesAny(options.patterns, pool.name, false));
   const rows = orderRows(pools.map((pool) => poolRow(view, pool)), options.order);
   const recovery = options.detail || (options.recovery && options.long);

@@ -38,12 +38,32 @@ const MIN_SECTOR_BYTES = 512n;
 const count = (option: string, text: string): JsonValue => wholeNumber(option, text);
 const size = (option: string, text: string): JsonValue => Number(requireSize(option, text));
 const text = (_option: string, value: string): JsonValue => value;
-const tags = (_option: string, value: string): JsonValue => value.split(',').map((tag) => tag.trim()).filter((tag) => tag !== '');
+const tags = (_option: string, value: string): JsonValue =>
+  value
+    .split(',')
+    .map((tag) => tag.trim())
+    .filter((tag) => tag !== '');
 
 const FIELDS: Readonly<Record<string, (option: string, text: string) => JsonValue>> = {
-  'pg-size': count, 'pg-count': count, scheme: text, 'parity-chunks': count, 'pg-minsize': count, 'failure-domain': text, 'root-node': text, 'osd-tags': tags,
-  'block-size': size, 'bitmap-granularity': size, 'immediate-commit': text, 'level-placement': levelPlacement, 'raw-placement': text, 'local-reads': text,
-  'primary-affinity-tags': tags, 'scrub-interval': text, 'used-for-app': text, 'pg-stripe-size': size, 'max-osd-combinations': count,
+  'pg-size': count,
+  'pg-count': count,
+  scheme: text,
+  'parity-chunks': count,
+  'pg-minsize': count,
+  'failure-domain': text,
+  'root-node': text,
+  'osd-tags': tags,
+  'block-size': size,
+  'bitmap-granularity': size,
+  'immediate-commit': text,
+  'level-placement': levelPlacement,
+  'raw-placement': text,
+  'local-reads': text,
+  'primary-affinity-tags': tags,
+  'scrub-interval': text,
+  'used-for-app': text,
+  'pg-stripe-size': size,
+  'max-osd-combinations': count,
 };
 
 /** `dc=112233,host=123456` or JSON → object, which every reader understands. */
@@ -62,13 +82,16 @@ export function poolFields(flags: PoolFlagValues): JsonObject {
   const fields: JsonObject = {};
   for (const [name, convert] of Object.entries(FIELDS)) {
     const value = flags[name as keyof PoolFlagValues];
-    if (typeof value === 'string') fields[name.replace(/-/g, '_')] = value === '' ? null : convert(`--${name.replace(/-/g, '_')}`, value);
+    if (typeof value === 'string')
+      fields[name.replace(/-/g, '_')] = value === '' ? null : convert(`--${name.replace(/-/g, '_')}`, value);
   }
   if (fields['scheme'] === 'jerasure') fields['scheme'] = 'ec';
   const granularity = fields['bitmap_granularity'];
-  if (typeof granularity === 'number' && BigInt(granularity) % MIN_SECTOR_BYTES !== 0n) throw invalid(`--bitmap_granularity must be a multiple of ${MIN_SECTOR_BYTES}`);
+  if (typeof granularity === 'number' && BigInt(granularity) % MIN_SECTOR_BYTES !== 0n)
+    throw invalid(`--bitmap_granularity must be a multiple of ${MIN_SECTOR_BYTES}`);
   if (typeof flags.ec === 'string') {
-    for (const other of ['pg_size', 'scheme', 'parity_chunks']) if (fields[other] !== undefined) throw invalid(`--ec and --${other} exclude each other`);
+    for (const other of ['pg_size', 'scheme', 'parity_chunks'])
+      if (fields[other] !== undefined) throw invalid(`--ec and --${other} exclude each other`);
     const found = /^(\d{1,3})\+(\d{1,3})$/.exec(flags.ec);
     if (!found) throw invalid(`--ec must look like 2+1, not "${flags.ec}"`);
     const [data, parity] = [Number(found[1]), Number(found[2])];
@@ -84,8 +107,10 @@ export function newPoolEntry(name: string, flags: PoolFlagValues): JsonObject {
   const fields = poolFields(flags);
   const scheme = typeof fields['scheme'] === 'string' ? fields['scheme'] : 'replicated';
   const pgSize = fields['pg_size'];
-  if (typeof pgSize !== 'number' || pgSize === 0) throw invalid('Non-zero pg_size is required: give -s COPIES or --ec N+K');
-  if (typeof fields['pg_count'] !== 'number' || fields['pg_count'] === 0) throw invalid('Non-zero pg_count is required');
+  if (typeof pgSize !== 'number' || pgSize === 0)
+    throw invalid('Non-zero pg_size is required: give -s COPIES or --ec N+K');
+  if (typeof fields['pg_count'] !== 'number' || fields['pg_count'] === 0)
+    throw invalid('Non-zero pg_count is required');
   if (scheme === 'xor') fields['parity_chunks'] = fields['parity_chunks'] ?? 1;
   const parity = typeof fields['parity_chunks'] === 'number' ? fields['parity_chunks'] : 0;
   const minsize = scheme === 'replicated' ? (pgSize > 2 ? 2 : 1) : pgSize - parity + (parity > 1 ? 1 : 0);

@@ -38,7 +38,8 @@ export async function removeData(session: Session, target: RemovalTarget, option
     const toList = progress.listed ? 'all PGs listed' : 'listing PGs';
     session.progress(`Removed ${progress.removedObjects}/${progress.totalObjects} objects, ${toList}...`, false);
   }, session.environment.signal);
-  if (result.totalObjects > 0n) session.progress(`Removed ${result.removedObjects}/${result.totalObjects} objects`, true);
+  if (result.totalObjects > 0n)
+    session.progress(`Removed ${result.removedObjects}/${result.totalObjects} objects`, true);
   return { json: resultJson(result), error: judge(result, options) };
 }
 
@@ -52,10 +53,17 @@ function resultJson(result: RemoveDataResult): JsonObject {
 function judge(result: RemoveDataResult, options: RemovalOptions): VitastorError | null {
   const reasons: string[] = [];
   if (result.errorCount > 0n) reasons.push(`${result.errorCount} objects could not be removed`);
-  if (result.inactivePgs.length) reasons.push(`PGs ${result.inactivePgs.join(', ')} are inactive and could not be listed`);
+  if (result.inactivePgs.length)
+    reasons.push(`PGs ${result.inactivePgs.join(', ')} are inactive and could not be listed`);
   if (result.inactiveOsds.length && !options.downOk) {
-    reasons.push(`some data may remain on OSDs which are currently down: ${result.inactiveOsds.join(', ')} (--down-ok accepts that)`);
+    reasons.push(
+      `some data may remain on OSDs which are currently down: ${result.inactiveOsds.join(', ')} (--down-ok accepts that)`,
+    );
   }
   if (!reasons.length) return null;
-  return new VitastorError('ERR_IO', `Failed: some blocks were not removed: ${reasons.join('; ')}. Repeat the command when the cluster is healthy`, { retryable: true });
+  return new VitastorError(
+    'ERR_IO',
+    `Failed: some blocks were not removed: ${reasons.join('; ')}. Repeat the command when the cluster is healthy`,
+    { retryable: true },
+  );
 }

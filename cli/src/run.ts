@@ -3,7 +3,15 @@
 
 import { basename } from 'node:path';
 import {
-  errorText, isParameter, parseBoolean, parseCommandLine, stringifyJson, VitastorError, type CommandLine, type CommandLineRules, type JsonValue,
+  errorText,
+  isParameter,
+  parseBoolean,
+  parseCommandLine,
+  stringifyJson,
+  VitastorError,
+  type CommandLine,
+  type CommandLineRules,
+  type JsonValue,
 } from '@vitastor/core';
 import type { Outcome, VitastorCommand } from './base-command.js';
 import { findCommand, type CatalogEntry, type CommandClass } from './catalog.js';
@@ -12,8 +20,27 @@ import { Session } from './session.js';
 
 /** Options without a value, in every command. */
 const FLAGS = [
-  'json', 'wait', 'wait_list', 'long', 'detail', 'del', 'no_color', 'readonly', 'readwrite', 'force', 'reverse', 'allow_data_loss', 'allow_up', 'down_ok',
-  'dry_run', 'help', 'all', 'exact', 'matching', 'tree', 'writers_stopped',
+  'json',
+  'wait',
+  'wait_list',
+  'long',
+  'detail',
+  'del',
+  'no_color',
+  'readonly',
+  'readwrite',
+  'force',
+  'reverse',
+  'allow_data_loss',
+  'allow_up',
+  'down_ok',
+  'dry_run',
+  'help',
+  'all',
+  'exact',
+  'matching',
+  'tree',
+  'writers_stopped',
 ];
 
 const RULES: CommandLineRules = {
@@ -30,12 +57,16 @@ const DATA_OPTIONS = new Set(['iodepth', 'parallel_osds', 'cas']);
 /** errno of what is not a VitastorError: our bug. */
 const EXIT_BUG = 70;
 
-/** Runs one command. programPath: argv[1], whose name may be vitastor-rm. Returns the exit code; prints through the environment only. */
+/**
+ * Runs one command. programPath: argv[1], whose name may be vitastor-rm. Returns the exit code; prints through the
+ * environment only.
+ */
 export async function runCli(programPath: string, words: readonly string[], environment: Environment): Promise<number> {
   const json = words.includes('--json');
   try {
     const line = parseCommandLine(words, RULES);
-    if (line.args.length === 0 && line.options['help'] === undefined && basename(programPath).startsWith('vitastor-rm')) line.args.push('rm-data');
+    if (line.args.length === 0 && line.options['help'] === undefined && basename(programPath).startsWith('vitastor-rm'))
+      line.args.push('rm-data');
     const wantsAll = line.options['all'] !== undefined && line.options['help'] !== undefined;
     if (line.options['help'] !== undefined || line.args.length === 0 || line.args[0] === 'help') {
       const { helpText } = await import('./help.js');
@@ -54,9 +85,14 @@ export async function runCli(programPath: string, words: readonly string[], envi
 async function runCommand(entry: CatalogEntry, line: CommandLine, environment: Environment): Promise<number> {
   const [{ default: command }, config] = await Promise.all([entry.load(), oclifConfig()]);
   const { own, parameters } = splitOptions(entry, command, line.options, environment);
-  const color = line.options['no_color'] === undefined && (parseBoolean(line.options['color'] ?? null) ?? environment.stdoutIsTerminal);
+  const color =
+    line.options['no_color'] === undefined &&
+    (parseBoolean(line.options['color'] ?? null) ?? environment.stdoutIsTerminal);
   const session = new Session(environment, {
-    json: parseBoolean(line.options['json'] ?? '0') ?? true, color, progress: parseBoolean(line.options['progress'] ?? '1') ?? true, parameters,
+    json: parseBoolean(line.options['json'] ?? '0') ?? true,
+    color,
+    progress: parseBoolean(line.options['progress'] ?? '1') ?? true,
+    parameters,
   });
   try {
     const instance: VitastorCommand = new command([...own, '--', ...line.args.slice(1)], config).attach(session);
@@ -75,7 +111,12 @@ async function oclifConfig() {
 }
 
 /** The command's own options in oclif's spelling; all others are configuration parameters. */
-function splitOptions(entry: CatalogEntry, command: CommandClass, options: Readonly<Record<string, string>>, environment: Environment) {
+function splitOptions(
+  entry: CatalogEntry,
+  command: CommandClass,
+  options: Readonly<Record<string, string>>,
+  environment: Environment,
+) {
   const flags = new Map(Object.entries(command.flags).map(([name, flag]) => [name.replace(/-/g, '_'), { name, flag }]));
   const own: string[] = [];
   const parameters: Record<string, string> = {};
@@ -87,7 +128,8 @@ function splitOptions(entry: CatalogEntry, command: CommandClass, options: Reado
     } else if (known) {
       own.push(`--${known.name}=${value}`);
     } else if (!OWN_OPTIONS.has(option)) {
-      if (!isParameter(option) && !DATA_OPTIONS.has(option)) environment.stderr(`warning: option --${option} means nothing to ${entry.name}\n`);
+      if (!isParameter(option) && !DATA_OPTIONS.has(option))
+        environment.stderr(`warning: option --${option} means nothing to ${entry.name}\n`);
       parameters[option] = value;
     }
   }
@@ -117,5 +159,8 @@ function describe(error: unknown): { code: number; text: string } {
   if (error instanceof VitastorError) return { code: error.exitCode, text: error.message };
   // oclif's complaints about options.
   if (error instanceof Error && 'oclif' in error) return { code: 22, text: error.message };
-  return { code: EXIT_BUG, text: `internal error, please report it: ${error instanceof Error ? error.stack ?? errorText(error) : String(error)}` };
+  return {
+    code: EXIT_BUG,
+    text: `internal error, please report it: ${error instanceof Error ? (error.stack ?? errorText(error)) : String(error)}`,
+  };
 }

@@ -2,7 +2,16 @@
 // One command's access to the cluster: configuration, etcd, a loaded view; progress for people.
 
 import {
-  ClusterState, etcdTarget, KeySpace, loadLocalConfig, problemText, type AdminContext, type ClusterView, type Config, type DataOps, type Etcd,
+  ClusterState,
+  etcdTarget,
+  KeySpace,
+  loadLocalConfig,
+  problemText,
+  type AdminContext,
+  type ClusterView,
+  type Config,
+  type DataOps,
+  type Etcd,
 } from '@vitastor/core';
 import type { Environment } from './environment.js';
 
@@ -44,11 +53,17 @@ export class Session {
     return this.#etcd;
   }
 
-  /** Reads these paths (relative to the prefix; 'config/' is always among them). Values that do not decode are named on stderr. */
+  /**
+   * Reads these paths (relative to the prefix; 'config/' is always among them). Values that do not decode are named on
+   * stderr.
+   */
   async load(paths: readonly string[]): Promise<ClusterView> {
     const config = await this.config();
     const state = new ClusterState({
-      etcd: await this.etcd(), clock: this.environment.clock, keys: new KeySpace(config.string('etcd_prefix')), paths: ['config/', ...paths],
+      etcd: await this.etcd(),
+      clock: this.environment.clock,
+      keys: new KeySpace(config.string('etcd_prefix')),
+      paths: ['config/', ...paths],
       onProblem: (problem) => this.environment.stderr(`warning: ${problemText(problem)}\n`),
     });
     await state.load({ attempts: config.number('max_etcd_attempts'), timeoutMs: config.number('etcd_slow_timeout') });
@@ -60,7 +75,11 @@ export class Session {
   async admin(paths: readonly string[]): Promise<AdminContext> {
     const view = await this.load(paths);
     const config = await this.config();
-    return { etcd: await this.etcd(), view, limits: { timeoutMs: config.number('etcd_slow_timeout'), attempts: config.number('max_etcd_attempts') } };
+    return {
+      etcd: await this.etcd(),
+      view,
+      limits: { timeoutMs: config.number('etcd_slow_timeout'), attempts: config.number('max_etcd_attempts') },
+    };
   }
 
   async dataOps(): Promise<DataOps> {

@@ -13,7 +13,9 @@ export interface ListOrder {
 
 /** Numbers (also as decimal text) by value, everything else as text; equal ones by name. */
 export function orderRows<T extends { json: JsonObject }>(rows: readonly T[], order: ListOrder): T[] {
-  const sorted = [...rows].sort((a, b) => compare(a.json[order.field], b.json[order.field]) || compare(a.json['name'], b.json['name']));
+  const sorted = [...rows].sort(
+    (a, b) => compare(a.json[order.field], b.json[order.field]) || compare(a.json['name'], b.json['name']),
+  );
   if (order.reverse) sorted.reverse();
   return order.count > 0 ? sorted.slice(0, order.count) : sorted;
 }

@@ -12,7 +12,11 @@ export interface TableOptions {
 }
 
 /** Cells padded to the widest, two blanks between; one line a row, header first. Ends without a line break. */
-export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], options: TableOptions): string {
+export function formatTable(
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+  options: TableOptions,
+): string {
   const widths = columns.map((column, i) => Math.max(width(column.title), ...rows.map((row) => width(row[i] ?? ''))));
   const line = (cells: readonly string[]): string =>
     columns.map((column, i) => pad(cells[i] ?? '', widths[i] ?? 0, column.align ?? 'left')).join('  ');

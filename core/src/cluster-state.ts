@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A ClusterView kept equal to etcd: full load, then a watch; a full reload after compaction or cancellation, never guessing.
+// A ClusterView kept equal to etcd: full load, then a watch; a full reload after compaction or cancellation, never
+// guessing.
 // Used by the monitor (everything), OSD control (config/, osd/state/, pg/) and the command line (load only).
 
 import type { Problem } from './decode.js';
@@ -80,13 +81,16 @@ export class ClusterState {
       path === '' || path.endsWith('/') ? { prefix: options.keys.at(path) } : { key: options.keys.at(path) });
   }
 
-  /** One full load with bounded retries. Rejects with ERR_ETCD_UNAVAILABLE, ERR_ETCD_REQUEST or (guard) ERR_LEASE_LOST. */
+  /**
+   * One full load with bounded retries. Rejects with ERR_ETCD_UNAVAILABLE, ERR_ETCD_REQUEST or (guard) ERR_LEASE_LOST.
+   */
   async load(options: LoadOptions): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#loadOnce(options.timeoutMs);
       } catch (error) {
-        if (!(error instanceof VitastorError) || !error.retryable || attempt >= options.attempts || this.#stopped) throw error;
+        if (!(error instanceof VitastorError) || !error.retryable || attempt >= options.attempts || this.#stopped)
+          throw error;
         this.#options.onTrouble?.(`${error.message}; attempt ${attempt} of ${options.attempts}`);
         await this.#pause(options.pauseMs ?? 0);
         if (this.#stopped) throw stopped();
@@ -94,9 +98,16 @@ export class ClusterState {
     }
   }
 
-  /** Loads (repeating for ever, with pauses) and then follows. Resolves after the first load; rejects if the guard fails or stop() is called. */
+  /**
+   * Loads (repeating for ever, with pauses) and then follows. Resolves after the first load; rejects if the guard fails
+   * or stop() is called.
+   */
   async start(): Promise<void> {
-    await this.load({ attempts: Number.POSITIVE_INFINITY, timeoutMs: this.#loadTimeoutMs(), pauseMs: this.#retryPauseMs() });
+    await this.load({
+      attempts: Number.POSITIVE_INFINITY,
+      timeoutMs: this.#loadTimeoutMs(),
+      pauseMs: this.#retryPauseMs(),
+    });
     if (this.#stopped) throw stopped();
     this.#startWatch();
   }
@@ -127,7 +138,11 @@ export class ClusterState {
       success: this.#ranges.map((range) => ({ op: 'range', range })),
     }, timeoutMs);
     if (this.#stopped) throw stopped();
-    if (!result.succeeded) throw new VitastorError('ERR_LEASE_LOST', 'etcd no longer holds our state under our lease: it has expired or was revoked');
+    if (!result.succeeded)
+      throw new VitastorError(
+        'ERR_LEASE_LOST',
+        'etcd no longer holds our state under our lease: it has expired or was revoked',
+      );
     this.#lastLoadMs = this.#options.clock.nowMs();
     const pairs = new Map<string, KeyValue>();
     for (const kv of result.responses.flat()) pairs.set(kv.key, kv);
@@ -151,7 +166,12 @@ export class ClusterState {
     const changes: StateChange[] = [];
     for (const event of last.values()) {
       const change = this.view.apply({
-        key: event.key, value: event.type === 'put' ? event.value : '', createRevision: 0n, modRevision: event.modRevision, version: 0n, lease: event.lease,
+        key: event.key,
+        value: event.type === 'put' ? event.value : '',
+        createRevision: 0n,
+        modRevision: event.modRevision,
+        version: 0n,
+        lease: event.lease,
       });
       if (change) changes.push(change);
     }
@@ -162,7 +182,9 @@ export class ClusterState {
   }
 
   #isNew(event: WatchEvent): boolean {
-    const i = this.#ranges.findIndex((range) => ('key' in range ? event.key === range.key : event.key.startsWith(range.prefix)));
+    const i = this.#ranges.findIndex((range) =>
+      'key' in range ? event.key === range.key : event.key.startsWith(range.prefix),
+    );
     const seen = this.#seen[i];
     if (seen === undefined || event.modRevision < seen) return false;
     this.#seen[i] = event.modRevision;
@@ -187,7 +209,10 @@ export class ClusterState {
   #reload(): void {
     this.start().catch((error: unknown) => {
       if (this.#stopped) return;
-      const fatal = error instanceof VitastorError ? error : new VitastorError('ERR_ETCD_REQUEST', 'loading the cluster state failed', { cause: error });
+      const fatal =
+        error instanceof VitastorError
+          ? error
+          : new VitastorError('ERR_ETCD_REQUEST', 'loading the cluster state failed', { cause: error });
       this.stop();
       this.#options.onFatal?.(fatal);
     });

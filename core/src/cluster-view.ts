@@ -1,24 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The cluster as etcd describes it, decoded: one table a key family. Fed key by key; knows nothing of connections.
 //
-// A value that does not decode is reported and ignored: what was known of that key before stays (a PG does not vanish because somebody
+// A value that does not decode is reported and ignored: what was known of that key before stays (a PG does not vanish
+// because somebody
 // wrote garbage). A pool entry that does not decode is left out of `pools` and named in `invalidPools`.
 
 import { decodeText, problemOf, type Problem } from './decode.js';
 import type { JsonObject } from './json.js';
-import { decodeGlobalConfig, decodeNodePlacement, decodeOsdConfig, type OsdConfig, type PlacementNode } from './schema/config.js';
+import {
+  decodeGlobalConfig,
+  decodeNodePlacement,
+  decodeOsdConfig,
+  type OsdConfig,
+  type PlacementNode,
+} from './schema/config.js';
 import { decodeImageIndex, decodeInodeConfig, decodeMaxId, type ImageIndex, type InodeConfig } from './schema/inode.js';
 import { fullInode, type KeySpace, type ParsedKey } from './schema/keys.js';
 import {
-  decodeOsdInodeStats, decodeOsdSpace, decodeOsdState, decodeOsdStats, type OsdInodeStats, type OsdSpace, type OsdState, type OsdStats,
+  decodeOsdInodeStats,
+  decodeOsdSpace,
+  decodeOsdState,
+  decodeOsdStats,
+  type OsdInodeStats,
+  type OsdSpace,
+  type OsdState,
+  type OsdStats,
 } from './schema/osd.js';
 import {
-  decodeLastCleanPgs, decodePgConfig, decodePgHistory, decodePgState, decodePgStats, type PgConfig, type PgHistory, type PgItem,
-  type PgItems, type PgState, type PgStats,
+  decodeLastCleanPgs,
+  decodePgConfig,
+  decodePgHistory,
+  decodePgState,
+  decodePgStats,
+  type PgConfig,
+  type PgHistory,
+  type PgItem,
+  type PgItems,
+  type PgState,
+  type PgStats,
 } from './schema/pg.js';
 import { decodePools, decodeRawPools, globalBlockLayout, type BlockLayout, type PoolConfig } from './schema/pools.js';
 import {
-  decodeClusterStats, decodeInodeStats, decodeMonMember, decodePoolStats, type ClusterStats, type InodeStats, type MonMember,
+  decodeClusterStats,
+  decodeInodeStats,
+  decodeMonMember,
+  decodePoolStats,
+  type ClusterStats,
+  type InodeStats,
+  type MonMember,
   type PoolStats,
 } from './schema/stats.js';
 import type { KeyValue } from './seams/etcd.js';
@@ -121,11 +150,15 @@ export class ClusterView {
     return this.#entries.values();
   }
 
-  /** The image of that name. Two records of one name: the one that /index/image names, else the highest number (the newest layer). */
+  /**
+   * The image of that name. Two records of one name: the one that /index/image names, else the highest number (the
+   * newest layer).
+   */
   imageByName(name: string): InodeConfig | null {
     const found = [...(this.#names.get(name) ?? [])].sort((a, b) => (a < b ? 1 : -1));
     const index = this.imageIndex.get(name);
-    const indexed = index && found.includes(fullInode(index.pool, index.inode)) ? fullInode(index.pool, index.inode) : undefined;
+    const indexed =
+      index && found.includes(fullInode(index.pool, index.inode)) ? fullInode(index.pool, index.inode) : undefined;
     const id = indexed ?? found[0];
     return id === undefined ? null : this.inodes.get(id) ?? null;
   }
@@ -133,7 +166,8 @@ export class ClusterView {
   /** Highest inode number (without pool) that was handed out or is in use; 0n = none. The next free one is this + 1. */
   highestInode(pool: number): bigint {
     let highest = this.maxIds.get(pool) ?? 0n;
-    for (const config of this.inodes.values()) if (config.pool === pool && config.inode > highest) highest = config.inode;
+    for (const config of this.inodes.values())
+      if (config.pool === pool && config.inode > highest) highest = config.inode;
     return highest;
   }
 
@@ -152,7 +186,8 @@ export class ClusterView {
   }
 
   /**
-   * Takes one pair from a load or a watch (value '' = deleted). Returns the change, or null when there is nothing new: an older
+   * Takes one pair from a load or a watch (value '' = deleted). Returns the change, or null when there is nothing new:
+   * an older
    * revision, a key outside the catalogue, or a value that does not decode.
    */
   apply(kv: KeyValue): StateChange | null {
@@ -190,7 +225,14 @@ export class ClusterView {
   }
 
   #vanish(key: string, revision: bigint): StateChange[] {
-    const change = this.apply({ key, value: '', createRevision: 0n, modRevision: revision + 1n, version: 0n, lease: 0n });
+    const change = this.apply({
+      key,
+      value: '',
+      createRevision: 0n,
+      modRevision: revision + 1n,
+      version: 0n,
+      lease: 0n,
+    });
     return change ? [change] : [];
   }
 
@@ -200,39 +242,77 @@ export class ClusterView {
         this.global = decodeText(decodeGlobalConfig, text);
         this.#applyLayout();
         break;
-      case 'config/pools': this.#applyPools(text, true); break;
+      case 'config/pools':
+        this.#applyPools(text, true);
+        break;
       case 'config/node_placement': {
         const { nodes, problems } = decodeNodePlacement(key, text);
         this.nodePlacement = nodes;
         problems.forEach(this.#onProblem);
         break;
       }
-      case 'pg/config': case 'config/pgs': this.#applyPgConfig(parsed.kind, key, text); break;
+      case 'pg/config':
+      case 'config/pgs':
+        this.#applyPgConfig(parsed.kind, key, text);
+        break;
       case 'history/last_clean_pgs': {
         const { items, problems } = decodeLastCleanPgs(key, text);
         this.lastCleanPgs = items;
         problems.forEach(this.#onProblem);
         break;
       }
-      case 'mon/master': this.monMaster = decodeText(decodeMonMember, text); break;
-      case 'mon/member': this.monMembers.set(parsed.id, decodeText(decodeMonMember, text)); break;
-      case 'stats': this.stats = decodeText(decodeClusterStats, text); break;
-      case 'config/osd': this.osdConfig.set(parsed.osd, decodeText(decodeOsdConfig, text)); break;
-      case 'osd/state': this.osdStates.set(parsed.osd, decodeText(decodeOsdState, text)); break;
-      case 'osd/stats': this.osdStats.set(parsed.osd, decodeText(decodeOsdStats, text)); break;
-      case 'osd/space': this.osdSpace.set(parsed.osd, decodeText(decodeOsdSpace, text)); break;
-      case 'osd/inodestats': this.osdInodeStats.set(parsed.osd, decodeText(decodeOsdInodeStats, text)); break;
-      case 'config/inode': this.#setInode(decodeText(decodeInodeConfig(parsed.pool, parsed.inode), text)); break;
-      case 'inode/stats': this.inodeStats.set(fullInode(parsed.pool, parsed.inode), decodeText(decodeInodeStats, text)); break;
-      case 'index/image': this.imageIndex.set(parsed.name, decodeText(decodeImageIndex, text)); break;
-      case 'index/maxid': this.maxIds.set(parsed.pool, decodeText(decodeMaxId, text)); break;
-      case 'pool/stats': this.poolStats.set(parsed.pool, decodeText(decodePoolStats, text)); break;
-      case 'pg/state': this.pgStates.set(parsed.pool, parsed.pg, decodeText(decodePgState, text)); break;
-      case 'pg/history': this.pgHistory.set(parsed.pool, parsed.pg, decodeText(decodePgHistory, text)); break;
-      case 'pgstats': this.pgStats.set(parsed.pool, parsed.pg, decodeText(decodePgStats, text)); break;
+      case 'mon/master':
+        this.monMaster = decodeText(decodeMonMember, text);
+        break;
+      case 'mon/member':
+        this.monMembers.set(parsed.id, decodeText(decodeMonMember, text));
+        break;
+      case 'stats':
+        this.stats = decodeText(decodeClusterStats, text);
+        break;
+      case 'config/osd':
+        this.osdConfig.set(parsed.osd, decodeText(decodeOsdConfig, text));
+        break;
+      case 'osd/state':
+        this.osdStates.set(parsed.osd, decodeText(decodeOsdState, text));
+        break;
+      case 'osd/stats':
+        this.osdStats.set(parsed.osd, decodeText(decodeOsdStats, text));
+        break;
+      case 'osd/space':
+        this.osdSpace.set(parsed.osd, decodeText(decodeOsdSpace, text));
+        break;
+      case 'osd/inodestats':
+        this.osdInodeStats.set(parsed.osd, decodeText(decodeOsdInodeStats, text));
+        break;
+      case 'config/inode':
+        this.#setInode(decodeText(decodeInodeConfig(parsed.pool, parsed.inode), text));
+        break;
+      case 'inode/stats':
+        this.inodeStats.set(fullInode(parsed.pool, parsed.inode), decodeText(decodeInodeStats, text));
+        break;
+      case 'index/image':
+        this.imageIndex.set(parsed.name, decodeText(decodeImageIndex, text));
+        break;
+      case 'index/maxid':
+        this.maxIds.set(parsed.pool, decodeText(decodeMaxId, text));
+        break;
+      case 'pool/stats':
+        this.poolStats.set(parsed.pool, decodeText(decodePoolStats, text));
+        break;
+      case 'pg/state':
+        this.pgStates.set(parsed.pool, parsed.pg, decodeText(decodePgState, text));
+        break;
+      case 'pg/history':
+        this.pgHistory.set(parsed.pool, parsed.pg, decodeText(decodePgHistory, text));
+        break;
+      case 'pgstats':
+        this.pgStats.set(parsed.pool, parsed.pg, decodeText(decodePgStats, text));
+        break;
       case 'pg/stats': {
         const stats = decodeText(decodePgStats, text);
-        if (!this.#entries.has(this.keys.pgStats(parsed.pool, parsed.pg))) this.pgStats.set(parsed.pool, parsed.pg, stats);
+        if (!this.#entries.has(this.keys.pgStats(parsed.pool, parsed.pg)))
+          this.pgStats.set(parsed.pool, parsed.pg, stats);
         break;
       }
     }

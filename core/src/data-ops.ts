@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Work on the data of inodes that the command line needs and only native code does: the meeting point of cli/ and core/binding.
+// Work on the data of inodes that the command line needs and only native code does: the meeting point of cli/ and
+// core/binding.
 
-/** One inode's data, or a part of it, to be removed. Offsets are bytes; objects that reach into [min, max) whole or in part by their start. */
+/**
+ * One inode's data, or a part of it, to be removed. Offsets are bytes; objects that reach into [min, max) whole or in
+ * part by their start.
+ */
 export interface RemoveDataRequest {
   pool: number;
   /** Without the pool. */
@@ -42,12 +46,18 @@ export interface RemoveDataResult {
 
 export interface DataOps {
   /**
-   * Lists the inode's objects on the primary of every PG (LIST), deletes those in range (DELETE), and syncs (SYNC) where the pool's
-   * commit mode needs it. Resolves also when something stayed behind: the caller judges by errorCount, inactiveOsds and inactivePgs.
+   * Lists the inode's objects on the primary of every PG (LIST), deletes those in range (DELETE), and syncs (SYNC)
+   * where the pool's
+   * commit mode needs it. Resolves also when something stayed behind: the caller judges by errorCount, inactiveOsds and
+   * inactivePgs.
    * Rejects with VitastorError ERR_NOT_FOUND (no such pool), ERR_ETCD_UNAVAILABLE, ERR_ABORTED.
    * Durable on return: every removal that is counted.
    */
-  deleteInodeData(request: RemoveDataRequest, onProgress?: (progress: RemoveDataProgress) => void, signal?: AbortSignal): Promise<RemoveDataResult>;
+  deleteInodeData(
+    request: RemoveDataRequest,
+    onProgress?: (progress: RemoveDataProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<RemoveDataResult>;
   close(): Promise<void>;
 }
 

@@ -20,12 +20,17 @@ export function problemText(problem: Problem): string {
 }
 
 function shown(value: JsonValue): string {
-  const text = typeof value === 'bigint' ? value.toString() : JSON.stringify(value, (_, v: unknown) => (typeof v === 'bigint' ? v.toString() : v));
+  const text =
+    typeof value === 'bigint'
+      ? value.toString()
+      : JSON.stringify(value, (_, v: unknown) => (typeof v === 'bigint' ? v.toString() : v));
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }
 
 export function badValue(path: string, reason: string): VitastorError {
-  return new VitastorError('ERR_BAD_VALUE', `${path === '' ? 'value' : `field ${path}`}: ${reason}`, { data: { path, reason } });
+  return new VitastorError('ERR_BAD_VALUE', `${path === '' ? 'value' : `field ${path}`}: ${reason}`, {
+    data: { path, reason },
+  });
 }
 
 /** Turns a failed decode into a problem report for `key`. Anything but ERR_BAD_VALUE is thrown on: that is our bug. */
@@ -74,8 +79,13 @@ export const boolean: Decoder<boolean> = (value, path) => {
 export function integer(min: number, max: number = Number.MAX_SAFE_INTEGER): Decoder<number> {
   return (value, path) => {
     const n = typeof value === 'string' && /^-?\d{1,16}$/.test(value) ? Number(value) : value;
-    if (typeof n !== 'number' || !Number.isSafeInteger(n)) throw badValue(path, `must be a whole number, not ${shown(value)}`);
-    if (n < min || n > max) throw badValue(path, `must be ${max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `between ${min} and ${max}`}, not ${n}`);
+    if (typeof n !== 'number' || !Number.isSafeInteger(n))
+      throw badValue(path, `must be a whole number, not ${shown(value)}`);
+    if (n < min || n > max)
+      throw badValue(
+        path,
+        `must be ${max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `between ${min} and ${max}`}, not ${n}`,
+      );
     return n;
   };
 }
@@ -103,11 +113,18 @@ export const u64 = bigInteger();
 
 /** A statistics counter: like u64; fractions are cut off, since old writers divide. */
 export const counter: Decoder<bigint> = (value, path) =>
-  typeof value === 'number' && Number.isFinite(value) && !Number.isInteger(value) ? u64(Math.trunc(value), path) : u64(value, path);
+  typeof value === 'number' && Number.isFinite(value) && !Number.isInteger(value)
+    ? u64(Math.trunc(value), path)
+    : u64(value, path);
 
 /** Any finite number, also as a decimal string. */
 export const number: Decoder<number> = (value, path) => {
-  const n = typeof value === 'bigint' ? Number(value) : typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
+  const n =
+    typeof value === 'bigint'
+      ? Number(value)
+      : typeof value === 'string' && value.trim() !== ''
+        ? Number(value)
+        : value;
   if (typeof n !== 'number' || !Number.isFinite(n)) throw badValue(path, `must be a number, not ${shown(value)}`);
   return n;
 };

@@ -48,7 +48,9 @@ export async function withRetries<T>(limits: CallLimits, run: (timeoutMs: number
 }
 
 export async function readRanges(etcd: Etcd, ranges: readonly KeyRange[], limits: CallLimits): Promise<KeyValue[][]> {
-  const result = await withRetries(limits, (timeoutMs) => etcd.txn({ compare: [], success: ranges.map((range) => ({ op: 'range', range })) }, timeoutMs));
+  const result = await withRetries(limits, (timeoutMs) =>
+    etcd.txn({ compare: [], success: ranges.map((range) => ({ op: 'range', range })) }, timeoutMs),
+  );
   return result.responses;
 }
 
@@ -59,16 +61,25 @@ export async function readKey(etcd: Etcd, key: string, limits: CallLimits): Prom
 }
 
 /**
- * Sends a transaction whose compares make a repetition harmless, again while etcd does not answer. `done` tells by looking at etcd whether
+ * Sends a transaction whose compares make a repetition harmless, again while etcd does not answer. `done` tells by
+ * looking at etcd whether
  * an earlier try, whose reply was lost, has been carried out after all: then its success is reported.
  */
-export async function changeOnce(etcd: Etcd, txn: Txn, limits: CallLimits, done: (seen: KeyValue[][]) => boolean, look: readonly KeyRange[]): Promise<TxnResult> {
+export async function changeOnce(
+  etcd: Etcd,
+  txn: Txn,
+  limits: CallLimits,
+  done: (seen: KeyValue[][]) => boolean,
+  look: readonly KeyRange[],
+): Promise<TxnResult> {
   let unsure = false;
   for (let attempt = 1; ; attempt++) {
     try {
       const result = await etcd.txn(txn, limits.timeoutMs);
       if (result.succeeded || !unsure) return result;
-      return done(await readRanges(etcd, look, limits)) ? { succeeded: true, revision: result.revision, responses: [] } : result;
+      return done(await readRanges(etcd, look, limits))
+        ? { succeeded: true, revision: result.revision, responses: [] }
+        : result;
     } catch (error) {
       if (!(error instanceof VitastorError) || !error.retryable || attempt >= limits.attempts) throw error;
       unsure = true;

@@ -2,7 +2,15 @@
 // Images for TypeScript: promises over the native client. User data moves in native threads; buffers are not copied.
 
 import { VitastorError, type ErrorCode } from './errors.js';
-import { loadNativeClient, type ClusterHandle, type ContextHandle, type DoneFn, type ImageHandle, type LogFn, type NativeClient } from './native/addon.js';
+import {
+  loadNativeClient,
+  type ClusterHandle,
+  type ContextHandle,
+  type DoneFn,
+  type ImageHandle,
+  type LogFn,
+  type NativeClient,
+} from './native/addon.js';
 
 /** Negative errno of the C ABI to our codes; what is not listed is ERR_IO. */
 const ERRNO_CODES: Readonly<Record<number, ErrorCode>> = {
@@ -14,7 +22,10 @@ const ERRNO_CODES: Readonly<Record<number, ErrorCode>> = {
 function failure(result: number, what: string, message: string): VitastorError {
   const code = ERRNO_CODES[-result] ?? 'ERR_IO';
   const text = message === '' ? `${what}: error ${String(-result)}` : `${what}: ${message}`;
-  return new VitastorError(code, text, { retryable: code === 'ERR_CONFLICT' || code === 'ERR_ETCD_UNAVAILABLE', data: { errno: -result } });
+  return new VitastorError(code, text, {
+    retryable: code === 'ERR_CONFLICT' || code === 'ERR_ETCD_UNAVAILABLE',
+    data: { errno: -result },
+  });
 }
 
 export interface ClientOptions {
@@ -65,7 +76,9 @@ export interface PurgeOutcome {
   inactivePgs: number[];
 }
 
-/** A connection to a cluster with one I/O thread. close() it, or the process stays up while requests are pending only. */
+/**
+ * A connection to a cluster with one I/O thread. close() it, or the process stays up while requests are pending only.
+ */
 export class Client {
   readonly #native: NativeClient;
   readonly #cluster: ClusterHandle;
@@ -74,7 +87,10 @@ export class Client {
   #lastError = '';
   #closed = false;
 
-  /** Throws ERR_INVALID_ARGUMENT (settings), ERR_NOT_FOUND (no etcd_address), ERR_UNSUPPORTED (no native part). Does not wait for etcd. */
+  /**
+   * Throws ERR_INVALID_ARGUMENT (settings), ERR_NOT_FOUND (no etcd_address), ERR_UNSUPPORTED (no native part). Does not
+   * wait for etcd.
+   */
   constructor(options: ClientOptions) {
     this.#native = loadNativeClient(options.buildDir);
     const log: LogFn = (level, text) => {
@@ -82,8 +98,18 @@ export class Client {
       if (options.log !== undefined) options.log(level, text);
       else if (level <= 1) process.stderr.write(`vitastor: ${text}\n`);
     };
-    const cluster = this.#native.clusterOpen(options.configPath ?? null, Object.entries(options.config), options.failFast ?? true, log);
-    if (typeof cluster === 'number') throw failure(cluster, 'the cluster cannot be joined', cluster === -2 ? 'no etcd_address is known' : 'a setting is wrong, see the messages');
+    const cluster = this.#native.clusterOpen(
+      options.configPath ?? null,
+      Object.entries(options.config),
+      options.failFast ?? true,
+      log,
+    );
+    if (typeof cluster === 'number')
+      throw failure(
+        cluster,
+        'the cluster cannot be joined',
+        cluster === -2 ? 'no etcd_address is known' : 'a setting is wrong, see the messages',
+      );
     const context = this.#native.contextOpen(cluster, 0);
     if (typeof context === 'number') {
       this.#native.clusterClose(cluster);
@@ -100,10 +126,19 @@ export class Client {
     let handle: ImageHandle | number = -22;
     this.#lastError = '';
     const result = await new Promise<number>((resolve) => {
-      handle = this.#native.imageOpen(this.#context, {
-        image: options.image ?? null, pool: options.pool ?? 0, inode: options.inode ?? 0n, sizeBytes: options.sizeBytes ?? 0n,
-        readOnly: options.readOnly ?? false, skipParents: options.skipParents ?? false,
-      }, options.onChange ?? null, resolve);
+      handle = this.#native.imageOpen(
+        this.#context,
+        {
+          image: options.image ?? null,
+          pool: options.pool ?? 0,
+          inode: options.inode ?? 0n,
+          sizeBytes: options.sizeBytes ?? 0n,
+          readOnly: options.readOnly ?? false,
+          skipParents: options.skipParents ?? false,
+        },
+        options.onChange ?? null,
+        resolve,
+      );
       if (typeof handle === 'number') resolve(handle);
     });
     if (result < 0 || typeof handle === 'number') {
@@ -115,21 +150,45 @@ export class Client {
     return image;
   }
 
-  /** Deletes an inode's data. Resolves also when something stayed behind; rejects with ERR_NOT_FOUND, ERR_ETCD_UNAVAILABLE, ERR_ABORTED. */
+  /**
+   * Deletes an inode's data. Resolves also when something stayed behind; rejects with ERR_NOT_FOUND,
+   * ERR_ETCD_UNAVAILABLE, ERR_ABORTED.
+   */
   async purge(request: PurgeRequest): Promise<PurgeOutcome> {
     this.#check();
     const [result, json] = await new Promise<[number, string]>((resolve) => {
-      const refused = this.#native.purge(this.#context, {
-        pool: request.pool, inode: request.inode, minOffset: request.minOffset ?? 0n, maxOffset: request.maxOffset ?? 0n,
-        iodepth: request.iodepth ?? 0, parallelOsds: request.parallelOsds ?? 0, waitList: request.waitList ?? false, downOk: request.downOk ?? false,
-      }, request.onProgress ?? null, (code, text) => resolve([code, text]));
+      const refused = this.#native.purge(
+        this.#context,
+        {
+          pool: request.pool,
+          inode: request.inode,
+          minOffset: request.minOffset ?? 0n,
+          maxOffset: request.maxOffset ?? 0n,
+          iodepth: request.iodepth ?? 0,
+          parallelOsds: request.parallelOsds ?? 0,
+          waitList: request.waitList ?? false,
+          downOk: request.downOk ?? false,
+        },
+        request.onProgress ?? null,
+        (code, text) => resolve([code, text]),
+      );
       if (refused !== 0) resolve([refused, '']);
     });
     if (json === '' || result === -2 || result === -110 || result === -125) {
-      throw failure(result, `cannot remove the data of inode ${String(request.inode)} in pool ${String(request.pool)}`, result === -2 ? 'no such pool' : '');
+      throw failure(
+        result,
+        `cannot remove the data of inode ${String(request.inode)} in pool ${String(request.pool)}`,
+        result === -2 ? 'no such pool' : '',
+      );
     }
     // Written by our own native code; counts fit a double by far.
-    const counts = JSON.parse(json) as { removed_objects: number; total_objects: number; error_count: number; inactive_osds: number[]; inactive_pgs: number[] };
+    const counts = JSON.parse(json) as {
+      removed_objects: number;
+      total_objects: number;
+      error_count: number;
+      inactive_osds: number[];
+      inactive_pgs: number[];
+    };
     return {
       result, removedObjects: BigInt(counts.removed_objects), totalObjects: BigInt(counts.total_objects),
       errorCount: BigInt(counts.error_count), inactiveOsds: counts.inactive_osds, inactivePgs: counts.inactive_pgs,
@@ -177,18 +236,28 @@ export class Image {
   /** Acknowledged writes are durable: flush() is free. */
   get immediateCommit(): boolean { return this.#native.imageImmediateCommit(this.#handle) !== 0; }
 
-  /** Fills the buffer, or a new one of `length` bytes. Resolves with the buffer and the object's version (0n over several objects). */
+  /**
+   * Fills the buffer, or a new one of `length` bytes. Resolves with the buffer and the object's version (0n over
+   * several objects).
+   */
   async read(offset: bigint, target: Buffer | number): Promise<{ data: Buffer; version: bigint }> {
     const data = typeof target === 'number' ? Buffer.allocUnsafeSlow(target) : target;
-    const version = await this.#run('read', (done) => this.#native.read(this.#handle, this.#context, offset, data, done));
+    const version = await this.#run('read', (done) =>
+      this.#native.read(this.#handle, this.#context, offset, data, done),
+    );
     return { data, version };
   }
   async write(offset: bigint, data: Buffer): Promise<void> {
     await this.#run('write', (done) => this.#native.write(this.#handle, this.#context, offset, data, done));
   }
-  /** Rejects with ERR_CONFLICT when the object has another version, or the outcome is unknown. Resolves with the new version. */
+  /**
+   * Rejects with ERR_CONFLICT when the object has another version, or the outcome is unknown. Resolves with the new
+   * version.
+   */
   async compareWrite(offset: bigint, data: Buffer, expectedVersion: bigint): Promise<bigint> {
-    return this.#run('write', (done) => this.#native.compareWrite(this.#handle, this.#context, offset, data, expectedVersion, done));
+    return this.#run('write', (done) =>
+      this.#native.compareWrite(this.#handle, this.#context, offset, data, expectedVersion, done),
+    );
   }
   /** Durable on return: every write that had completed before. */
   async flush(): Promise<void> {
@@ -199,7 +268,9 @@ export class Image {
     await this.#run('discard', (done) => this.#native.discard(this.#handle, this.#context, offset, lengthBytes, done));
   }
   async deleteObject(offset: bigint, expectedVersion = 0xffff_ffff_ffff_ffffn): Promise<void> {
-    await this.#run('delete', (done) => this.#native.deleteObject(this.#handle, this.#context, offset, expectedVersion, done));
+    await this.#run('delete', (done) =>
+      this.#native.deleteObject(this.#handle, this.#context, offset, expectedVersion, done),
+    );
   }
   /** Waits for what is under way. Does not flush. Idempotent. */
   async close(): Promise<void> {

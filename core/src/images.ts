@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Image metadata as transactions: create, clone, snapshot, modify, remove. Source: etcd schema 5.1 to 5.4. Data on OSDs is not touched here.
+// Image metadata as transactions: create, clone, snapshot, modify, remove. Source: etcd schema 5.1 to 5.4. Data on OSDs
+// is not touched here.
 
 import type { ClusterView } from './cluster-view.js';
-import { changeOnce, deleteOp, keyAbsent, keyAt, keyUnchangedSince, putOp, readRanges, type CallLimits } from './etcd-calls.js';
+import {
+  changeOnce,
+  deleteOp,
+  keyAbsent,
+  keyAt,
+  keyUnchangedSince,
+  putOp,
+  readRanges,
+  type CallLimits,
+} from './etcd-calls.js';
 import { VitastorError } from './errors.js';
 import { decodeText, INODE_MAX } from './decode.js';
 import { stringifyJson, type JsonObject } from './json.js';
@@ -34,7 +44,9 @@ export function checkImageName(name: string): void {
 }
 
 function exists(name: string): VitastorError {
-  return new VitastorError('ERR_EXISTS', `${name.includes('@') ? 'Snapshot' : 'Image'} ${name} already exists`, { data: { image: name } });
+  return new VitastorError('ERR_EXISTS', `${name.includes('@') ? 'Snapshot' : 'Image'} ${name} already exists`, {
+    data: { image: name },
+  });
 }
 
 interface FreeInode {
@@ -55,7 +67,8 @@ async function nextInode(context: AdminContext, pool: number): Promise<FreeInode
     const parsed = keys.parse(kv.key);
     if (parsed?.kind === 'config/inode' && parsed.inode > highest) highest = parsed.inode;
   }
-  if (highest >= INODE_MAX) throw new VitastorError('ERR_INVALID_ARGUMENT', `pool ${pool} has no free inode number left`);
+  if (highest >= INODE_MAX)
+    throw new VitastorError('ERR_INVALID_ARGUMENT', `pool ${pool} has no free inode number left`);
   return { inode: highest + 1n, maxIdRevision: maxId?.modRevision ?? 0n };
 }
 
@@ -70,7 +83,9 @@ function readMaxId(text: string): bigint {
 
 const holds = (pairs: readonly KeyValue[] | undefined, text: string): boolean => pairs?.[0]?.value === text;
 
-/** Creates the records of an image or clone. Throws ERR_EXISTS, ERR_CONFLICT (too much going on), ERR_ETCD_UNAVAILABLE. */
+/**
+ * Creates the records of an image or clone. Throws ERR_EXISTS, ERR_CONFLICT (too much going on), ERR_ETCD_UNAVAILABLE.
+ */
 export async function createImage(context: AdminContext, image: NewImage): Promise<InodeConfig> {
   const { view, etcd, limits } = context;
   const { keys } = view;
@@ -81,51 +96,98 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
     const configKey = keys.configInode(image.pool, inode);
     const record = encodeInodeConfig(config);
     const index: KeyRange = { key: keys.indexImage(image.name) };
-    const result = await changeOnce(etcd, {
-      compare: [keyAbsent(configKey), keyAbsent(index.key), keyAt(keys.indexMaxId(image.pool), maxIdRevision)],
-      success: [putOp(configKey, record), putOp(index.key, encodeImageIndex(config)), putOp(keys.indexMaxId(image.pool), inode)],
-      failure: [{ op: 'range', range: index }],
-    }, limits, (seen) => holds(seen[0], stringifyJson(record)) && holds(seen[1], stringifyJson(encodeImageIndex(config))), [{ key: configKey }, index]);
+    const result = await changeOnce(
+      etcd,
+      {
+        compare: [keyAbsent(configKey), keyAbsent(index.key), keyAt(keys.indexMaxId(image.pool), maxIdRevision)],
+        success: [
+          putOp(configKey, record),
+          putOp(index.key, encodeImageIndex(config)),
+          putOp(keys.indexMaxId(image.pool), inode),
+        ],
+        failure: [{ op: 'range', range: index }],
+      },
+      limits,
+      (seen) => holds(seen[0], stringifyJson(record)) && holds(seen[1], stringifyJson(encodeImageIndex(config))),
+      [{ key: configKey }, index],
+    );
     if (result.succeeded) return { ...config, raw: record };
     if (result.responses[0]?.length) throw exists(image.name);
   }
-  throw new VitastorError('ERR_CONFLICT', `Image ${image.name} was not created: too many others create images at the same time, try again`, { retryable: true });
+  throw new VitastorError(
+    'ERR_CONFLICT',
+    `Image ${image.name} was not created: too many others create images at the same time, try again`,
+    { retryable: true },
+  );
 }
 
 /**
- * Turns the current layer of `image` into `image@snapshot` and puts a new writable layer on top, which keeps the name. Throws ERR_EXISTS,
+ * Turns the current layer of `image` into `image@snapshot` and puts a new writable layer on top, which keeps the name.
+ * Throws ERR_EXISTS,
  * ERR_CONFLICT (somebody changed the image meanwhile).
  */
-export async function createSnapshot(context: AdminContext, image: InodeConfig, snapshot: string, pool: number, meta: JsonObject | null): Promise<InodeConfig> {
+export async function createSnapshot(
+  context: AdminContext,
+  image: InodeConfig,
+  snapshot: string,
+  pool: number,
+  meta: JsonObject | null,
+): Promise<InodeConfig> {
   const { view, etcd, limits } = context;
   const { keys } = view;
   checkImageName(snapshot);
   const fullName = `${image.name}@${snapshot}`;
   if (view.imageByName(fullName)) throw exists(fullName);
   const { inode, maxIdRevision } = await nextInode(context, pool);
-  const top = { pool, inode, name: image.name, sizeBytes: image.sizeBytes, parent: { pool: image.pool, inode: image.inode }, readonly: false, deleted: false, meta };
+  const top = {
+    pool,
+    inode,
+    name: image.name,
+    sizeBytes: image.sizeBytes,
+    parent: { pool: image.pool, inode: image.inode },
+    readonly: false,
+    deleted: false,
+    meta,
+  };
   const old = { ...image, name: fullName, readonly: true, meta: null };
   const topKey = keys.configInode(pool, inode);
   const oldKey = keys.configInode(image.pool, image.inode);
   const nameKey = keys.indexImage(image.name);
   const snapKey = keys.indexImage(fullName);
   const record = encodeInodeConfig(top);
-  const result = await changeOnce(etcd, {
-    compare: [
-      keyAbsent(topKey), keyAbsent(snapKey), keyAt(keys.indexMaxId(pool), maxIdRevision), keyAt(oldKey, view.modRevision(oldKey)), keyAt(nameKey, view.modRevision(nameKey)),
-    ],
-    success: [
-      putOp(topKey, record), putOp(nameKey, encodeImageIndex(top)), putOp(keys.indexMaxId(pool), inode), putOp(oldKey, encodeInodeConfig(old)), putOp(snapKey, encodeImageIndex(image)),
-    ],
-    failure: [{ op: 'range', range: { key: snapKey } }],
-  }, limits, (seen) => holds(seen[0], stringifyJson(record)), [{ key: topKey }]);
+  const result = await changeOnce(
+    etcd,
+    {
+      compare: [
+        keyAbsent(topKey),
+        keyAbsent(snapKey),
+        keyAt(keys.indexMaxId(pool), maxIdRevision),
+        keyAt(oldKey, view.modRevision(oldKey)),
+        keyAt(nameKey, view.modRevision(nameKey)),
+      ],
+      success: [
+        putOp(topKey, record),
+        putOp(nameKey, encodeImageIndex(top)),
+        putOp(keys.indexMaxId(pool), inode),
+        putOp(oldKey, encodeInodeConfig(old)),
+        putOp(snapKey, encodeImageIndex(image)),
+      ],
+      failure: [{ op: 'range', range: { key: snapKey } }],
+    },
+    limits,
+    (seen) => holds(seen[0], stringifyJson(record)),
+    [{ key: topKey }],
+  );
   if (result.succeeded) return { ...top, raw: record };
   if (result.responses[0]?.length) throw exists(fullName);
   throw changed(image.name);
 }
 
 function changed(name: string): VitastorError {
-  return new VitastorError('ERR_CONFLICT', `Image ${name} was changed by someone else meanwhile, try again`, { retryable: true, data: { image: name } });
+  return new VitastorError('ERR_CONFLICT', `Image ${name} was changed by someone else meanwhile, try again`, {
+    retryable: true,
+    data: { image: name },
+  });
 }
 
 export interface ImageChange {
@@ -135,8 +197,15 @@ export interface ImageChange {
   deleted?: boolean;
 }
 
-/** Writes a changed record (rename included). The caller has purged data beyond a smaller size. Throws ERR_EXISTS, ERR_CONFLICT. */
-export async function modifyImage(context: AdminContext, image: InodeConfig, change: ImageChange): Promise<{ image: InodeConfig; revision: bigint }> {
+/**
+ * Writes a changed record (rename included). The caller has purged data beyond a smaller size. Throws ERR_EXISTS,
+ * ERR_CONFLICT.
+ */
+export async function modifyImage(
+  context: AdminContext,
+  image: InodeConfig,
+  change: ImageChange,
+): Promise<{ image: InodeConfig; revision: bigint }> {
   const { view, etcd, limits } = context;
   const { keys } = view;
   const next: InodeConfig = { ...image, ...change };
@@ -151,20 +220,35 @@ export async function modifyImage(context: AdminContext, image: InodeConfig, cha
     if (image.name !== '' && indexedHere(view, image)) success.push(deleteOp(oldIndex));
     success.push(putOp(newIndex, encodeImageIndex(image)));
   }
-  const result = await changeOnce(etcd, { compare, success }, limits, (seen) => holds(seen[0], stringifyJson(record)), [{ key: configKey }]);
+  const result = await changeOnce(etcd, { compare, success }, limits, (seen) => holds(seen[0], stringifyJson(record)), [
+    { key: configKey },
+  ]);
   if (!result.succeeded) throw changed(image.name);
   return { image: { ...next, raw: record }, revision: result.revision };
 }
 
-/** Takes the records of a layer away, after its data. seenRevision: of the last change of ours, where the view is older. Throws ERR_CONFLICT. */
-export async function removeImageMetadata(context: AdminContext, image: InodeConfig, seenRevision?: bigint): Promise<void> {
+/**
+ * Takes the records of a layer away, after its data. seenRevision: of the last change of ours, where the view is older.
+ * Throws ERR_CONFLICT.
+ */
+export async function removeImageMetadata(
+  context: AdminContext,
+  image: InodeConfig,
+  seenRevision?: bigint,
+): Promise<void> {
   const { view, etcd, limits } = context;
   const { keys } = view;
   const configKey = keys.configInode(image.pool, image.inode);
   const success = [deleteOp(configKey)];
   if (indexedHere(view, image)) success.push(deleteOp(keys.indexImage(image.name)));
   const seen = seenRevision ?? view.modRevision(configKey);
-  const result = await changeOnce(etcd, { compare: [keyUnchangedSince(configKey, seen)], success }, limits, (found) => found[0]?.length === 0, [{ key: configKey }]);
+  const result = await changeOnce(
+    etcd,
+    { compare: [keyUnchangedSince(configKey, seen)], success },
+    limits,
+    (found) => found[0]?.length === 0,
+    [{ key: configKey }],
+  );
   if (!result.succeeded) throw changed(image.name);
 }
 
@@ -181,9 +265,13 @@ export function parentChain(view: ClusterView, image: InodeConfig): InodeConfig[
   while (layer.parent) {
     const parent = view.inodes.get((BigInt(layer.parent.pool) << 48n) | layer.parent.inode);
     if (!parent) {
-      throw new VitastorError('ERR_NOT_FOUND', `Parent of ${layer.name} (inode ${layer.parent.inode} in pool ${layer.parent.pool}) is missing`);
+      throw new VitastorError(
+        'ERR_NOT_FOUND',
+        `Parent of ${layer.name} (inode ${layer.parent.inode} in pool ${layer.parent.pool}) is missing`,
+      );
     }
-    if (parent === image || chain.includes(parent)) throw new VitastorError('ERR_PARENT_LOOP', `The parents of ${image.name} form a loop at ${parent.name}`);
+    if (parent === image || chain.includes(parent))
+      throw new VitastorError('ERR_PARENT_LOOP', `The parents of ${image.name} form a loop at ${parent.name}`);
     chain.push(parent);
     layer = parent;
   }

@@ -17,7 +17,8 @@ export function isJsonObject(value: JsonValue | undefined): value is JsonObject 
 
 /** Parses `text`. Throws VitastorError ERR_BAD_VALUE whose message and data (line, column) say where it broke. */
 export function parseJson(text: string): JsonValue {
-  // 2^53 has 16 digits: without such a run (and without an exponent that leaves the range of numbers) the engine's own parser is exact, and
+  // 2^53 has 16 digits: without such a run (and without an exponent that leaves the range of numbers) the engine's own
+  // parser is exact, and
   // ten times as quick.
   if (!/\d{16}|[eE]\+?\d{3}/.test(text)) {
     try {
@@ -40,7 +41,9 @@ function write(value: JsonValue, indent: number, margin: string): string {
   const inner = indent ? `${margin}${' '.repeat(indent)}` : '';
   const parts = Array.isArray(value)
     ? value.map((item) => write(item, indent, inner))
-    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}:${indent ? ' ' : ''}${write(item, indent, inner)}`);
+    : Object.entries(value).map(
+        ([name, item]) => `${JSON.stringify(name)}:${indent ? ' ' : ''}${write(item, indent, inner)}`,
+      );
   const [open, close] = Array.isArray(value) ? ['[', ']'] : ['{', '}'];
   if (!indent || parts.length === 0) return `${open}${parts.join(',')}${close}`;
   return `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${margin}${close}`;
@@ -93,7 +96,12 @@ class Parser {
       this.#space();
       if (!this.#take(':')) throw this.#error('expected ":" after a name');
       // defineProperty, so that "__proto__" is a name like any other.
-      Object.defineProperty(result, name, { value: this.#value(depth + 1), enumerable: true, writable: true, configurable: true });
+      Object.defineProperty(result, name, {
+        value: this.#value(depth + 1),
+        enumerable: true,
+        writable: true,
+        configurable: true,
+      });
       this.#space();
       if (this.#take('}')) return result;
       if (!this.#take(',')) throw this.#error('expected "," or "}"');
@@ -148,6 +156,8 @@ class Parser {
     const before = this.#text.slice(0, this.#at).split('\n');
     const line = before.length;
     const column = (before[before.length - 1] ?? '').length + 1;
-    return new VitastorError('ERR_BAD_VALUE', `not valid JSON at line ${line}, column ${column}: ${reason}`, { data: { line, column, reason } });
+    return new VitastorError('ERR_BAD_VALUE', `not valid JSON at line ${line}, column ${column}: ${reason}`, {
+      data: { line, column, reason },
+    });
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Pools: create, modify, delete, with the checks that keep people from losing data. Source: etcd schema 5.5, tools 2.15.
+// Pools: create, modify, delete, with the checks that keep people from losing data. Source: etcd schema 5.5, tools
+// 2.15.
 
 import type { ClusterView } from './cluster-view.js';
 import { isVitastorError, VitastorError } from './errors.js';
@@ -32,16 +33,30 @@ interface Candidates {
 
 const COMMIT_RANK = { none: 0, small: 1, all: 2 } as const;
 
-function candidates(view: ClusterView, pool: PoolConfig, entry: JsonObject, nowMs: number, outTimeSeconds: number): Candidates {
+function candidates(
+  view: ClusterView,
+  pool: PoolConfig,
+  entry: JsonObject,
+  nowMs: number,
+  outTimeSeconds: number,
+): Candidates {
   const nodes = placementTree(view);
-  const seen = [...view.osdStats].filter(([osd, stats]) =>
-    (view.osdStates.has(osd) || (stats.timeMs !== null && stats.timeMs >= nowMs - outTimeSeconds * 1000)) &&
-    (view.osdConfig.get(osd)?.reweight ?? 1) > 0 && pool.osdTags.every((tag) => view.osdConfig.get(osd)?.tags.includes(tag)) &&
-    (pool.rootNode === '' || isBelow(nodes, String(osd), pool.rootNode)));
-  const layout = guessLayout(pool, entry, seen.map(([, stats]) => stats));
+  const seen = [...view.osdStats].filter(
+    ([osd, stats]) =>
+      (view.osdStates.has(osd) || (stats.timeMs !== null && stats.timeMs >= nowMs - outTimeSeconds * 1000)) &&
+      (view.osdConfig.get(osd)?.reweight ?? 1) > 0 &&
+      pool.osdTags.every((tag) => view.osdConfig.get(osd)?.tags.includes(tag)) &&
+      (pool.rootNode === '' || isBelow(nodes, String(osd), pool.rootNode)),
+  );
+  const layout = guessLayout(
+    pool,
+    entry,
+    seen.map(([, stats]) => stats),
+  );
   const domains = new Set<string>();
   for (const [osd, stats] of seen) {
-    const fits = (stats.blockSizeBytes === 0 || stats.blockSizeBytes === layout.blockSizeBytes) &&
+    const fits =
+      (stats.blockSizeBytes === 0 || stats.blockSizeBytes === layout.blockSizeBytes) &&
       (stats.bitmapGranularityBytes === 0 || stats.bitmapGranularityBytes === layout.bitmapGranularityBytes) &&
       (stats.immediateCommit === null || COMMIT_RANK[stats.immediateCommit] >= COMMIT_RANK[layout.immediateCommit]);
     const domain = fits ? ancestorOfLevel(nodes, String(osd), pool.failureDomain) : null;
@@ -51,8 +66,16 @@ function candidates(view: ClusterView, pool: PoolConfig, entry: JsonObject, nowM
 }
 
 /** What the pool does not say is taken from most of the OSDs, where none of them has the inherited layout. */
-function guessLayout(pool: PoolConfig, entry: JsonObject, osds: readonly { blockSizeBytes: number; bitmapGranularityBytes: number; immediateCommit: BlockLayout['immediateCommit'] | null }[]): BlockLayout {
-  const most = <T>(values: readonly T[], inherited: T): T => {
+function guessLayout(
+  pool: PoolConfig,
+  entry: JsonObject,
+  osds: readonly {
+    blockSizeBytes: number;
+    bitmapGranularityBytes: number;
+    immediateCommit: BlockLayout['immediateCommit'] | null;
+  }[],
+): BlockLayout {
+  const most = <T,>(values: readonly T[], inherited: T): T => {
     if (values.length === 0 || values.includes(inherited)) return inherited;
     const counts = new Map<T, number>();
     for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
@@ -60,10 +83,22 @@ function guessLayout(pool: PoolConfig, entry: JsonObject, osds: readonly { block
   };
   const commits = osds.map((osd) => osd.immediateCommit).filter((commit) => commit !== null);
   return {
-    blockSizeBytes: entry['block_size'] !== undefined ? pool.blockSizeBytes : most(osds.map((o) => o.blockSizeBytes).filter((n) => n > 0), pool.blockSizeBytes),
-    bitmapGranularityBytes: entry['bitmap_granularity'] !== undefined ? pool.bitmapGranularityBytes
-      : most(osds.map((o) => o.bitmapGranularityBytes).filter((n) => n > 0), pool.bitmapGranularityBytes),
-    immediateCommit: entry['immediate_commit'] !== undefined ? pool.immediateCommit : most(commits, pool.immediateCommit),
+    blockSizeBytes:
+      entry['block_size'] !== undefined
+        ? pool.blockSizeBytes
+        : most(
+            osds.map((o) => o.blockSizeBytes).filter((n) => n > 0),
+            pool.blockSizeBytes,
+          ),
+    bitmapGranularityBytes:
+      entry['bitmap_granularity'] !== undefined
+        ? pool.bitmapGranularityBytes
+        : most(
+            osds.map((o) => o.bitmapGranularityBytes).filter((n) => n > 0),
+            pool.bitmapGranularityBytes,
+          ),
+    immediateCommit:
+      entry['immediate_commit'] !== undefined ? pool.immediateCommit : most(commits, pool.immediateCommit),
   };
 }
 
@@ -83,33 +118,48 @@ function decoded(view: ClusterView, id: number, entry: JsonObject): PoolConfig {
   }
 }
 
-/** The entry to store for a new pool: checked, with the block layout of the OSDs where it differs. Throws ERR_INVALID_ARGUMENT. */
+/**
+ * The entry to store for a new pool: checked, with the block layout of the OSDs where it differs. Throws
+ * ERR_INVALID_ARGUMENT.
+ */
 export function prepareNewPool(view: ClusterView, entry: JsonObject, check: PoolCheck): JsonObject {
   const pool = decoded(view, 1, entry);
   if (check.force) return entry;
   const { domains, layout } = candidates(view, pool, entry, check.nowMs, check.osdOutTimeSeconds);
   if (domains.size < pool.pgSize) {
-    throw invalid([
-      'Not enough matching OSDs to create pool. Change parameters or add --force to create a degraded pool.', '',
-      `At least ${pool.pgSize} (pg_size=${pool.pgSize}) OSDs should have:`,
-      `- block_size ${formatSizeCompact(layout.blockSizeBytes)}`, `- bitmap_granularity ${formatSizeCompact(layout.bitmapGranularityBytes)}`,
-      `- immediate_commit ${layout.immediateCommit}`,
-      ...(pool.osdTags.length ? [`- '${pool.osdTags.join(`', '`)}' tags`] : []),
-      ...(pool.rootNode ? [`- '${pool.rootNode}' above them in the tree`] : []),
-      ...(pool.failureDomain === 'osd' ? [] : [`- different parent '${pool.failureDomain}' nodes`]),
-    ].join('\n'));
+    throw invalid(
+      [
+        'Not enough matching OSDs to create pool. Change parameters or add --force to create a degraded pool.',
+        '',
+        `At least ${pool.pgSize} (pg_size=${pool.pgSize}) OSDs should have:`,
+        `- block_size ${formatSizeCompact(layout.blockSizeBytes)}`,
+        `- bitmap_granularity ${formatSizeCompact(layout.bitmapGranularityBytes)}`,
+        `- immediate_commit ${layout.immediateCommit}`,
+        ...(pool.osdTags.length ? [`- '${pool.osdTags.join(`', '`)}' tags`] : []),
+        ...(pool.rootNode ? [`- '${pool.rootNode}' above them in the tree`] : []),
+        ...(pool.failureDomain === 'osd' ? [] : [`- different parent '${pool.failureDomain}' nodes`]),
+      ].join('\n'),
+    );
   }
   return {
     ...entry,
     ...(layout.blockSizeBytes === pool.blockSizeBytes ? {} : { block_size: layout.blockSizeBytes }),
-    ...(layout.bitmapGranularityBytes === pool.bitmapGranularityBytes ? {} : { bitmap_granularity: layout.bitmapGranularityBytes }),
+    ...(layout.bitmapGranularityBytes === pool.bitmapGranularityBytes
+      ? {}
+      : { bitmap_granularity: layout.bitmapGranularityBytes }),
     ...(layout.immediateCommit === pool.immediateCommit ? {} : { immediate_commit: layout.immediateCommit }),
   };
 }
 
 /** What must not change under existing data. Throws ERR_INVALID_ARGUMENT unless forced. */
-export function checkPoolChange(view: ClusterView, before: PoolConfig, entry: JsonObject, check: PoolCheck): PoolConfig {
-  const refuse = (what: string): VitastorError => invalid(`Changing ${what} for an existing pool will lead to data loss. Use --force to proceed`);
+export function checkPoolChange(
+  view: ClusterView,
+  before: PoolConfig,
+  entry: JsonObject,
+  check: PoolCheck,
+): PoolConfig {
+  const refuse = (what: string): VitastorError =>
+    invalid(`Changing ${what} for an existing pool will lead to data loss. Use --force to proceed`);
   // Before the rest is looked at: another scheme makes other fields wrong, and those are not the news.
   if (!check.force && schemeOf(entry['scheme']) !== before.scheme) throw refuse('scheme');
   const after = decoded(view, before.id, entry);
@@ -128,7 +178,12 @@ function checkNoOtherImages(view: ClusterView, pool: PoolConfig): void {
   const own = pool.usedForApp.startsWith('fs:') ? pool.usedForApp.slice(3) : null;
   const others = [...view.inodes.values()].filter((image) => image.pool === pool.id && image.name !== own);
   if (others.length) {
-    throw invalid(`Pool ${pool.name} contains images (${others.slice(0, 3).map((image) => image.name).join(', ')}${others.length > 3 ? ', …' : ''}) and can't be given to ${pool.usedForApp}`);
+    throw invalid(
+      `Pool ${pool.name} contains images (${others
+        .slice(0, 3)
+        .map((image) => image.name)
+        .join(', ')}${others.length > 3 ? ', …' : ''}) and can't be given to ${pool.usedForApp}`,
+    );
   }
 }
 
@@ -139,20 +194,29 @@ async function editPools(context: AdminContext, edit: (pools: JsonObject) => Jso
     const kv = await readKey(context.etcd, key, context.limits);
     const next = edit(decodeRawPools(kv?.value ?? ''));
     const text = stringifyJson(next);
-    const result = await changeOnce(context.etcd, { compare: [keyUnchangedSince(key, kv?.modRevision ?? 0n)], success: [putOp(key, next)] },
-      context.limits, (seen) => seen[0]?.[0]?.value === text, [{ key }]);
+    const result = await changeOnce(
+      context.etcd,
+      { compare: [keyUnchangedSince(key, kv?.modRevision ?? 0n)], success: [putOp(key, next)] },
+      context.limits,
+      (seen) => seen[0]?.[0]?.value === text,
+      [{ key }],
+    );
     if (result.succeeded) return next;
   }
-  throw new VitastorError('ERR_CONFLICT', 'Pools are being changed by someone else all the time, try again', { retryable: true });
+  throw new VitastorError('ERR_CONFLICT', 'Pools are being changed by someone else all the time, try again', {
+    retryable: true,
+  });
 }
 
-const nameOf = (entry: unknown): unknown => (typeof entry === 'object' && entry !== null && 'name' in entry ? entry.name : undefined);
+const nameOf = (entry: unknown): unknown =>
+  typeof entry === 'object' && entry !== null && 'name' in entry ? entry.name : undefined;
 
 /** Stores a prepared entry under the next free number. Throws ERR_EXISTS when the name was taken meanwhile. */
 export async function createPool(context: AdminContext, entry: JsonObject): Promise<{ id: number; pools: JsonObject }> {
   let id = 0;
   const pools = await editPools(context, (before) => {
-    if (Object.values(before).some((other) => nameOf(other) === entry['name'])) throw new VitastorError('ERR_EXISTS', `Pool ${String(entry['name'])} already exists`);
+    if (Object.values(before).some((other) => nameOf(other) === entry['name']))
+      throw new VitastorError('ERR_EXISTS', `Pool ${String(entry['name'])} already exists`);
     id = Math.max(0, ...Object.keys(before).map(Number).filter(Number.isSafeInteger)) + 1;
     return { ...before, [String(id)]: entry };
   });
@@ -160,26 +224,40 @@ export async function createPool(context: AdminContext, entry: JsonObject): Prom
 }
 
 /** Sets (null: removes) fields of a pool, after the checks. Returns all entries. */
-export async function modifyPool(context: AdminContext, pool: PoolConfig, fields: JsonObject, check: PoolCheck): Promise<JsonObject> {
+export async function modifyPool(
+  context: AdminContext,
+  pool: PoolConfig,
+  fields: JsonObject,
+  check: PoolCheck,
+): Promise<JsonObject> {
   return editPools(context, (before) => {
     const old = before[String(pool.id)];
     if (!isJsonObject(old)) throw new VitastorError('ERR_NOT_FOUND', `Pool ${pool.name} does not exist`);
     const entry = Object.fromEntries(Object.entries({ ...old, ...fields }).filter(([, value]) => value !== null));
-    const clash = Object.entries(before).some(([id, other]) => id !== String(pool.id) && nameOf(other) === entry['name']);
+    const clash = Object.entries(before).some(
+      ([id, other]) => id !== String(pool.id) && nameOf(other) === entry['name'],
+    );
     if (clash) throw new VitastorError('ERR_EXISTS', `Pool ${String(entry['name'])} already exists`);
     checkPoolChange(context.view, decoded(context.view, pool.id, old), entry, check);
     return { ...before, [String(pool.id)]: entry };
   });
 }
 
-/** Takes a pool away; the monitor stops its PGs. Throws ERR_NOT_EMPTY while images exist, unless forced. Returns the remaining entries. */
+/**
+ * Takes a pool away; the monitor stops its PGs. Throws ERR_NOT_EMPTY while images exist, unless forced. Returns the
+ * remaining entries.
+ */
 export async function deletePool(context: AdminContext, pool: PoolConfig, force: boolean): Promise<JsonObject> {
   const images = [...context.view.inodes.values()].filter((image) => image.pool === pool.id).map((image) => image.name);
   if (images.length && !force) {
-    throw new VitastorError('ERR_NOT_EMPTY', `Pool ${pool.name} cannot be removed as it still has the following images/snapshots associated with it: ${images.join(', ')}`);
+    throw new VitastorError(
+      'ERR_NOT_EMPTY',
+      `Pool ${pool.name} cannot be removed as it still has the following images/snapshots associated with it: ${images.join(', ')}`,
+    );
   }
   return editPools(context, (before) => {
-    if (before[String(pool.id)] === undefined) throw new VitastorError('ERR_NOT_FOUND', `Pool ${pool.name} does not exist`);
+    if (before[String(pool.id)] === undefined)
+      throw new VitastorError('ERR_NOT_FOUND', `Pool ${pool.name} does not exist`);
     const { [String(pool.id)]: _gone, ...rest } = before;
     return rest;
   });

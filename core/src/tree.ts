@@ -26,18 +26,27 @@ export function placementLevels(view: ClusterView): Map<string, number> {
   return levels;
 }
 
-/** All nodes by name. OSDs are those that have reported or are up; a parent that would make a loop, or is no higher, counts as root. */
+/**
+ * All nodes by name. OSDs are those that have reported or are up; a parent that would make a loop, or is no higher,
+ * counts as root.
+ */
 export function placementTree(view: ClusterView): Map<string, TreeNode> {
   const levels = placementLevels(view);
   const nodes = new Map<string, TreeNode>();
   for (const [name, { level, parent }] of view.nodePlacement) {
-    if (level !== 'osd' && (level === '' || levels.has(level))) nodes.set(name, { name, level: level || 'host', parent, osd: null });
+    if (level !== 'osd' && (level === '' || levels.has(level)))
+      nodes.set(name, { name, level: level || 'host', parent, osd: null });
   }
   for (const osd of new Set([...view.osdStats.keys(), ...view.osdStates.keys()])) {
     const host = view.osdStats.get(osd)?.host || view.osdStates.get(osd)?.host || '';
     const placed = view.nodePlacement.get(String(osd))?.parent ?? '';
     if (host !== '' && !nodes.has(host)) nodes.set(host, { name: host, level: 'host', parent: '', osd: null });
-    nodes.set(String(osd), { name: String(osd), level: 'osd', parent: placed !== '' && nodes.has(placed) ? placed : host, osd });
+    nodes.set(String(osd), {
+      name: String(osd),
+      level: 'osd',
+      parent: placed !== '' && nodes.has(placed) ? placed : host,
+      osd,
+    });
   }
   for (const node of nodes.values()) {
     const parent = nodes.get(node.parent);

@@ -7,7 +7,9 @@ import type { JsonValue } from './json.js';
 const SIZE_SHIFT: Readonly<Record<string, bigint>> = { '': 0n, k: 10n, m: 20n, g: 30n, t: 40n };
 const U64_MAX = (1n << 64n) - 1n;
 
-/** Whole number of bytes with an optional k, m, g or t (powers of 1024, any case); null: not a size, or beyond 64 bits. */
+/**
+ * Whole number of bytes with an optional k, m, g or t (powers of 1024, any case); null: not a size, or beyond 64 bits.
+ */
 export function parseSize(value: JsonValue): bigint | null {
   if (typeof value === 'bigint') return value >= 0n && value <= U64_MAX ? value : null;
   if (typeof value === 'number') return Number.isSafeInteger(value) && value >= 0 ? BigInt(value) : null;
@@ -22,14 +24,27 @@ export function parseSize(value: JsonValue): bigint | null {
 export function requireSize(option: string, value: JsonValue): bigint {
   const size = parseSize(value);
   if (size === null) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `${option}: "${String(value)}" is not a size; use a whole number with k, m, g or t, such as 10G`);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `${option}: "${String(value)}" is not a size; use a whole number with k, m, g or t, such as 10G`,
+    );
   }
   return size;
 }
 
-const DURATION_SECONDS: Readonly<Record<string, number>> = { '': 1, s: 1, m: 60, h: 3600, d: 86400, M: 2592000, y: 31536000 };
+const DURATION_SECONDS: Readonly<Record<string, number>> = {
+  '': 1,
+  s: 1,
+  m: 60,
+  h: 3600,
+  d: 86400,
+  M: 2592000,
+  y: 31536000,
+};
 
-/** Seconds of a time such as 30d (s, m = minutes, h, d, M = 30 days, y = 365 days; none = seconds); null: not a time. */
+/**
+ * Seconds of a time such as 30d (s, m = minutes, h, d, M = 30 days, y = 365 days; none = seconds); null: not a time.
+ */
 export function parseDuration(value: JsonValue): number | null {
   if (typeof value === 'bigint') return null;
   if (typeof value === 'number') return Number.isSafeInteger(value) && value >= 0 ? value : null;
@@ -48,7 +63,8 @@ export function parseBoolean(value: JsonValue): boolean | null {
 }
 
 /**
- * Like C's %.1f and %.2f: an exact half goes to the even digit, where toFixed() always goes up. Exact halves at one (two) decimals are the
+ * Like C's %.1f and %.2f: an exact half goes to the even digit, where toFixed() always goes up. Exact halves at one
+ * (two) decimals are the
  * odd quarters (eighths), and the even digit lies below for 1/4 (1/8 and 5/8).
  */
 function fixed(n: number, decimals: 1 | 2): string {
@@ -75,7 +91,12 @@ export function formatSizeCompact(bytes: bigint | number): string {
 /** Operations: `12.3 k`, decimal. */
 export function formatCount(count: bigint | number): string {
   const n = Number(count);
-  for (const [unit, size] of [['G', 1e9], ['M', 1e6], ['k', 1e3]] as const) if (n >= size) return `${oneDecimal(n / size)} ${unit}`;
+  for (const [unit, size] of [
+    ['G', 1e9],
+    ['M', 1e6],
+    ['k', 1e3],
+  ] as const)
+    if (n >= size) return `${oneDecimal(n / size)} ${unit}`;
   return oneDecimal(n);
 }
 

@@ -26,12 +26,19 @@ export function loadEngine(buildDir: string | undefined): CreateEngine {
   const places = candidates(buildDir);
   const path = places.find((place) => existsSync(place));
   if (path === undefined) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `the engine ${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `the engine ${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``,
+    );
   }
   try {
     const addon = createRequire(import.meta.url)(path) as { createEngine: CreateEngine };
     return addon.createEngine;
   } catch (error) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `the engine ${path} could not be loaded (${errorText(error)}): run \`npm run build\``, { cause: error });
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `the engine ${path} could not be loaded (${errorText(error)}): run \`npm run build\``,
+      { cause: error },
+    );
   }
 }

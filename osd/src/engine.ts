@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The engine of one OSD as control sees it: the commands and events of native/engine/engine.hpp, in its order, as plain objects.
+// The engine of one OSD as control sees it: the commands and events of native/engine/engine.hpp, in its order, as plain
+// objects.
 // 64-bit numbers are bigint, lists are arrays, absent optional text is ''. `kind` names the struct.
 
 import type { ImmediateCommit, LocalReads, Scheme } from '@vitastor/core';

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Our lease in etcd: granted, kept alive, and counted down on our own clock. The engine's fence gets every confirmed deadline
-// (safety.md 1); this class declares the lease lost as soon as that deadline has passed, whatever etcd or a library says.
+// Our lease in etcd: granted, kept alive, and counted down on our own clock. The engine's fence gets every confirmed
+// deadline
+// (safety.md 1); this class declares the lease lost as soon as that deadline has passed, whatever etcd or a library
+// says.
 
 import { errorText, isVitastorError, type Cancel, type Clock, type Etcd } from '@vitastor/core';
 
@@ -44,7 +46,10 @@ export class LeaseKeeper {
     return this.#id;
   }
 
-  /** Asks until etcd grants one (or stop()). A former lease of ours is revoked first, so that what it holds goes away. Resolves false after stop(). */
+  /**
+   * Asks until etcd grants one (or stop()). A former lease of ours is revoked first, so that what it holds goes away.
+   * Resolves false after stop().
+   */
   async acquire(former: bigint): Promise<boolean> {
     let pending = former;
     while (!this.#stopped) {
@@ -96,7 +101,9 @@ export class LeaseKeeper {
     this.#deps.onDeadline(deadlineNs);
     this.#expiry?.();
     const leftMs = Number((deadlineNs - this.#deps.bootTimeNs()) / 1_000_000n);
-    this.#expiry = this.#deps.clock.after(Math.max(0, leftMs), () => this.#lost('it was not confirmed by etcd in time'));
+    this.#expiry = this.#deps.clock.after(Math.max(0, leftMs), () =>
+      this.#lost('it was not confirmed by etcd in time'),
+    );
   }
 
   #schedule(): void {

@@ -2,8 +2,19 @@
 // vitastor-osd: one storage daemon. Exit codes: 0 after an orderly stop or when its number is already up, 1 otherwise.
 
 import {
-  Config, ClusterState, errorText, Etcd3Adapter, etcdTarget, KeySpace, loadLocalConfig, parseCommandLine, problemText, requireEtcdAddresses,
-  SystemClock, SystemRandom, type Etcd,
+  Config,
+  ClusterState,
+  errorText,
+  Etcd3Adapter,
+  etcdTarget,
+  KeySpace,
+  loadLocalConfig,
+  parseCommandLine,
+  problemText,
+  requireEtcdAddresses,
+  SystemClock,
+  SystemRandom,
+  type Etcd,
 } from '@vitastor/core';
 import { hostname, networkInterfaces } from 'node:os';
 import { loadEngine } from './addon.js';
@@ -49,7 +60,11 @@ async function globalConfig(etcd: Etcd, clock: SystemClock, keys: KeySpace, loca
     onTrouble: (text) => log('warning', text),
   });
   try {
-    await state.load({ attempts: Number.POSITIVE_INFINITY, timeoutMs: local.number('etcd_quick_timeout'), pauseMs: 500 });
+    await state.load({
+      attempts: Number.POSITIVE_INFINITY,
+      timeoutMs: local.number('etcd_quick_timeout'),
+      pauseMs: 500,
+    });
   } finally {
     state.stop();
   }

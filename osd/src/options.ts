@@ -54,41 +54,71 @@ export interface Environment {
 /** Throws ERR_INVALID_ARGUMENT that names the parameter. */
 export function osdOptions(config: Config, environment: Environment): OsdOptions {
   const osd = config.numberOrNull('osd_num');
-  if (osd === null || osd < 1) throw new VitastorError('ERR_INVALID_ARGUMENT', 'osd_num is required: give --osd_num N (vitastor-cli alloc-osd hands out a free number)');
+  if (osd === null || osd < 1)
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      'osd_num is required: give --osd_num N (vitastor-cli alloc-osd hands out a free number)',
+    );
   const dataDevice = config.string('data_device');
-  if (dataDevice === '') throw new VitastorError('ERR_INVALID_ARGUMENT', 'data_device is required: give --data_device PATH of a file or block device');
+  if (dataDevice === '')
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      'data_device is required: give --data_device PATH of a file or block device',
+    );
   const blockSize = config.number('block_size');
   const bitmapGranularity = config.number('bitmap_granularity');
   if (blockSize < 8 * bitmapGranularity || blockSize % bitmapGranularity !== 0) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `block_size ${blockSize} must be a multiple of bitmap_granularity ${bitmapGranularity} and at least 8 times as large`);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `block_size ${blockSize} must be a multiple of bitmap_granularity ${bitmapGranularity} and at least 8 times as large`,
+    );
   }
   // An OSD that was told nothing promises nothing; the default "all" is the pools'.
-  const immediateCommit = config.source('immediate_commit') === 'default' ? 'none' : (config.string('immediate_commit') as ImmediateCommit);
+  const immediateCommit =
+    config.source('immediate_commit') === 'default' ? 'none' : (config.string('immediate_commit') as ImmediateCommit);
   const disableDataFsync = config.boolean('disable_data_fsync');
   const metaDevice = config.string('meta_device') === dataDevice ? '' : config.string('meta_device');
   const lease = leaseTiming(config);
   const dataIo = fileIo(config.string('data_io') || (config.boolean('cached_io_data') ? 'cached' : 'direct'));
   return {
     identity: {
-      osd, host: config.string('hostname') || environment.hostname, version: VERSION, blockSize, bitmapGranularity, immediateCommit,
+      osd,
+      host: config.string('hostname') || environment.hostname,
+      version: VERSION,
+      blockSize,
+      bitmapGranularity,
+      immediateCommit,
     },
     configure: {
       store: {
-        osdNum: BigInt(osd), dataDevice, metaDevice,
-        dataOffset: bytes(config, 'data_offset'), dataSize: bytes(config, 'data_size'),
-        metaOffset: bytes(config, 'meta_offset'), metaSize: 0n,
-        blockSize, bitmapGranularity, immediateCommit, disableDataFsync,
-        disableMetaFsync: config.source('disable_meta_fsync') === 'default' && metaDevice === '' ? disableDataFsync : config.boolean('disable_meta_fsync'),
+        osdNum: BigInt(osd),
+        dataDevice,
+        metaDevice,
+        dataOffset: bytes(config, 'data_offset'),
+        dataSize: bytes(config, 'data_size'),
+        metaOffset: bytes(config, 'meta_offset'),
+        metaSize: 0n,
+        blockSize,
+        bitmapGranularity,
+        immediateCommit,
+        disableDataFsync,
+        disableMetaFsync:
+          config.source('disable_meta_fsync') === 'default' && metaDevice === ''
+            ? disableDataFsync
+            : config.boolean('disable_meta_fsync'),
         disableDeviceLock: config.boolean('disable_device_lock'),
         readonly: config.boolean('readonly'),
         checksums: config.source('data_csum_type') === 'default' || config.string('data_csum_type') === 'crc32c',
         dataIo,
-        metaIo: config.string('meta_io') === '' && metaDevice === '' ? dataIo : fileIo(config.string('meta_io') || 'direct'),
+        metaIo:
+          config.string('meta_io') === '' && metaDevice === '' ? dataIo : fileIo(config.string('meta_io') || 'direct'),
         maxWriteIodepth: config.number('max_write_iodepth'),
         create: true,
       },
       listen: listenAddresses(config, environment),
-      clusterNetworks: config.list('osd_cluster_network').length ? config.list('osd_cluster_network') : config.list('osd_network'),
+      clusterNetworks: config.list('osd_cluster_network').length
+        ? config.list('osd_cluster_network')
+        : config.list('osd_network'),
       settings: config.asText(),
       leaseTimeoutS: BigInt(lease.ttlSeconds),
     },

@@ -1,14 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The life of one OSD in etcd: open the store, hold a lease, announce itself, follow the cluster, lead PGs, report, stop.
+// The life of one OSD in etcd: open the store, hold a lease, announce itself, follow the cluster, lead PGs, report,
+// stop.
 // Source: semantics.md 5 to 7, etcd schema 7, safety.md 1.
 //
-// A lost lease does not end the process: the engine has fenced itself, the PGs are dropped, and the OSD registers again with its
+// A lost lease does not end the process: the engine has fenced itself, the PGs are dropped, and the OSD registers again
+// with its
 // index still loaded.
 
 import {
-  ClusterState, encodeOsdState, errorText, fullInode, isPaused, PATHS_OSD, problemText, stringifyJson, VitastorError, EMPTY_PG_HISTORY,
-  decodeOsdState, decodeText,
-  type Cancel, type Clock, type Compare, type Etcd, type KeySpace, type PoolConfig as CorePool, type JsonObject,
+  ClusterState,
+  encodeOsdState,
+  errorText,
+  fullInode,
+  isPaused,
+  PATHS_OSD,
+  problemText,
+  stringifyJson,
+  VitastorError,
+  EMPTY_PG_HISTORY,
+  decodeOsdState,
+  decodeText,
+  type Cancel,
+  type Clock,
+  type Compare,
+  type Etcd,
+  type KeySpace,
+  type PoolConfig as CorePool,
+  type JsonObject,
 } from '@vitastor/core';
 import type { CreateEngine, EngineApi, EngineEvent, PoolConfig, Statistics } from './engine.js';
 import { LeaseKeeper, type LeaseTiming } from './lease.js';
@@ -95,7 +113,10 @@ export class OsdControl {
       const stopped = new Promise<void>((resolve) => (this.#onStopped = resolve));
       this.#engine.post({ kind: 'stop' });
       let limit: Cancel | null = null;
-      await Promise.race([stopped, new Promise<void>((resolve) => (limit = this.#deps.clock.after(STOP_LIMIT_MS, resolve)))]);
+      await Promise.race([
+        stopped,
+        new Promise<void>((resolve) => (limit = this.#deps.clock.after(STOP_LIMIT_MS, resolve))),
+      ]);
       (limit as Cancel | null)?.();
     }
     this.#dropCluster();
@@ -176,33 +197,51 @@ export class OsdControl {
   async #announce(lease: LeaseKeeper): Promise<boolean> {
     const { etcd, clock, keys, options } = this.#deps;
     const key = keys.osdState(this.#osd);
-    const value = stringifyJson(encodeOsdState({
-      up: true, addresses: this.#published.addresses, port: this.#published.port, rdmacmPort: 0, host: options.identity.host,
-      version: options.identity.version, primaryEnabled: true, blockstoreEnabled: true,
-    }));
-    // A predecessor that was killed leaves its key until its lease runs out; our lock on the store proves that it is dead.
+    const value = stringifyJson(
+      encodeOsdState({
+        up: true,
+        addresses: this.#published.addresses,
+        port: this.#published.port,
+        rdmacmPort: 0,
+        host: options.identity.host,
+        version: options.identity.version,
+        primaryEnabled: true,
+        blockstoreEnabled: true,
+      }),
+    );
+    // A predecessor that was killed leaves its key until its lease runs out; our lock on the store proves that it is
+    // dead.
     const patienceMs = clock.nowMs() + (this.#timing.ttlSeconds + 2) * 1000;
     let told = false;
     for (;;) {
       if (this.#lease !== lease || this.#stopping) return false;
       try {
-        const result = await etcd.txn({
-          compare: [{ target: 'createRevision', key, result: 'equal', value: 0n }],
-          success: [{ op: 'put', key, value, lease: lease.id }],
-          failure: [{ op: 'range', range: { key } }],
-        }, this.#timing.timeoutMs);
+        const result = await etcd.txn(
+          {
+            compare: [{ target: 'createRevision', key, result: 'equal', value: 0n }],
+            success: [{ op: 'put', key, value, lease: lease.id }],
+            failure: [{ op: 'range', range: { key } }],
+          },
+          this.#timing.timeoutMs,
+        );
         if (result.succeeded) return true;
         const found = result.responses[0]?.[0];
         if (found && found.lease === lease.id && lease.id !== 0n) return true;
         if (found && clock.nowMs() > patienceMs) {
-          this.#log('error', `OSD ${this.#osd} is already up${whereOf(found.value)}: stop that one first, or give this one another osd_num`);
+          this.#log(
+            'error',
+            `OSD ${this.#osd} is already up${whereOf(found.value)}: stop that one first, or give this one another osd_num`,
+          );
           lease.stop();
           await lease.revoke().catch(() => undefined);
           this.#end?.({ exitCode: 0, reason: 'already up' });
           return false;
         }
         if (found && !told) {
-          this.#log('warning', `osd/state/${this.#osd} still exists${whereOf(found.value)}: waiting up to ${this.#timing.ttlSeconds + 2} s for the lease of a former instance to run out`);
+          this.#log(
+            'warning',
+            `osd/state/${this.#osd} still exists${whereOf(found.value)}: waiting up to ${this.#timing.ttlSeconds + 2} s for the lease of a former instance to run out`,
+          );
           told = true;
         }
       } catch (error) {
@@ -214,9 +253,15 @@ export class OsdControl {
 
   async #follow(lease: LeaseKeeper): Promise<void> {
     const { etcd, clock, keys, options } = this.#deps;
-    const guard = (): Compare[] => [{ target: 'lease', key: keys.osdState(this.#osd), result: 'equal', value: lease.id }];
+    const guard = (): Compare[] => [
+      { target: 'lease', key: keys.osdState(this.#osd), result: 'equal', value: lease.id },
+    ];
     const state = new ClusterState({
-      etcd, clock, keys, paths: PATHS_OSD, guard,
+      etcd,
+      clock,
+      keys,
+      paths: PATHS_OSD,
+      guard,
       loadTimeoutMs: options.etcdSlowTimeoutMs,
       onChange: () => {
         if (this.#state === state) this.#reconcile();
@@ -229,7 +274,9 @@ export class OsdControl {
     });
     this.#state = state;
     this.#reporter = new PgReporter({
-      etcd, clock, keys,
+      etcd,
+      clock,
+      keys,
       lease: () => (this.#lease === lease ? lease.id : 0n),
       timeoutMs: options.etcdQuickTimeoutMs,
       onConflict: (controls) => {
@@ -277,12 +324,16 @@ export class OsdControl {
     this.#push('settings', () => ({ kind: 'settings', settings: this.#deps.settingsFor(view.global) }));
     this.#push('peerList', () => ({
       kind: 'peerList',
-      up: [...view.osdStates].filter(([, osd]) => osd.up).sort(([a], [b]) => a - b)
+      up: [...view.osdStates]
+        .filter(([, osd]) => osd.up)
+        .sort(([a], [b]) => a - b)
         .map(([osd, { addresses, port }]) => ({ osd: BigInt(osd), addresses: [...addresses], port })),
     }));
     this.#push('pools', () => ({
       kind: 'pools',
-      pools: [...view.pools.values()].map((pool) => enginePool(pool, this.#pgCount(pool.id), view.pgConfig?.backfillfullPools ?? [])),
+      pools: [...view.pools.values()].map((pool) =>
+        enginePool(pool, this.#pgCount(pool.id), view.pgConfig?.backfillfullPools ?? []),
+      ),
     }));
     this.#push('inodes', () => ({
       kind: 'inodes',
@@ -335,10 +386,16 @@ export class OsdControl {
 
   #factsOf(pool: number, pg: number): PgFacts {
     const view = this.#state?.view;
-    if (!view) return { target: null, stateKey: 'foreign', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
+    if (!view)
+      return { target: null, stateKey: 'foreign', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
     const item = view.pgItem(pool, pg);
     const config = view.pools.get(pool);
-    const mine = item !== undefined && config !== undefined && item.primary === this.#osd && !isPaused(item, config.pgSize) && this.#suits(config);
+    const mine =
+      item !== undefined &&
+      config !== undefined &&
+      item.primary === this.#osd &&
+      !isPaused(item, config.pgSize) &&
+      this.#suits(config);
     return {
       target: mine ? { osdSet: item.osdSet, poolSignature: poolSignature(config, this.#pgCount(pool)) } : null,
       stateKey: this.#stateKeyOf(pool, pg),
@@ -353,8 +410,12 @@ export class OsdControl {
     const { blockSize, bitmapGranularity, immediateCommit } = this.#deps.options.identity;
     const rank = { none: 0, small: 1, all: 2 } as const;
     const reasons: string[] = [];
-    if (pool.blockSizeBytes !== blockSize) reasons.push(`block_size of the pool is ${pool.blockSizeBytes}, of this OSD ${blockSize}`);
-    if (pool.bitmapGranularityBytes !== bitmapGranularity) reasons.push(`bitmap_granularity of the pool is ${pool.bitmapGranularityBytes}, of this OSD ${bitmapGranularity}`);
+    if (pool.blockSizeBytes !== blockSize)
+      reasons.push(`block_size of the pool is ${pool.blockSizeBytes}, of this OSD ${blockSize}`);
+    if (pool.bitmapGranularityBytes !== bitmapGranularity)
+      reasons.push(
+        `bitmap_granularity of the pool is ${pool.bitmapGranularityBytes}, of this OSD ${bitmapGranularity}`,
+      );
     if (rank[pool.immediateCommit] > rank[immediateCommit]) {
       reasons.push(`immediate_commit of the pool is ${pool.immediateCommit}, of this OSD only ${immediateCommit}`);
     }
@@ -369,13 +430,19 @@ export class OsdControl {
 
   readonly #actions: PgActions = {
     dirty: (control) => this.#reporter?.add(control),
-    startPg: (control, history, osdSet, interval) => this.#engine?.post({
-      kind: 'startPg', pg: control.id, interval,
-      osdSet: osdSet.map(BigInt), allPeers: history.allPeers.map(BigInt),
-      historySets: history.osdSets.map((set) => set.map(BigInt)), epoch: history.epoch,
-    }),
+    startPg: (control, history, osdSet, interval) =>
+      this.#engine?.post({
+        kind: 'startPg',
+        pg: control.id,
+        interval,
+        osdSet: osdSet.map(BigInt),
+        allPeers: history.allPeers.map(BigInt),
+        historySets: history.osdSets.map((set) => set.map(BigInt)),
+        epoch: history.epoch,
+      }),
     stopPg: (control, interval) => this.#engine?.post({ kind: 'stopPg', pg: control.id, interval }),
-    confirmHistory: (control, interval, epoch) => this.#engine?.post({ kind: 'confirmHistory', pg: control.id, interval, epoch }),
+    confirmHistory: (control, interval, epoch) =>
+      this.#engine?.post({ kind: 'confirmHistory', pg: control.id, interval, epoch }),
     nextInterval: () => ++this.#interval,
     log: (text) => this.#log('info', text),
   };
@@ -386,7 +453,10 @@ export class OsdControl {
     switch (event.kind) {
       case 'ready':
         this.#published = { addresses: this.#deps.publishedAddresses(event.addresses), port: event.port };
-        this.#log('info', `store of OSD ${this.#osd} is open: ${event.store.objectCount} objects, ${event.store.freeBlocks} of ${event.store.totalBlocks} blocks free; runtime ${event.runtime}`);
+        this.#log(
+          'info',
+          `store of OSD ${this.#osd} is open: ${event.store.objectCount} objects, ${event.store.freeBlocks} of ${event.store.totalBlocks} blocks free; runtime ${event.runtime}`,
+        );
         this.#onReady?.();
         this.#onReady = null;
         break;
@@ -412,7 +482,8 @@ export class OsdControl {
         break;
       case 'leaseExpired':
         // Without an id it is the echo of a loss that we know of: the next lease is being asked for.
-        if (this.#lease && this.#lease.id !== 0n && !this.#stopping) this.#leaseLost(this.#lease, 'the engine saw it run out');
+        if (this.#lease && this.#lease.id !== 0n && !this.#stopping)
+          this.#leaseLost(this.#lease, 'the engine saw it run out');
         break;
       case 'stopped':
         this.#onStopped?.();
@@ -441,9 +512,13 @@ export class OsdControl {
     if (!state || this.#statsInFlight || this.#stopping) return;
     const { clock, etcd, keys, options } = this.#deps;
     const ops = this.#statistics.build(
-      keys, stats, clock.nowMs(), clock.wallMs(),
+      keys,
+      stats,
+      clock.nowMs(),
+      clock.wallMs(),
       (pool) => (state.view.pools.get(pool)?.usedForApp ?? '') !== '',
-      (pg) => ((this.#pgs.get(`${pg.pg.pool}/${pg.pg.pg}`)?.stateBits ?? 0) & ~(PG_BITS.starting | PG_BITS.offline)) !== 0,
+      (pg) =>
+        ((this.#pgs.get(`${pg.pg.pool}/${pg.pg.pg}`)?.stateBits ?? 0) & ~(PG_BITS.starting | PG_BITS.offline)) !== 0,
     );
     this.#statsInFlight = true;
     try {
@@ -451,7 +526,10 @@ export class OsdControl {
         await etcd.txn({ compare: [], success: ops.slice(i, i + OPS_PER_TXN) }, options.etcdSlowTimeoutMs);
       }
     } catch (error) {
-      this.#log('warning', `reporting statistics failed: ${errorText(error)}; the next report follows in ${options.statsIntervalMs / 1000} s`);
+      this.#log(
+        'warning',
+        `reporting statistics failed: ${errorText(error)}; the next report follows in ${options.statsIntervalMs / 1000} s`,
+      );
     } finally {
       this.#statsInFlight = false;
     }
@@ -463,9 +541,18 @@ const OPS_PER_TXN = 120;
 
 function enginePool(pool: CorePool, pgCount: number, backfillfull: readonly number[]): PoolConfig {
   return {
-    pool: pool.id, scheme: pool.scheme, pgSize: pool.pgSize, pgMinsize: pool.pgMinSize, parityChunks: pool.parityChunks, pgCount,
-    pgStripeSize: BigInt(pool.pgStripeSizeBytes), blockSize: pool.blockSizeBytes, bitmapGranularity: pool.bitmapGranularityBytes,
-    immediateCommit: pool.immediateCommit, localReads: pool.localReads, backfillfull: backfillfull.includes(pool.id),
+    pool: pool.id,
+    scheme: pool.scheme,
+    pgSize: pool.pgSize,
+    pgMinsize: pool.pgMinSize,
+    parityChunks: pool.parityChunks,
+    pgCount,
+    pgStripeSize: BigInt(pool.pgStripeSizeBytes),
+    blockSize: pool.blockSizeBytes,
+    bitmapGranularity: pool.bitmapGranularityBytes,
+    immediateCommit: pool.immediateCommit,
+    localReads: pool.localReads,
+    backfillfull: backfillfull.includes(pool.id),
     usedForApp: pool.usedForApp !== '',
   };
 }

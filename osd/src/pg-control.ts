@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One PG that this OSD leads, wants to lead, or is giving up. Pure decisions: it is told what etcd, the transactions and the
+// One PG that this OSD leads, wants to lead, or is giving up. Pure decisions: it is told what etcd, the transactions
+// and the
 // engine say, and answers with what to write and what to command. Source: semantics.md 7.2, 7.4; etcd schema 5.8, 7.
 //
-//   absent ──(wanted, key absent)──► locking ──(our key seen through the watch)──► running ──(changed)──► stopping ──► unlocking ──► absent
+//   absent ──(wanted, key absent)──► locking ──(our key seen through the watch)──► running ──(changed)──► stopping ──►
+//   unlocking ──► absent
 
-import { encodePgHistory, encodePgState, EMPTY_PG_HISTORY, stringifyJson, type PgHistory, type PoolConfig } from '@vitastor/core';
+import {
+  encodePgHistory,
+  encodePgState,
+  EMPTY_PG_HISTORY,
+  stringifyJson,
+  type PgHistory,
+  type PoolConfig,
+} from '@vitastor/core';
 import type { HistoryWanted, PgId, PgStateChanged } from './engine.js';
 import { PG_BITS, wordsOf } from './pg-bits.js';
 
@@ -64,7 +73,8 @@ export function osdSetOf(numbers: Iterable<number | bigint>): number[] {
   return [...new Set([...numbers].map(Number).filter((n) => n !== 0))].sort((a, b) => a - b);
 }
 
-const sameSet = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
+const sameSet = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((n, i) => n === b[i]);
 
 /** Equality of what matters to peering; the epoch and next_scrub do not. */
 function sameMembers(a: PgHistory, b: PgHistory): boolean {
@@ -77,7 +87,13 @@ export class PgControl {
   readonly #osd: number;
   readonly #actions: PgActions;
   #phase: PgPhase = 'absent';
-  #facts: PgFacts = { target: null, stateKey: 'absent', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
+  #facts: PgFacts = {
+    target: null,
+    stateKey: 'absent',
+    stateRevision: 0n,
+    history: EMPTY_PG_HISTORY,
+    historyRevision: 0n,
+  };
   #target: PgTarget | null = null;
   #interval = 0n;
   /** The history that peering of this interval knows, with our own additions. */
@@ -104,8 +120,10 @@ export class PgControl {
   /** One line for people who look for what it waits for. */
   describe(): string {
     const { target, stateKey, historyRevision } = this.#facts;
-    return `PG ${this.id.pool}/${this.id.pg}: ${this.#phase}, interval ${this.#interval}, state key ${stateKey}, ${target ? 'wanted' : 'not wanted'}, history at ${historyRevision}`
-      + `${this.#phase === 'locking' && this.#lockedAt !== null ? ', lock not yet seen' : ''}${this.#writing ? ', writing' : ''}${this.#stateDirty ? ', state to report' : ''}${this.#wanted ? ', history wanted' : ''}${this.#unconfirmed ? ', history not yet seen' : ''}`;
+    return (
+      `PG ${this.id.pool}/${this.id.pg}: ${this.#phase}, interval ${this.#interval}, state key ${stateKey}, ${target ? 'wanted' : 'not wanted'}, history at ${historyRevision}` +
+      `${this.#phase === 'locking' && this.#lockedAt !== null ? ', lock not yet seen' : ''}${this.#writing ? ', writing' : ''}${this.#stateDirty ? ', state to report' : ''}${this.#wanted ? ', history wanted' : ''}${this.#unconfirmed ? ', history not yet seen' : ''}`
+    );
   }
 
   /** Nothing to do and nothing of ours in etcd: the object may be forgotten. */
@@ -148,7 +166,8 @@ export class PgControl {
   }
 
   /**
-   * Only a transaction proves that the key is ours: what the watch shows may be older than our last unlocking. And only the watch proves that we
+   * Only a transaction proves that the key is ours: what the watch shows may be older than our last unlocking. And only
+   * the watch proves that we
    * know the history as of that moment.
    */
   #checkLock(facts: PgFacts): void {
@@ -196,7 +215,9 @@ export class PgControl {
     if (this.#phase === 'running' && this.#reported) this.#stateDirty = true;
   }
 
-  /** What to write now, or null. The caller runs it as (part of) one transaction and then calls done() or onConflict(). */
+  /**
+   * What to write now, or null. The caller runs it as (part of) one transaction and then calls done() or onConflict().
+   */
   nextWrite(): PgWrite | null {
     if (this.#writing) return null;
     const write = this.#makeWrite();
@@ -243,7 +264,9 @@ export class PgControl {
     return {
       control: this,
       state: reported ? { kind: 'update', value: this.#stateText(wordsOf(reported.state), reported.peers) } : null,
-      history: next ? { value: stringifyJson(encodePgHistory(next.history)), seenRevision: this.#facts.historyRevision } : null,
+      history: next
+        ? { value: stringifyJson(encodePgHistory(next.history)), seenRevision: this.#facts.historyRevision }
+        : null,
       done: () => {
         this.#writing = false;
         if (this.#phase !== 'running' || this.#interval !== interval) return;
@@ -268,12 +291,17 @@ export class PgControl {
       let osdSets = wanted.addCurrentSet ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet)) : current.osdSets;
       for (const set of wanted.moreSets ?? []) osdSets = mergeSet(osdSets, osdSetOf(set));
       const epoch = wanted.epoch > current.epoch ? wanted.epoch : current.epoch;
-      return { history: { ...current, epoch, osdSets, allPeers: osdSetOf([...current.allPeers, ...target.osdSet]) }, forEngine: true };
+      return {
+        history: { ...current, epoch, osdSets, allPeers: osdSetOf([...current.allPeers, ...target.osdSet]) },
+        forEngine: true,
+      };
     }
     const state = this.#reported?.state ?? 0;
     const clean = state === PG_BITS.active;
     if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return null;
-    const allPeers = clean ? osdSetOf(target.osdSet) : osdSetOf([...target.osdSet, ...(this.#reported?.deadPeers ?? [])]);
+    const allPeers = clean
+      ? osdSetOf(target.osdSet)
+      : osdSetOf([...target.osdSet, ...(this.#reported?.deadPeers ?? [])]);
     const minimal = current.osdSets.length === 0 && sameSet(osdSetOf(current.allPeers), allPeers);
     const untouched = current.osdSets.length === 0 && current.allPeers.length === 0 && clean;
     if (minimal || untouched) return null;
@@ -330,7 +358,8 @@ export class PgControl {
     if (facts.target.poolSignature !== target.poolSignature) return 'its pool has changed';
     if (facts.stateKey !== 'ours') return 'its state key was taken away';
     // Until our own write shows up the watch may still give the former history.
-    if (!this.#unconfirmed && !this.#writing && !sameMembers(facts.history, this.#history)) return 'its history was changed by somebody else';
+    if (!this.#unconfirmed && !this.#writing && !sameMembers(facts.history, this.#history))
+      return 'its history was changed by somebody else';
     return null;
   }
 

@@ -31,22 +31,47 @@ export class StatisticsReport {
     this.#inodeVanishMs = inodeVanishMs;
   }
 
-  /** Puts of one transaction. nowMs: monotonic; wallMs: since 1970. reportPg: false for PGs that are starting or offline. */
-  build(keys: KeySpace, stats: Statistics, nowMs: number, wallMs: number, isAppPool: IsAppPool, reportPg: (pg: PgCounters) => boolean): TxnOp[] {
+  /**
+   * Puts of one transaction. nowMs: monotonic; wallMs: since 1970. reportPg: false for PGs that are starting or
+   * offline.
+   */
+  build(
+    keys: KeySpace,
+    stats: Statistics,
+    nowMs: number,
+    wallMs: number,
+    isAppPool: IsAppPool,
+    reportPg: (pg: PgCounters) => boolean,
+  ): TxnOp[] {
     const { osd } = this.#identity;
     const ops: TxnOp[] = [
-      { op: 'put', key: keys.osdStats(osd), value: stringifyJson(encodeOsdStats(this.#osdStats(stats, nowMs, wallMs))) },
+      {
+        op: 'put',
+        key: keys.osdStats(osd),
+        value: stringifyJson(encodeOsdStats(this.#osdStats(stats, nowMs, wallMs))),
+      },
       { op: 'put', key: keys.osdSpace(osd), value: stringifyJson(encodeOsdSpace(spaceOf(stats, isAppPool))) },
-      { op: 'put', key: keys.osdInodeStats(osd), value: stringifyJson(encodeOsdInodeStats(this.#inodeStats(stats, nowMs))) },
+      {
+        op: 'put',
+        key: keys.osdInodeStats(osd),
+        value: stringifyJson(encodeOsdInodeStats(this.#inodeStats(stats, nowMs))),
+      },
     ];
     for (const pg of stats.pgs.filter(reportPg)) {
       ops.push({
         op: 'put',
         key: keys.pgStats(pg.pg.pool, pg.pg.pg),
-        value: stringifyJson(encodePgStats({
-          objectCount: pg.objectCount, cleanCount: pg.cleanCount, misplacedCount: pg.misplacedCount, degradedCount: pg.degradedCount,
-          incompleteCount: pg.incompleteCount, corruptedCount: pg.corruptedCount, writeOsdSet: pg.writeOsdSet.map(Number),
-        })),
+        value: stringifyJson(
+          encodePgStats({
+            objectCount: pg.objectCount,
+            cleanCount: pg.cleanCount,
+            misplacedCount: pg.misplacedCount,
+            degradedCount: pg.degradedCount,
+            incompleteCount: pg.incompleteCount,
+            corruptedCount: pg.corruptedCount,
+            writeOsdSet: pg.writeOsdSet.map(Number),
+          }),
+        ),
       });
     }
     this.#last = { atMs: nowMs, stats };
@@ -66,7 +91,9 @@ export class StatisticsReport {
       freeBytes: stats.store.freeBlocks * BigInt(blockSize),
       blockSizeBytes: blockSize,
       bitmapGranularityBytes: bitmapGranularity,
-      immediateCommit, host, version,
+      immediateCommit,
+      host,
+      version,
       slowOpsPrimary: Number(stats.slowOpsPrimary),
       slowOpsSecondary: Number(stats.slowOpsSecondary),
       memory: new Map(Object.entries(stats.memoryBy)),

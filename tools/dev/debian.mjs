@@ -32,7 +32,11 @@ const wanted = () => ({ ...BUILD, ...RUN });
 /** The wanted packages that are not installed. */
 export function missingPackages() {
   const names = Object.keys(wanted());
-  const out = ask(['sh', '-c', `dpkg-query -W -f '\${Package} \${db:Status-Status}\\n' ${quote(names)} 2>/dev/null; true`]);
+  const out = ask([
+    'sh',
+    '-c',
+    `dpkg-query -W -f '\${Package} \${db:Status-Status}\\n' ${quote(names)} 2>/dev/null; true`,
+  ]);
   const installed = new Set(
     out.split('\n').filter((line) => line.endsWith(' installed')).map((line) => line.split(' ')[0]),
   );
@@ -54,13 +58,17 @@ function asRoot() {
 }
 
 /**
- * The names that `apt-cache policy` shows no version of. Names are compared, lines not counted: where apt knows no package
- * `g++` (its lists are empty, as in every container image) it takes the name for a pattern, and answers for all that match.
+ * The names that `apt-cache policy` shows no version of. Names are compared, lines not counted: where apt knows no
+ * package
+ * `g++` (its lists are empty, as in every container image) it takes the name for a pattern, and answers for all that
+ * match.
  * @param {string} policy what `apt-cache policy NAMES` printed (LC_ALL=C)
  * @param {readonly string[]} names
  */
 export function unknownPackages(policy, names) {
-  const known = new Set([...policy.matchAll(/^(\S+):\n {2}Installed: .*\n {2}Candidate: (?!\(none\))/gm)].map((match) => match[1]));
+  const known = new Set(
+    [...policy.matchAll(/^(\S+):\n {2}Installed: .*\n {2}Candidate: (?!\(none\))/gm)].map((match) => match[1]),
+  );
   return names.filter((name) => !known.has(name));
 }
 
@@ -83,8 +91,12 @@ export async function installPackages() {
     for (const name of missing) say(`  ${name.padEnd(22)} ${wanted()[name]}`);
   }
   if (missing.length > 0 && prefix === null) {
-    const who = which('sudo') ? 'sudo asks for a password and there is no terminal' : 'this is not root and there is no sudo';
-    throw new Stop(`They cannot be installed from here (${who}). Please run as root, then start again:\n  apt-get update && ${quote(install)}`);
+    const who = which('sudo')
+      ? 'sudo asks for a password and there is no terminal'
+      : 'this is not root and there is no sudo';
+    throw new Stop(
+      `They cannot be installed from here (${who}). Please run as root, then start again:\n  apt-get update && ${quote(install)}`,
+    );
   }
   /** @param {string[]} argv */
   const privileged = (argv) => {
@@ -135,10 +147,15 @@ async function fetchEtcd() {
   mkdirSync(temporary, { recursive: true });
   try {
     say('Fetching the package etcd-server (unpacked under build/deps, not installed).');
-    const got = await run(['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root', 'etcd-server'], { cwd: temporary, quiet: true });
+    const got = await run(['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root', 'etcd-server'], {
+      cwd: temporary,
+      quiet: true,
+    });
     const deb = readdirSync(temporary).find((name) => name.endsWith('.deb'));
     if (got.code !== 0 || !deb) {
-      throw new Stop(`etcd-server could not be fetched:\n${got.output}Please run as root, then start again:\n  apt-get update && apt-get install etcd-server`);
+      throw new Stop(
+        `etcd-server could not be fetched:\n${got.output}Please run as root, then start again:\n  apt-get update && apt-get install etcd-server`,
+      );
     }
     await mustRun(['dpkg-deb', '-x', deb, 'out'], { cwd: temporary, quiet: true });
     rmSync(join(dir, 'etcd'), { recursive: true, force: true });

@@ -6,7 +6,8 @@ import { describe, it } from 'node:test';
 import { unknownPackages } from './debian.mjs';
 
 /** @param {string} name @param {string} candidate */
-const block = (name, candidate) => `${name}:\n  Installed: (none)\n  Candidate: ${candidate}\n  Version table:\n     1.0 500\n`;
+const block = (name, candidate) =>
+  `${name}:\n  Installed: (none)\n  Candidate: ${candidate}\n  Version table:\n     1.0 500\n`;
 
 describe('packages that apt does not know', () => {
   it('none, when each has a candidate', () => {

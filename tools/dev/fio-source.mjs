@@ -19,7 +19,10 @@ export function fioSourceDir() {
   return join(root, 'build', 'deps', `fio-${fioVersion()}`);
 }
 
-/** deb-src lines for the archives that fio's packages come from; with a suite, for that suite of the same archives. @param {string} [suite] */
+/**
+ * deb-src lines for the archives that fio's packages come from; with a suite, for that suite of the same archives.
+ * @param {string} [suite]
+ */
 function sourceLines(suite) {
   const lines = new Set();
   for (const line of ask(['apt-cache', 'madison', 'fio']).split('\n')) {
@@ -30,7 +33,8 @@ function sourceLines(suite) {
 }
 
 /**
- * Fetches and unpacks a source package through an apt with its own state, then moves it to `target` when `finish` is done with it.
+ * Fetches and unpacks a source package through an apt with its own state, then moves it to `target` when `finish` is
+ * done with it.
  * @param {readonly string[]} lines
  * @param {readonly string[]} names packages as for `apt-get source`, tried in order
  * @param {string} target
@@ -88,15 +92,19 @@ export async function fetchFioSource() {
   if (existsSync(join(target, 'config-host.h'))) return target;
   if (builtFio()) return BUILT;
   say(`Fetching the source of fio ${version} for its headers (about 10 MB, once).`);
-  if (sourceLines().length === 0) throw new Stop('apt does not know where fio came from. Please run `apt-get update` as root, then start again.');
+  if (sourceLines().length === 0)
+    throw new Stop('apt does not know where fio came from. Please run `apt-get update` as root, then start again.');
   // The archive may have moved on to another revision: then only a source of the same upstream version will do.
   const upstream = version.replace(/-[^-]*$/, '');
   const words = await unpack(sourceLines(), [`fio=${version}`, 'fio'], target, async (source) => {
-    if (!source.endsWith(`/fio-${upstream}`)) throw new Stop(`The archive has no source of fio ${upstream} any more; please upgrade fio, then start again.`);
+    if (!source.endsWith(`/fio-${upstream}`))
+      throw new Stop(`The archive has no source of fio ${upstream} any more; please upgrade fio, then start again.`);
     await mustRun(['./configure'], { quiet: true, cwd: source });
   });
   if (words === '') return target;
-  say('It cannot be had here. Building fio from the source of Debian 12 instead, for this directory only (a minute or two, once).');
+  say(
+    'It cannot be had here. Building fio from the source of Debian 12 instead, for this directory only (a minute or two, once).',
+  );
   const again = await unpack(sourceLines('bookworm'), ['fio'], BUILT, async (source) => {
     await mustRun(['./configure', '--disable-native', '--extra-cflags=-w -fpermissive'], { quiet: true, cwd: source });
     await mustRun(['make', '-j', String(availableParallelism()), 'fio'], { quiet: true, cwd: source });

@@ -33,7 +33,13 @@ export async function fuzz(args) {
     const started = performance.now();
     const last = join(artifacts, `${target}.input`);
     const program = join(buildDir('fuzz'), 'fuzz', target);
-    const argv = [program, `-max_total_time=${seconds}`, `-seed=${seed}`, `-last_input=${last}`, ...(existsSync(corpus) ? [corpus] : [])];
+    const argv = [
+      program,
+      `-max_total_time=${seconds}`,
+      `-seed=${seed}`,
+      `-last_input=${last}`,
+      ...(existsSync(corpus) ? [corpus] : []),
+    ];
     const result = await run(argv, { quiet: true });
     if (result.code === 0) {
       count.passed++;
@@ -41,7 +47,9 @@ export async function fuzz(args) {
     } else {
       count.failed++;
       process.stderr.write(result.output);
-      say(`fuzz ${target}: FAILED after ${since(started)}. Again with:\n  ${quote([program, `-replay_last=${last}`])}\n  npm run fuzz -- ${target} --seconds ${seconds} --seed ${seed}`);
+      say(
+        `fuzz ${target}: FAILED after ${since(started)}. Again with:\n  ${quote([program, `-replay_last=${last}`])}\n  npm run fuzz -- ${target} --seconds ${seconds} --seed ${seed}`,
+      );
     }
   }
   return count;

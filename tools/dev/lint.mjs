@@ -9,12 +9,16 @@ import { sources } from './sources.mjs';
 import { Stop, root, run, say, since } from './ui.mjs';
 import { workspaces } from './unit.mjs';
 
-/** @typedef {{ path: string, lines: readonly string[], code: readonly string[] }} Source code: comments and strings blanked */
+/**
+ * @typedef {{ path: string, lines: readonly string[], code: readonly string[] }} Source code: comments and strings
+ * blanked
+ */
 /** @typedef {(files: readonly Source[]) => string[] | Promise<string[]>} Check */
 
 const NATIVE = /\.(cpp|hpp|c|h)$/;
 const SCRIPT = /\.(ts|mjs|js)$/;
-const isTest = (/** @type {string} */ path) => /(^|\/)(test|tests|fuzz)\//.test(path) || /_(test|fuzz|bench)\.cpp$|\.test\.ts$/.test(path);
+const isTest = (/** @type {string} */ path) =>
+  /(^|\/)(test|tests|fuzz)\//.test(path) || /_(test|fuzz|bench)\.cpp$|\.test\.ts$/.test(path);
 
 /**
  * Blanks comments and the insides of strings, so that patterns see code only. Line count stays.
@@ -135,23 +139,32 @@ const PACKAGES = {
 export const CHECKS = {
   'every source file names its licence': (files) =>
     files
-      .filter(({ path, lines }) => /\.(cpp|hpp|c|h|ts|mjs|js|py|pm|sh|cmake)$|CMakeLists\.txt$/.test(path) || lines[0]?.startsWith('#!'))
-      .filter(({ lines }) => !lines.slice(0, 3).some((line) => line.includes('SPDX-License-Identifier: GPL-2.0-or-later')))
+      .filter(
+        ({ path, lines }) =>
+          /\.(cpp|hpp|c|h|ts|mjs|js|py|pm|sh|cmake)$|CMakeLists\.txt$/.test(path) || lines[0]?.startsWith('#!'),
+      )
+      .filter(
+        ({ lines }) => !lines.slice(0, 3).some((line) => line.includes('SPDX-License-Identifier: GPL-2.0-or-later')),
+      )
       .map(({ path }) => `${path}: starts without the line "SPDX-License-Identifier: GPL-2.0-or-later"`),
 
   'native layers include only what stands below them': (files) =>
     files.flatMap((file) => {
       const layer = /^(?:core|osd)\/native\/(\w+)\//.exec(file.path)?.[1];
-      if (!layer || !(CORE.includes(layer) || OSD.includes(layer) || layer === 'erasure') || isTest(file.path)) return [];
+      if (!layer || !(CORE.includes(layer) || OSD.includes(layer) || layer === 'erasure') || isTest(file.path))
+        return [];
       return file.lines.flatMap((line, index) => {
         const match = /^\s*#\s*include\s+"([^"]+)"/.exec(line);
         if (!match) return [];
         const path = match[1] ?? '';
         const where = `${file.path}:${index + 1}`;
-        if (path.startsWith('.')) return [`${where}: "${path}": includes are written from the side's root, "layer/file.hpp"`];
-        if (path === 'vitastor.h') return layer === 'client' ? [] : [`${where}: the C ABI stands above the layer ${layer}`];
+        if (path.startsWith('.'))
+          return [`${where}: "${path}": includes are written from the side's root, "layer/file.hpp"`];
+        if (path === 'vitastor.h')
+          return layer === 'client' ? [] : [`${where}: the C ABI stands above the layer ${layer}`];
         const target = path.split('/')[0] ?? '';
-        if (!path.includes('/')) return [`${where}: "${path}": includes are written from the side's root, "${layer}/${path}"`];
+        if (!path.includes('/'))
+          return [`${where}: "${path}": includes are written from the side's root, "${layer}/${path}"`];
         return [...CORE, ...OSD, 'erasure'].includes(target) && !allowed(layer).includes(target)
           ? [`${where}: the layer ${layer} may not use ${target}; it may use ${allowed(layer).join(', ')}`]
           : [];
@@ -175,7 +188,8 @@ export const CHECKS = {
         if (own && !(PACKAGES[workspace] ?? []).includes(own[1] ?? '') && !isTest(file.path)) {
           return [`${where}: ${workspace} may not import ${target}`];
         }
-        if (target === 'etcd3' && !file.path.startsWith('core/src/seams/')) return [`${where}: etcd3 stays behind core/src/seams`];
+        if (target === 'etcd3' && !file.path.startsWith('core/src/seams/'))
+          return [`${where}: etcd3 stays behind core/src/seams`];
         return [];
       });
     }),
@@ -183,14 +197,25 @@ export const CHECKS = {
   'time and chance come through the seams (TypeScript)': (files) =>
     grep(
       // main builds the seams; the simulator's driver is the seam.
-      files.filter(({ path }) => /^(core|osd|mon|cli|sim)\/src\/.*\.ts$/.test(path) && !/^core\/src\/seams\/|\/src\/main\.ts$|^sim\/src\/driver\.ts$/.test(path)),
+      files.filter(
+        ({ path }) =>
+          /^(core|osd|mon|cli|sim)\/src\/.*\.ts$/.test(path) &&
+          !/^core\/src\/seams\/|\/src\/main\.ts$|^sim\/src\/driver\.ts$/.test(path),
+      ),
       /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bset(Timeout|Interval|Immediate)\b|\bperformance\.now\b|\bprocess\.hrtime\b|\brandom(Bytes|Int|UUID)\b/,
       'use the seams (core/src/seams)',
     ),
 
   'time, chance, threads and the system come through the runtime (C++)': (files) =>
     grep(
-      files.filter(({ path }) => /^(core|osd)\/native\//.test(path) && NATIVE.test(path) && !path.startsWith('core/native/runtime/') && !isTest(path) && !/\/base\/(assert|log)\.cpp$/.test(path)),
+      files.filter(
+        ({ path }) =>
+          /^(core|osd)\/native\//.test(path) &&
+          NATIVE.test(path) &&
+          !path.startsWith('core/native/runtime/') &&
+          !isTest(path) &&
+          !/\/base\/(assert|log)\.cpp$/.test(path),
+      ),
       /std::chrono::\w+_clock|std::j?thread\b|\bpthread_create\b|\bgetenv\b|(?<![\w:.>])s?rand\(|\brandom_device\b|\bmt19937|\bclock_gettime\b|\bgettimeofday\b|\btime\((NULL|nullptr|0)\)|\bf?open\((?=")|\bfopen\b|::socket\(|=\s*socket\(|\bstd::[io]?fstream\b|\bu?sleep\(|\bnanosleep\b|\bsleep_for\b/,
       'use core/native/runtime',
     ),
@@ -200,7 +225,9 @@ export const CHECKS = {
       .filter(({ path }) => (NATIVE.test(path) || SCRIPT.test(path)) && path !== 'tools/dev/lint.mjs')
       .flatMap((file) =>
         file.lines.flatMap((line, index) =>
-          /\b(FIXME|XXX|HACK)\b/.test(line) && !line.includes('lint-allow: ') ? [`${file.path}:${index + 1}: ${line.trim()}: does not land`] : [],
+          /\b(FIXME|XXX|HACK)\b/.test(line) && !line.includes('lint-allow: ')
+            ? [`${file.path}:${index + 1}: ${line.trim()}: does not land`]
+            : [],
         ),
       ),
     ...grep(
@@ -209,20 +236,36 @@ export const CHECKS = {
       'use the logger that main passes in',
     ),
     ...grep(
-      files.filter(({ path }) => /^(core|osd)\/native\//.test(path) && NATIVE.test(path) && !isTest(path) && !/\/base\/(assert|log)\.cpp$/.test(path)),
+      files.filter(
+        ({ path }) =>
+          /^(core|osd)\/native\//.test(path) &&
+          NATIVE.test(path) &&
+          !isTest(path) &&
+          !/\/base\/(assert|log)\.cpp$/.test(path),
+      ),
       /\bstd::(cout|cerr)\b|(?<![\w.>])(f?printf|puts)\(/,
       'use base/log.hpp',
     ),
-    ...grep(files.filter(({ path }) => path.endsWith('.test.ts')), /\b(describe|it|test)\.only\(|\bonly: true/, 'would leave the other tests out'),
+    ...grep(
+      files.filter(({ path }) => path.endsWith('.test.ts')),
+      /\b(describe|it|test)\.only\(|\bonly: true/,
+      'would leave the other tests out',
+    ),
   ],
 
   'TypeScript without any, ! and blind eyes': (files) => {
     const typescript = files.filter(({ path }) => path.endsWith('.ts'));
     return [
-      ...grep(typescript, /(?:[:<|&,(=]\s*|\bas\s+|\bkeyof\s+)any\b(?!\s*[:(])/, 'say what it is (unknown, and decode it)'),
+      ...grep(
+        typescript,
+        /(?:[:<|&,(=]\s*|\bas\s+|\bkeyof\s+)any\b(?!\s*[:(])/,
+        'say what it is (unknown, and decode it)',
+      ),
       ...grep(typescript, /[\w\])]!(?=[.)\];,[]|\s*$| [^=])/, 'handle undefined instead of asserting it away'),
       ...typescript.flatMap((file) =>
-        file.lines.flatMap((line, index) => (/@ts-(ignore|expect-error|nocheck)/.test(line) ? [`${file.path}:${index + 1}: ${line.trim()}`] : [])),
+        file.lines.flatMap((line, index) =>
+          /@ts-(ignore|expect-error|nocheck)/.test(line) ? [`${file.path}:${index + 1}: ${line.trim()}`] : [],
+        ),
       ),
     ];
   },
@@ -234,7 +277,9 @@ export const CHECKS = {
         file.lines.flatMap((line, index) => {
           const path = /(^|[^\w./-])\/(work|root|farm|home\/\w+)\//.exec(line);
           const resolved = file.path === 'package-lock.json' && /"resolved": "https?:/.test(line);
-          return (path || resolved) && !line.includes('lint-allow: ') ? [`${file.path}:${index + 1}: ${line.trim().slice(0, 100)}`] : [];
+          return (path || resolved) && !line.includes('lint-allow: ')
+            ? [`${file.path}:${index + 1}: ${line.trim().slice(0, 100)}`]
+            : [];
         }),
       ),
 
@@ -248,9 +293,16 @@ export const CHECKS = {
     const rooms = new Set(
       files
         .filter(({ path }) => NATIVE.test(path) || SCRIPT.test(path))
-        .map(({ path }) => /^((?:core|osd)\/native\/\w+|plugins\/\w+|core\/binding|osd\/binding|mon|cli|sim|test|tools|core|osd)\//.exec(path)?.[1] ?? ''),
+        .map(
+          ({ path }) =>
+            /^((?:core|osd)\/native\/\w+|plugins\/\w+|core\/binding|osd\/binding|mon|cli|sim|test|tools|core|osd)\//.exec(
+              path,
+            )?.[1] ?? '',
+        ),
     );
-    return [...rooms].filter((room) => room && !paths.has(`${room}/README.md`)).map((room) => `${room}: has no README.md`);
+    return [...rooms]
+      .filter((room) => room && !paths.has(`${room}/README.md`))
+      .map((room) => `${room}: has no README.md`);
   },
 };
 
@@ -262,7 +314,19 @@ const COMPILED = {
     const complaints = [];
     for (const header of headers) {
       for (const language of [['-x', 'c', '-std=c99', '-pedantic'], ['-x', 'c++', '-std=c++11', '-pedantic']]) {
-        const result = await run(['g++', ...language, '-Wall', '-Wextra', '-Werror', '-Wno-pragma-once-outside-header', '-fsyntax-only', header], { quiet: true });
+        const result = await run(
+          [
+            'g++',
+            ...language,
+            '-Wall',
+            '-Wextra',
+            '-Werror',
+            '-Wno-pragma-once-outside-header',
+            '-fsyntax-only',
+            header,
+          ],
+          { quiet: true },
+        );
         if (result.code !== 0) complaints.push(`${header} as ${language[2]}:\n${result.output}`);
       }
     }
@@ -292,7 +356,12 @@ const COMPILED = {
 export async function lint(options) {
   const started = performance.now();
   const files = sources()
-    .filter((path) => !/(^|\/)fixtures\/|\.(png|jpg|bin|gz)$|(^|\/)corpus\//.test(path) && path !== 'LICENSE' && path !== 'tools/dev/lint.test.mjs')
+    .filter(
+      (path) =>
+        !/(^|\/)fixtures\/|\.(png|jpg|bin|gz)$|(^|\/)corpus\//.test(path) &&
+        path !== 'LICENSE' &&
+        path !== 'tools/dev/lint.test.mjs',
+    )
     .map(load);
   const count = { passed: 0, failed: 0 };
   for (const [name, check] of Object.entries({ ...CHECKS, ...(options.compile ? COMPILED : {}) })) {
@@ -305,6 +374,8 @@ export async function lint(options) {
     say(`lint: ${name}: ${complaints.length} complaint${complaints.length > 1 ? 's' : ''}`);
     for (const complaint of complaints) say(`  ${complaint}`);
   }
-  say(`lint: ${files.length} files, ${count.passed} of ${count.passed + count.failed} checks passed, ${since(started)}`);
+  say(
+    `lint: ${files.length} files, ${count.passed} of ${count.passed + count.failed} checks passed, ${since(started)}`,
+  );
   return count;
 }

@@ -33,7 +33,12 @@ const CASES = [
   ['leftovers', 'core/src/a.ts', '// FIXME\n', 1],
   ['leftovers', 'core/src/a.ts', 'console.log(1);\n', 1],
   ['leftovers', 'core/native/net/a.cpp', 'printf("x");\nsnprintf(b, n, "x");\n', 1],
-  ['without any', 'core/src/a.ts', 'const a: any = 1;\nfunction f(p: Map<string, any>): any[] {}\nconst c = a as any;\n', 3],
+  [
+    'without any',
+    'core/src/a.ts',
+    'const a: any = 1;\nfunction f(p: Map<string, any>): any[] {}\nconst c = a as any;\n',
+    3,
+  ],
   ['without any', 'core/src/a.ts', '// any x!.y\nconst s = "any"; if (a !== b && !c) many(anything);\n', 0],
   ['without any', 'core/src/a.ts', 'x!.y;\nf(a!, b);\ny[0]!;\n', 3],
   ['this machine', 'core/src/a.ts', "const p = '/" + "work/main';\n", 1],

@@ -26,7 +26,18 @@ function jobs() {
 
 /** Everything that decides how the tree is configured. @param {string} options */
 function configuration(options) {
-  const files = ask(['find', '.', '-name', 'CMakeLists.txt', '-not', '-path', './build/*', '-not', '-path', './node_modules/*'])
+  const files = ask([
+    'find',
+    '.',
+    '-name',
+    'CMakeLists.txt',
+    '-not',
+    '-path',
+    './build/*',
+    '-not',
+    '-path',
+    './node_modules/*',
+  ])
     .split('\n')
     .sort();
   const hash = createHash('sha256');

@@ -7,7 +7,8 @@ import { Stop, mustRun, root, run, say } from './ui.mjs';
 
 /**
  * @param {string} path
- * @returns {Record<string, { version?: string, link?: boolean, optional?: boolean, os?: string[], cpu?: string[], libc?: string[] }>}
+ * @returns {Record<string, { version?: string, link?: boolean, optional?: boolean, os?: string[], cpu?: string[],
+ * libc?: string[] }>}
  */
 function lockedPackages(path) {
   try {
@@ -38,9 +39,12 @@ export async function installNpmPackages() {
 
 /** Compiles all TypeScript packages with project references. */
 export async function buildTypeScript() {
-  const result = await run([join(root, 'node_modules', '.bin', 'tsc'), '-b', '--pretty', process.stdout.isTTY ? 'true' : 'false'], {
-    quiet: true,
-  });
+  const result = await run(
+    [join(root, 'node_modules', '.bin', 'tsc'), '-b', '--pretty', process.stdout.isTTY ? 'true' : 'false'],
+    {
+      quiet: true,
+    },
+  );
   if (result.code !== 0) {
     process.stderr.write(result.output);
     throw new Stop('TypeScript does not compile; the errors are above.');

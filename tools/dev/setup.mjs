@@ -12,7 +12,8 @@ import { Stop, root, since, say } from './ui.mjs';
 /** Debian and npm packages. */
 export async function setup() {
   const major = Number(process.versions.node.split('.')[0]);
-  if (!(major >= 18)) throw new Stop(`Node.js ${process.versions.node} is too old: 20 is needed to build, 18.20 to run.`);
+  if (!(major >= 18))
+    throw new Stop(`Node.js ${process.versions.node} is too old: 20 is needed to build, 18.20 to run.`);
   mkdirSync(join(root, 'build'), { recursive: true });
   await installPackages();
   const etcd = etcdPath();

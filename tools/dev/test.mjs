@@ -57,7 +57,14 @@ async function start() {
   const count = { passed: 0, failed: 0 };
   try {
     for (const expected of [/written through fio and verified/, /of the last start are still there/]) {
-      const argv = [process.execPath, join(root, 'tools/dist/src/start/main.js'), '--once', '--no-figures', '--data', dir];
+      const argv = [
+        process.execPath,
+        join(root, 'tools/dist/src/start/main.js'),
+        '--once',
+        '--no-figures',
+        '--data',
+        dir,
+      ];
       const result = await run(argv, { quiet: true, timeoutMs: PART_LIMIT_MS });
       const good = result.code === 0 && expected.test(result.output);
       if (good) count.passed++;
@@ -120,11 +127,15 @@ export async function test(args) {
     try {
       count = await part.work();
     } catch (error) {
-      process.stderr.write(`${red('Stopped:')} ${error instanceof Error ? (error instanceof Stop ? error.message : error.stack) : String(error)}\n`);
+      process.stderr.write(
+        `${red('Stopped:')} ${error instanceof Error ? (error instanceof Stop ? error.message : error.stack) : String(error)}\n`,
+      );
       count = { passed: 0, failed: 1 };
     }
     total = add(total, count);
-    lines.push(`${part.name.padEnd(8)} ${since(partStarted).padStart(8)}   ${count.passed} passed, ${count.failed} failed`);
+    lines.push(
+      `${part.name.padEnd(8)} ${since(partStarted).padStart(8)}   ${count.passed} passed, ${count.failed} failed`,
+    );
   }
   say(bold('— summary'));
   for (const line of lines) say(line);

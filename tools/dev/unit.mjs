@@ -81,7 +81,9 @@ function testFiles(workspace) {
  */
 export async function nodeTests(filter) {
   const started = performance.now();
-  const own = readdirSync(join(root, 'tools', 'dev')).filter((name) => name.endsWith('.test.mjs')).map((name) => join(root, 'tools', 'dev', name));
+  const own = readdirSync(join(root, 'tools', 'dev'))
+    .filter((name) => name.endsWith('.test.mjs'))
+    .map((name) => join(root, 'tools', 'dev', name));
   const files = [...workspaces().flatMap(testFiles), ...own].filter((file) => !filter || file.includes(filter));
   if (files.length === 0) return { passed: 0, failed: 0 };
   return await withTemporary(async (dir) => {

@@ -22,7 +22,9 @@ export default class CreatePool extends VitastorCommand {
     if (context.view.poolByName(name)) throw new VitastorError('ERR_CONFLICT', `Pool ${name} already exists`);
     const config = await this.session.config();
     const stored = prepareNewPool(context.view, entry, {
-      force: flags.force, nowMs: this.session.environment.clock.wallMs(), osdOutTimeSeconds: config.number('osd_out_time'),
+      force: flags.force,
+      nowMs: this.session.environment.clock.wallMs(),
+      osdOutTimeSeconds: config.number('osd_out_time'),
     });
     const { id } = await createPool(context, stored);
     if (flags.wait) await this.#waitActive(id, name, config.number('mon_change_timeout'));
@@ -37,9 +39,16 @@ export default class CreatePool extends VitastorCommand {
       const pgs = view.pgConfig?.items.get(id) ?? [];
       const active = pgs.filter((_, i) => view.pgStates.get(id, i + 1)?.state.includes('active')).length;
       if (pgs.length > 0 && active === pgs.length) return;
-      this.session.progress(`${active} of ${pgs.length || view.pools.get(id)?.pgCount || 0} PGs of pool ${name} are active`, false);
+      this.session.progress(
+        `${active} of ${pgs.length || view.pools.get(id)?.pgCount || 0} PGs of pool ${name} are active`,
+        false,
+      );
       if (signal.aborted || clock.nowMs() >= end) {
-        throw new VitastorError('ERR_CONFLICT', `Pool ${name} was created, but is not active yet (${active} of ${pgs.length} PGs): look at vitastor-cli pg-list`, { retryable: true });
+        throw new VitastorError(
+          'ERR_CONFLICT',
+          `Pool ${name} was created, but is not active yet (${active} of ${pgs.length} PGs): look at vitastor-cli pg-list`,
+          { retryable: true },
+        );
       }
       await pause(clock, intervalMs, signal);
     }

@@ -9,7 +9,11 @@ export default class Create extends VitastorCommand {
   static override strict = false;
   static override summary = 'Create an image, a clone or a snapshot';
   static override flags = {
-    size: string({ char: 's', summary: 'size, such as 10G; required except for clones and snapshots', helpValue: 'SIZE' }),
+    size: string({
+      char: 's',
+      summary: 'size, such as 10G; required except for clones and snapshots',
+      helpValue: 'SIZE',
+    }),
     pool: string({ char: 'p', summary: 'pool (ID or name); needed if there are several', helpValue: 'POOL' }),
     parent: string({ summary: 'make a clone of this image or snapshot', helpValue: 'NAME' }),
     snapshot: string({ summary: 'make a snapshot of NAME', helpValue: 'SNAP' }),
@@ -22,6 +26,11 @@ export default class Create extends VitastorCommand {
     const { flags, argv } = await this.parse(Create);
     const [name = ''] = words(argv);
     const context = await this.session.admin(CREATE_PATHS);
-    return createCommand(context, { ...flags, name, imageMeta: flags['image-meta'], forceSize: flags['force-size'] !== undefined && flags['force-size'] !== '0' });
+    return createCommand(context, {
+      ...flags,
+      name,
+      imageMeta: flags['image-meta'],
+      forceSize: flags['force-size'] !== undefined && flags['force-size'] !== '0',
+    });
   }
 }

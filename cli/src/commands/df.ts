@@ -10,6 +10,12 @@ export default class Df extends VitastorCommand {
 
   async run(): Promise<Outcome> {
     const { flags } = await this.parse(Df);
-    return listPools(this.session, { long: flags.long, detail: flags.detail, recovery: false, patterns: [], order: listOrder(flags, 'id') });
+    return listPools(this.session, {
+      long: flags.long,
+      detail: flags.detail,
+      recovery: false,
+      patterns: [],
+      order: listOrder(flags, 'id'),
+    });
   }
 }

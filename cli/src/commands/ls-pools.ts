@@ -11,6 +11,12 @@ export default class LsPools extends VitastorCommand {
 
   async run(): Promise<Outcome> {
     const { flags, argv } = await this.parse(LsPools);
-    return listPools(this.session, { long: flags.long, detail: flags.detail, recovery: true, patterns: words(argv), order: listOrder(flags, 'id') });
+    return listPools(this.session, {
+      long: flags.long,
+      detail: flags.detail,
+      recovery: true,
+      patterns: words(argv),
+      order: listOrder(flags, 'id'),
+    });
   }
 }

@@ -25,9 +25,19 @@ export default class Ls extends VitastorCommand {
     const view = await this.session.load(['index/image/', 'pool/stats/', ...(flags.long ? ['inode/stats/'] : [])]);
     const pool = flags.pool === undefined ? null : findPool(view, flags.pool).id;
     const all = imageRows(view, { long: flags.long, pool });
-    const rows = orderRows(all.filter((row) => matchesAny(words(argv), row.name, flags.exact)), listOrder(flags, 'name'));
+    const rows = orderRows(
+      all.filter((row) => matchesAny(words(argv), row.name, flags.exact)),
+      listOrder(flags, 'name'),
+    );
     const shown = flags.tree ? imageTree(rows) : rows.map((row) => ({ row, name: row.name }));
-    const { columns, cells } = imageTable(shown.map(({ row }) => row), { pool: pool === null, long: flags.long, deletes: flags.del }, shown.map(({ name }) => name));
-    return { json: rows.map((row) => row.json), text: formatTable(columns, cells, { color: this.session.options.color }) };
+    const { columns, cells } = imageTable(
+      shown.map(({ row }) => row),
+      { pool: pool === null, long: flags.long, deletes: flags.del },
+      shown.map(({ name }) => name),
+    );
+    return {
+      json: rows.map((row) => row.json),
+      text: formatTable(columns, cells, { color: this.session.options.color }),
+    };
   }
 }

@@ -24,7 +24,9 @@ export default class ModifyPool extends VitastorCommand {
     if (found.scheme === 'xor' && found.raw['parity_chunks'] === undefined) Object.assign(fields, { parity_chunks: 1 });
     const config = await this.session.config();
     const pools = await modifyPool(context, found, fields, {
-      force: flags.force, nowMs: this.session.environment.clock.wallMs(), osdOutTimeSeconds: config.number('osd_out_time'),
+      force: flags.force,
+      nowMs: this.session.environment.clock.wallMs(),
+      osdOutTimeSeconds: config.number('osd_out_time'),
     });
     return { text: `Pool ${found.name} updated`, json: pools };
   }

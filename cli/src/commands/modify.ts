@@ -2,7 +2,15 @@
 
 import { string } from '@oclif/core/flags';
 import {
-  checkImageName, modifyImage, objectSpanBytes, parseBoolean, requireSize, VitastorError, type ClusterView, type ImageChange, type InodeConfig,
+  checkImageName,
+  modifyImage,
+  objectSpanBytes,
+  parseBoolean,
+  requireSize,
+  VitastorError,
+  type ClusterView,
+  type ImageChange,
+  type InodeConfig,
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { SECTOR_BYTES } from '../image-create.js';
@@ -34,12 +42,14 @@ export default class Modify extends VitastorCommand {
     const change: ImageChange = {};
     if (flags.resize !== undefined) {
       const size = requireSize('--resize', flags.resize);
-      if (!isOn(flags['force-size']) && size % SECTOR_BYTES !== 0n) throw invalid(`Image size should be a multiple of ${SECTOR_BYTES}`);
+      if (!isOn(flags['force-size']) && size % SECTOR_BYTES !== 0n)
+        throw invalid(`Image size should be a multiple of ${SECTOR_BYTES}`);
       if (size !== image.sizeBytes && !(isOn(flags['inc-size']) && size < image.sizeBytes)) change.sizeBytes = size;
     }
     if (flags.rename !== undefined && flags.rename !== name) {
       if (!name.includes('@')) checkImageName(flags.rename);
-      if (context.view.imageByName(flags.rename)) throw new VitastorError('ERR_EXISTS', `Image ${flags.rename} already exists`);
+      if (context.view.imageByName(flags.rename))
+        throw new VitastorError('ERR_EXISTS', `Image ${flags.rename} already exists`);
       change.name = flags.rename;
     }
     if (flags.readonly && flags.readwrite) throw invalid('--readonly and --readwrite exclude each other');
@@ -56,16 +66,32 @@ export default class Modify extends VitastorCommand {
       if (error) throw error;
     }
     const { image: changed } = await modifyImage(context, image, change);
-    return { text: `Image ${name} modified`, json: { name: changed.name, inode: image.inode, pool: image.pool, size: changed.sizeBytes } };
+    return {
+      text: `Image ${name} modified`,
+      json: { name: changed.name, inode: image.inode, pool: image.pool, size: changed.sizeBytes },
+    };
   }
 
   /** Whole objects behind the new end; the one that the end cuts stays. */
-  async #purgeBeyond(view: ClusterView, image: InodeConfig, sizeBytes: bigint, downOk: boolean): Promise<VitastorError | null> {
+  async #purgeBeyond(
+    view: ClusterView,
+    image: InodeConfig,
+    sizeBytes: bigint,
+    downOk: boolean,
+  ): Promise<VitastorError | null> {
     const pool = view.pools.get(image.pool);
-    if (!pool) throw new VitastorError('ERR_NOT_FOUND', `Pool ${image.pool} of image ${image.name} does not exist or is not valid`);
+    if (!pool)
+      throw new VitastorError(
+        'ERR_NOT_FOUND',
+        `Pool ${image.pool} of image ${image.name} does not exist or is not valid`,
+      );
     const span = objectSpanBytes(pool);
     const minOffset = ((sizeBytes + span - 1n) / span) * span;
-    const removal = await removeData(this.session, { pool: image.pool, inode: image.inode, minOffset, maxOffset: null }, { waitList: false, downOk });
+    const removal = await removeData(
+      this.session,
+      { pool: image.pool, inode: image.inode, minOffset, maxOffset: null },
+      { waitList: false, downOk },
+    );
     return removal.error;
   }
 }
@@ -78,7 +104,9 @@ function refuseWithChildren(view: ClusterView, image: InodeConfig, change: Image
   const shrinks = change.sizeBytes !== undefined && change.sizeBytes < image.sizeBytes;
   const opens = change.readonly === false;
   if ((!shrinks && !opens) || view.childrenOf(image.pool, image.inode).length === 0) return;
-  throw invalid(`Image ${image.name} has children. Refusing to ${opens ? 'make it read-write' : 'shrink it'} without --force`);
+  throw invalid(
+    `Image ${image.name} has children. Refusing to ${opens ? 'make it read-write' : 'shrink it'} without --force`,
+  );
 }
 
 function invalid(text: string): VitastorError {

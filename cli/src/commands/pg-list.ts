@@ -10,7 +10,8 @@ import { formatTable } from '../table.js';
 export default class PgList extends VitastorCommand {
   static override strict = false;
   static override summary = 'List placement groups';
-  static override description = 'STATE: a+b = PGs with all of these states, ^a+b or !a+b = PGs without all of them; several are OR-ed.';
+  static override description =
+    'STATE: a+b = PGs with all of these states, ^a+b or !a+b = PGs without all of them; several are OR-ed.';
   static override flags = {
     pool: string({ char: 'p', summary: 'only this pool (ID or name)', helpValue: 'POOL' }),
     min: string({ summary: 'from this PG number on', helpValue: 'PG' }),
@@ -23,10 +24,15 @@ export default class PgList extends VitastorCommand {
     const view = await this.session.load(['pg/', 'pgstats/']);
     const rows = pgRows(view, {
       pool: flags.pool === undefined ? null : findPool(view, flags.pool).id,
-      min: wholeNumber('--min', flags.min ?? '0'), max: wholeNumber('--max', flags.max ?? '0'),
-      osds: flags.osd === undefined ? [] : parseOsdList(flags.osd), states: words(argv),
+      min: wholeNumber('--min', flags.min ?? '0'),
+      max: wholeNumber('--max', flags.max ?? '0'),
+      osds: flags.osd === undefined ? [] : parseOsdList(flags.osd),
+      states: words(argv),
     });
     const { columns, cells } = pgTable(view, rows, flags.pool === undefined);
-    return { json: rows.map((row) => row.json), text: formatTable(columns, cells, { color: this.session.options.color }) };
+    return {
+      json: rows.map((row) => row.json),
+      text: formatTable(columns, cells, { color: this.session.options.color }),
+    };
   }
 }

@@ -32,6 +32,10 @@ export default class RmData extends VitastorCommand {
       minOffset: flags['min-offset'] === undefined ? 0n : requireSize('--min-offset', flags['min-offset']),
       maxOffset: flags['max-offset'] === undefined ? null : requireSize('--max-offset', flags['max-offset']),
     }, { waitList: flags['wait-list'], downOk: flags['down-ok'] });
-    return { json: removal.json, text: `Done, inode ${inode} from pool ${pool.id} removed`, ...(removal.error ? { error: removal.error } : {}) };
+    return {
+      json: removal.json,
+      text: `Done, inode ${inode} from pool ${pool.id} removed`,
+      ...(removal.error ? { error: removal.error } : {}),
+    };
   }
 }

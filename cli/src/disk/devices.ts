@@ -6,7 +6,8 @@ import { realpath } from 'node:fs/promises';
 
 export function oneDevice(argv: readonly unknown[]): string {
   const [device, ...more] = argv.map(String);
-  if (device === undefined || more.length > 0) throw new VitastorError('ERR_INVALID_ARGUMENT', 'name exactly one device');
+  if (device === undefined || more.length > 0)
+    throw new VitastorError('ERR_INVALID_ARGUMENT', 'name exactly one device');
   return device;
 }
 
@@ -41,7 +42,10 @@ export async function requireOwnDevice(device: string, parameters: JsonObject): 
   }
   const role = await roleOf(device, parameters);
   if (role) return role;
-  throw new VitastorError('ERR_INVALID_ARGUMENT', `${device}: the superblock is of OSD ${String(parameters['osd_num'])} on ${String(parameters['data_device'])}, not of this device; --force goes on`);
+  throw new VitastorError(
+    'ERR_INVALID_ARGUMENT',
+    `${device}: the superblock is of OSD ${String(parameters['osd_num'])} on ${String(parameters['data_device'])}, not of this device; --force goes on`,
+  );
 }
 
 /** Bytes from the start of the device to its first area: what a superblock may take. */

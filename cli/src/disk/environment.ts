@@ -44,12 +44,20 @@ export abstract class DiskCommand extends Command {
   }
 
   /** Runs a job; warnings and errors of its log go to stderr. */
-  protected async job(request: Partial<JobRequest> & Pick<JobRequest, 'kind' | 'dataDevice'>, onLine: (line: string) => void): Promise<void> {
+  protected async job(
+    request: Partial<JobRequest> & Pick<JobRequest, 'kind' | 'dataDevice'>,
+    onLine: (line: string) => void,
+  ): Promise<void> {
     const { environment } = this.context;
-    await runJob(environment.startJob(), { ...NO_REQUEST, io: this.#io(), ...request }, (line) => {
-      if (line.startsWith('{"kind":"log"')) environment.stderr(`${String(jsonLine(line)['text'])}\n`);
-      else onLine(line);
-    }, environment.signal);
+    await runJob(
+      environment.startJob(),
+      { ...NO_REQUEST, io: this.#io(), ...request },
+      (line) => {
+        if (line.startsWith('{"kind":"log"')) environment.stderr(`${String(jsonLine(line)['text'])}\n`);
+        else onLine(line);
+      },
+      environment.signal,
+    );
   }
 
   #io(): JobRequest['io'] {
@@ -67,20 +75,26 @@ export abstract class DiskCommand extends Command {
         json = String(jsonLine(line)['json']);
       });
     } catch (error) {
-      if (error instanceof VitastorError && error.code === 'ERR_NOT_FOUND' && error.message.includes('no superblock')) return null;
+      if (error instanceof VitastorError && error.code === 'ERR_NOT_FOUND' && error.message.includes('no superblock'))
+        return null;
       throw error;
     }
     return json === null ? null : jsonLine(json);
   }
 
   /**
-   * Parameters of the OSD that a word of the command line names: those of the superblock if the device has one, with what the command
+   * Parameters of the OSD that a word of the command line names: those of the superblock if the device has one, with
+   * what the command
    * line says on top. Without a word: the command line's alone (`data_device` is required).
    */
   protected async osdParameters(device: string | undefined): Promise<JsonObject> {
     const { parameters } = this.context;
     if (device === undefined) {
-      if (parameters['data_device'] === undefined) throw new VitastorError('ERR_INVALID_ARGUMENT', 'name a device, or give --data_device and what else the OSD is started with');
+      if (parameters['data_device'] === undefined)
+        throw new VitastorError(
+          'ERR_INVALID_ARGUMENT',
+          'name a device, or give --data_device and what else the OSD is started with',
+        );
       return { ...parameters };
     }
     const stored = await this.superblock(device);
@@ -88,7 +102,9 @@ export abstract class DiskCommand extends Command {
   }
 
   /** Where a store is, from the parameters of its OSD. */
-  protected place(parameters: JsonObject): Pick<JobRequest, 'dataDevice' | 'dataOffset' | 'dataSize' | 'metaDevice' | 'metaOffset' | 'metaSize'> {
+  protected place(
+    parameters: JsonObject,
+  ): Pick<JobRequest, 'dataDevice' | 'dataOffset' | 'dataSize' | 'metaDevice' | 'metaOffset' | 'metaSize'> {
     const size = (name: string): bigint => {
       const value = parameters[name];
       if (value === undefined || value === null || value === '') return 0n;
@@ -102,8 +118,12 @@ export abstract class DiskCommand extends Command {
     // As the OSD takes it: metadata on the data device are in one area with the data.
     const separate = text('meta_device') !== '' && text('meta_device') !== dataDevice;
     return {
-      dataDevice, dataOffset: size('data_offset'), dataSize: size('data_size'),
-      metaDevice: separate ? text('meta_device') : '', metaOffset: separate ? size('meta_offset') : 0n, metaSize: separate ? size('meta_size') : 0n,
+      dataDevice,
+      dataOffset: size('data_offset'),
+      dataSize: size('data_size'),
+      metaDevice: separate ? text('meta_device') : '',
+      metaOffset: separate ? size('meta_offset') : 0n,
+      metaSize: separate ? size('meta_size') : 0n,
     };
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The native side of vitastor-disk: one request in, batches of JSON lines out. One-to-one with osd/binding/disk_addon.cpp.
+// The native side of vitastor-disk: one request in, batches of JSON lines out. One-to-one with
+// osd/binding/disk_addon.cpp.
 
 import { errorText, isJsonObject, parseJson, VitastorError, type ErrorCode, type JsonObject } from '@vitastor/core';
 import { existsSync } from 'node:fs';
@@ -8,7 +9,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export type JobKind =
-  | 'read_superblock' | 'write_superblock' | 'clear_superblock' | 'dump_objects' | 'dump_log' | 'check' | 'layout' | 'resize';
+  | 'read_superblock'
+  | 'write_superblock'
+  | 'clear_superblock'
+  | 'dump_objects'
+  | 'dump_log'
+  | 'check'
+  | 'layout'
+  | 'resize';
 
 /** Bytes where nothing else is said. Sizes 0n: to the end of the device. */
 export interface JobRequest {
@@ -55,9 +63,26 @@ export interface Job {
 export type StartJob = (request: JobRequest) => Job;
 
 export const NO_REQUEST: Omit<JobRequest, 'kind' | 'dataDevice'> = {
-  dataOffset: 0n, dataSize: 0n, metaDevice: '', metaOffset: 0n, metaSize: 0n, io: 'direct', force: false, json: '', roomBytes: 4096n,
-  form: 'entries', verifyData: true, blockSize: 131072, bitmapGranularity: 4096, checksums: true, deviceSize: 0n,
-  newDataSize: 0n, newMetaDevice: '', newMetaOffset: 0n, newMetaSize: 0n, dryRun: false,
+  dataOffset: 0n,
+  dataSize: 0n,
+  metaDevice: '',
+  metaOffset: 0n,
+  metaSize: 0n,
+  io: 'direct',
+  force: false,
+  json: '',
+  roomBytes: 4096n,
+  form: 'entries',
+  verifyData: true,
+  blockSize: 131072,
+  bitmapGranularity: 4096,
+  checksums: true,
+  deviceSize: 0n,
+  newDataSize: 0n,
+  newMetaDevice: '',
+  newMetaOffset: 0n,
+  newMetaSize: 0n,
+  dryRun: false,
 };
 
 const NAME = 'vitastor_disk.node';
@@ -72,22 +97,41 @@ export function loadStartJob(buildDir: string | undefined): StartJob {
     join(root, 'build', 'dev', NAME),
   ];
   const path = places.find((place) => existsSync(place));
-  if (path === undefined) throw new VitastorError('ERR_UNSUPPORTED', `${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``);
+  if (path === undefined)
+    throw new VitastorError(
+      'ERR_UNSUPPORTED',
+      `${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``,
+    );
   try {
     const addon = createRequire(import.meta.url)(path) as { startJob: StartJob };
     return addon.startJob;
   } catch (error) {
-    throw new VitastorError('ERR_UNSUPPORTED', `${path} could not be loaded (${errorText(error)}): run \`npm run build\``, { cause: error });
+    throw new VitastorError(
+      'ERR_UNSUPPORTED',
+      `${path} could not be loaded (${errorText(error)}): run \`npm run build\``,
+      { cause: error },
+    );
   }
 }
 
-const CODES: Readonly<Record<number, ErrorCode>> = { 2: 'ERR_NOT_FOUND', 16: 'ERR_BUSY', 17: 'ERR_EXISTS', 22: 'ERR_INVALID_ARGUMENT' };
+const CODES: Readonly<Record<number, ErrorCode>> = {
+  2: 'ERR_NOT_FOUND',
+  16: 'ERR_BUSY',
+  17: 'ERR_EXISTS',
+  22: 'ERR_INVALID_ARGUMENT',
+};
 
 /**
- * Runs a job. onLine gets every line but the last as text without \n (`{"kind":"...",...}`); it may return a promise to slow the job down.
+ * Runs a job. onLine gets every line but the last as text without \n (`{"kind":"...",...}`); it may return a promise to
+ * slow the job down.
  * Rejects with what the job says when it fails.
  */
-export async function runJob(start: StartJob, request: JobRequest, onLine: (line: string) => void | Promise<void>, signal?: AbortSignal): Promise<void> {
+export async function runJob(
+  start: StartJob,
+  request: JobRequest,
+  onLine: (line: string) => void | Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
   const job = start(request);
   const stop = (): void => job.stop();
   signal?.addEventListener('abort', stop);
@@ -101,7 +145,11 @@ export async function runJob(start: StartJob, request: JobRequest, onLine: (line
     }
     if (signal?.aborted) throw new VitastorError('ERR_ABORTED', 'interrupted');
     const code = Number(end?.['code'] ?? -5);
-    if (code < 0) throw new VitastorError(CODES[-code] ?? 'ERR_IO', String(end?.['text'] ?? `${request.dataDevice}: the job ended without an answer`));
+    if (code < 0)
+      throw new VitastorError(
+        CODES[-code] ?? 'ERR_IO',
+        String(end?.['text'] ?? `${request.dataDevice}: the job ended without an answer`),
+      );
   } finally {
     signal?.removeEventListener('abort', stop);
     job.stop();

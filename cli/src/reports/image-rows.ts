@@ -2,8 +2,18 @@
 // Images as ls shows them. Source: tools 2.5.
 
 import {
-  formatCount, formatFraction, formatLatency, formatSize, fullInode, inodeInPool, poolOfInode, type ClusterView, type InodeConfig, type InodeStats,
-  type JsonObject, type OpStat,
+  formatCount,
+  formatFraction,
+  formatLatency,
+  formatSize,
+  fullInode,
+  inodeInPool,
+  poolOfInode,
+  type ClusterView,
+  type InodeConfig,
+  type InodeStats,
+  type JsonObject,
+  type OpStat,
 } from '@vitastor/core';
 import type { Column } from '../table.js';
 
@@ -42,7 +52,9 @@ const queueOf = (stat: OpStat): number => Number(stat.iops * stat.lat) / 1e6;
 export function imageRows(view: ClusterView, options: ImageListOptions): ImageRow[] {
   const ids = new Set<bigint>(view.inodes.keys());
   if (options.long) for (const id of view.inodeStats.keys()) if (inodeInPool(id) !== 0n) ids.add(id);
-  return [...ids].filter((id) => options.pool === null || poolOfInode(id) === options.pool).map((id) => imageRow(view, id, options.long));
+  return [...ids]
+    .filter((id) => options.pool === null || poolOfInode(id) === options.pool)
+    .map((id) => imageRow(view, id, options.long));
 }
 
 function imageRow(view: ClusterView, id: bigint, long: boolean): ImageRow {
@@ -55,18 +67,33 @@ function imageRow(view: ClusterView, id: bigint, long: boolean): ImageRow {
   const parentId = image?.parent ? fullInode(image.parent.pool, image.parent.inode) : null;
   const parentName = parentId === null ? '' : view.inodes.get(parentId)?.name ?? '';
   const json: JsonObject = {
-    name, size: image?.sizeBytes ?? 0, used_size: usedBytes, readonly: image?.readonly ?? false, deleted: image?.deleted ?? false,
-    pool_id: pool, pool_name: poolName, inode_num: inode, inode_id: id,
+    name,
+    size: image?.sizeBytes ?? 0,
+    used_size: usedBytes,
+    readonly: image?.readonly ?? false,
+    deleted: image?.deleted ?? false,
+    pool_id: pool,
+    pool_name: poolName,
+    inode_num: inode,
+    inode_id: id,
   };
   if (parentId !== null) {
-    Object.assign(json, { parent_name: parentName, parent_pool_id: poolOfInode(parentId), parent_inode_num: inodeInPool(parentId), parent_inode_id: parentId });
+    Object.assign(json, {
+      parent_name: parentName,
+      parent_pool_id: poolOfInode(parentId),
+      parent_inode_num: inodeInPool(parentId),
+      parent_inode_id: parentId,
+    });
   }
   if (stats) {
     for (const op of OPS) {
       const stat = stats[op];
       // Decimal strings, as the monitor stores them and readers of this listing expect.
       Object.assign(json, {
-        [`${op}_iops`]: stat.iops.toString(), [`${op}_bps`]: stat.bps.toString(), [`${op}_lat`]: stat.lat.toString(), [`${op}_queue`]: queueOf(stat),
+        [`${op}_iops`]: stat.iops.toString(),
+        [`${op}_bps`]: stat.bps.toString(),
+        [`${op}_lat`]: stat.lat.toString(),
+        [`${op}_queue`]: queueOf(stat),
       });
     }
   }
@@ -80,13 +107,23 @@ export interface ImageColumns {
 }
 
 /** `names` replace the first column (tree branches). */
-export function imageTable(rows: readonly ImageRow[], show: ImageColumns, names: readonly string[]): { columns: Column[]; cells: string[][] } {
+export function imageTable(
+  rows: readonly ImageRow[],
+  show: ImageColumns,
+  names: readonly string[],
+): { columns: Column[]; cells: string[][] } {
   const columns: Column[] = [{ title: 'NAME' }];
   if (show.pool) columns.push({ title: 'POOL' });
   columns.push({ title: 'SIZE' });
   const ops = show.long ? OPS.slice(0, show.deletes ? 3 : 2) : [];
   if (show.long) columns.push({ title: 'USED' });
-  for (const op of ops) columns.push({ title: op === 'delete' ? 'DEL' : op.toUpperCase() }, { title: 'IOPS' }, { title: 'QUEUE' }, { title: 'LAT' });
+  for (const op of ops)
+    columns.push(
+      { title: op === 'delete' ? 'DEL' : op.toUpperCase() },
+      { title: 'IOPS' },
+      { title: 'QUEUE' },
+      { title: 'LAT' },
+    );
   columns.push({ title: 'FLAGS', align: 'right' }, { title: 'PARENT' });
   const cells = rows.map((row, i) => [
     names[i] ?? row.name,
@@ -120,7 +157,9 @@ export function imageTree(rows: readonly ImageRow[]): { row: ImageRow; name: str
     seen.add(row.id);
     result.push({ row, name: branch + row.name });
     const list = children.get(row.id) ?? [];
-    list.forEach((child, i) => visit(child, below + (i + 1 < list.length ? '├─ ' : '└─ '), below + (i + 1 < list.length ? '│  ' : '   ')));
+    list.forEach((child, i) =>
+      visit(child, below + (i + 1 < list.length ? '├─ ' : '└─ '), below + (i + 1 < list.length ? '│  ' : '   ')),
+    );
   };
   for (const root of children.get(null) ?? []) visit(root, '', '');
   for (const row of rows) visit(row, '', ''); // Members of a loop have no root above them.

@@ -2,8 +2,20 @@
 // OSDs and the placement tree as osd-tree and ls-osd show them. Source: tools 2.13.
 
 import {
-  DEFAULT_OSD_CONFIG, formatCount, formatFraction, formatLatency, formatSize, formatSizeCompact, placementLevels, placementTree, ZERO_OP_STAT,
-  type ClusterView, type JsonObject, type JsonValue, type OpStat, type TreeNode,
+  DEFAULT_OSD_CONFIG,
+  formatCount,
+  formatFraction,
+  formatLatency,
+  formatSize,
+  formatSizeCompact,
+  placementLevels,
+  placementTree,
+  ZERO_OP_STAT,
+  type ClusterView,
+  type JsonObject,
+  type JsonValue,
+  type OpStat,
+  type TreeNode,
 } from '@vitastor/core';
 import type { Column } from '../table.js';
 
@@ -30,7 +42,9 @@ export function osdRows(view: ClusterView): OsdRow[] {
     below(node.name, [...path, node.name]);
   };
   const below = (name: string, path: string[]): void => {
-    const list = (children.get(name) ?? []).sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, 'en', { numeric: true }));
+    const list = (children.get(name) ?? []).sort(
+      (a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, 'en', { numeric: true }),
+    );
     for (const node of list) visit(node, path);
   };
   below('', []);
@@ -42,9 +56,19 @@ export function osdJson(view: ClusterView, { node }: OsdRow): JsonObject {
   const stats = view.osdStats.get(node.osd);
   const config = view.osdConfig.get(node.osd) ?? DEFAULT_OSD_CONFIG;
   const result: JsonObject = {
-    type: 'osd', name: node.osd, parent: node.parent, up: isUp(view, node.osd) ? 'up' : 'down', size: stats?.sizeBytes ?? 0, free: stats?.freeBytes ?? 0,
-    reweight: config.reweight, noout: config.noout, tags: [...config.tags], block: stats?.blockSizeBytes ?? 0, bitmap: stats?.bitmapGranularityBytes ?? 0,
-    commit: stats?.immediateCommit ?? 'none', op_stats: statsJson(stats?.opStats ?? new Map<string, OpStat>()),
+    type: 'osd',
+    name: node.osd,
+    parent: node.parent,
+    up: isUp(view, node.osd) ? 'up' : 'down',
+    size: stats?.sizeBytes ?? 0,
+    free: stats?.freeBytes ?? 0,
+    reweight: config.reweight,
+    noout: config.noout,
+    tags: [...config.tags],
+    block: stats?.blockSizeBytes ?? 0,
+    bitmap: stats?.bitmapGranularityBytes ?? 0,
+    commit: stats?.immediateCommit ?? 'none',
+    op_stats: statsJson(stats?.opStats ?? new Map<string, OpStat>()),
   };
   if (stats?.slowOpsPrimary) result['slow_ops_primary'] = stats.slowOpsPrimary;
   if (stats?.slowOpsSecondary) result['slow_ops_secondary'] = stats.slowOpsSecondary;
@@ -65,9 +89,19 @@ export interface OsdColumns {
   tree: boolean;
 }
 
-export function osdTable(view: ClusterView, rows: readonly OsdRow[], show: OsdColumns): { columns: Column[]; cells: string[][] } {
-  const titles = [...(show.tree ? ['TYPE', 'NAME'] : ['OSD', 'PARENT']), ...FACTS, ...(show.long ? OPS.flatMap(([, title]) => [title, 'IOPS', 'LAT']) : [])];
-  const listed = show.tree ? rows : rows.filter(({ node }) => node.osd !== null).sort((a, b) => (a.node.osd ?? 0) - (b.node.osd ?? 0));
+export function osdTable(
+  view: ClusterView,
+  rows: readonly OsdRow[],
+  show: OsdColumns,
+): { columns: Column[]; cells: string[][] } {
+  const titles = [
+    ...(show.tree ? ['TYPE', 'NAME'] : ['OSD', 'PARENT']),
+    ...FACTS,
+    ...(show.long ? OPS.flatMap(([, title]) => [title, 'IOPS', 'LAT']) : []),
+  ];
+  const listed = show.tree
+    ? rows
+    : rows.filter(({ node }) => node.osd !== null).sort((a, b) => (a.node.osd ?? 0) - (b.node.osd ?? 0));
   const cells = listed.map(({ node, depth, path }) => [
     ...(show.tree ? ['  '.repeat(depth) + node.level, node.name] : [node.name, path.join('/')]),
     ...(node.osd === null ? [] : osdCells(view, node.osd, show.long)),
@@ -81,9 +115,15 @@ function osdCells(view: ClusterView, osd: number, long: boolean): string[] {
   const size = Number(stats?.sizeBytes ?? 0n);
   const free = Number(stats?.freeBytes ?? 0n);
   return [
-    isUp(view, osd) ? 'up' : 'down', formatSize(size).replace(' ', ''), `${formatFraction(size > 0 ? (100 * (size - free)) / size : 0)} %`, config.tags.join(','),
-    formatFraction(config.reweight), stats?.blockSizeBytes ? formatSizeCompact(stats.blockSizeBytes) : '-',
-    stats?.bitmapGranularityBytes ? formatSizeCompact(stats.bitmapGranularityBytes) : '-', stats?.immediateCommit ?? '-', config.noout ? 'noout' : '-',
+    isUp(view, osd) ? 'up' : 'down',
+    formatSize(size).replace(' ', ''),
+    `${formatFraction(size > 0 ? (100 * (size - free)) / size : 0)} %`,
+    config.tags.join(','),
+    formatFraction(config.reweight),
+    stats?.blockSizeBytes ? formatSizeCompact(stats.blockSizeBytes) : '-',
+    stats?.bitmapGranularityBytes ? formatSizeCompact(stats.bitmapGranularityBytes) : '-',
+    stats?.immediateCommit ?? '-',
+    config.noout ? 'noout' : '-',
     ...(long ? OPS.flatMap(([op]) => opCells(stats?.opStats.get(op) ?? ZERO_OP_STAT)) : []),
   ];
 }

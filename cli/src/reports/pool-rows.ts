@@ -2,7 +2,16 @@
 // Pools as df and ls-pools show them. Source: tools 2.4.
 
 import {
-  formatCount, formatFraction, formatLatency, formatSize, objectSpanBytes, type ClusterView, type JsonObject, type OpStat, type PgItem, type PoolConfig,
+  formatCount,
+  formatFraction,
+  formatLatency,
+  formatSize,
+  objectSpanBytes,
+  type ClusterView,
+  type JsonObject,
+  type OpStat,
+  type PgItem,
+  type PoolConfig,
 } from '@vitastor/core';
 import type { Column } from '../table.js';
 
@@ -26,13 +35,16 @@ export interface PoolRow {
 }
 
 export function schemeName(pool: PoolConfig): string {
-  return pool.scheme === 'replicated' ? `${pool.pgSize}/${pool.pgMinSize}` : `EC ${pool.dataChunks}+${pool.parityChunks}`;
+  return pool.scheme === 'replicated'
+    ? `${pool.pgSize}/${pool.pgMinSize}`
+    : `EC ${pool.dataChunks}+${pool.parityChunks}`;
 }
 
 /** The first that applies: what an administrator should look at. */
 export function poolStatus(view: ClusterView, pool: PoolConfig, pgs: readonly PgItem[]): string {
   const states = pgs.map((_, i) => view.pgStates.get(pool.id, i + 1)?.state ?? []);
-  if (states.length === 0 || states.some((words) => !words.includes('active') && !words.includes('incomplete'))) return 'inactive';
+  if (states.length === 0 || states.some((words) => !words.includes('active') && !words.includes('incomplete')))
+    return 'inactive';
   for (const word of ['incomplete', 'has_incomplete', 'degraded', 'has_degraded', 'has_misplaced'] as const) {
     if (states.some((words) => words.includes(word))) return word;
   }
@@ -40,7 +52,12 @@ export function poolStatus(view: ClusterView, pool: PoolConfig, pgs: readonly Pg
 }
 
 /** What the fullest OSD still allows: least of free × reweight × PGs / PGs on that OSD, times data chunks. */
-function availableBytes(view: ClusterView, pool: PoolConfig, pgs: readonly PgItem[], pgsOn: ReadonlyMap<number, number>): number {
+function availableBytes(
+  view: ClusterView,
+  pool: PoolConfig,
+  pgs: readonly PgItem[],
+  pgsOn: ReadonlyMap<number, number>,
+): number {
   let least = Number.POSITIVE_INFINITY;
   for (const [osd, count] of pgsOn) {
     const free = Number(view.osdStats.get(osd)?.freeBytes ?? 0n);
@@ -91,17 +108,34 @@ export function poolRow(view: ClusterView, pool: PoolConfig): PoolRow {
   const io = poolIo(view, pool);
   const status = poolStatus(view, pool, pgs);
   return {
-    pool, status, objects, io, osdCount: pgsOn.size,
+    pool,
+    status,
+    objects,
+    io,
+    osdCount: pgsOn.size,
     pgs: pgs.length === pool.pgCount ? String(pgs.length) : `${pgs.length}->${pool.pgCount}`,
-    totalBytes: totalRaw / rawToUsable, usedBytes: usedRaw / rawToUsable, availableBytes: available,
+    totalBytes: totalRaw / rawToUsable,
+    usedBytes: usedRaw / rawToUsable,
+    availableBytes: available,
     usedPercent: totalRaw > 0 ? 100 - (100 * available * rawToUsable) / totalRaw : 100,
     efficiencyPercent: (stats?.spaceEfficiency ?? 0) * 100,
     json: {
       ...pool.raw,
       ...(pool.usedForApp === '' ? {} : { used_for_app: pool.usedForApp }),
-      id: pool.id, name: pool.name, status, pg_count: pool.pgCount, real_pg_count: pgs.length, scheme_name: schemeName(pool),
-      used_raw: usedRaw, total_raw: totalRaw, max_available: available, raw_to_usable: rawToUsable, space_efficiency: stats?.spaceEfficiency ?? 0,
-      pg_real_size: stats?.pgRealSize ?? 0, osd_count: pgsOn.size, backfillfull: view.pgConfig?.backfillfullPools.includes(pool.id) ? 1 : 0,
+      id: pool.id,
+      name: pool.name,
+      status,
+      pg_count: pool.pgCount,
+      real_pg_count: pgs.length,
+      scheme_name: schemeName(pool),
+      used_raw: usedRaw,
+      total_raw: totalRaw,
+      max_available: available,
+      raw_to_usable: rawToUsable,
+      space_efficiency: stats?.spaceEfficiency ?? 0,
+      pg_real_size: stats?.pgRealSize ?? 0,
+      osd_count: pgsOn.size,
+      backfillfull: view.pgConfig?.backfillfullPools.includes(pool.id) ? 1 : 0,
     },
   };
 }
@@ -112,7 +146,9 @@ export function recoveryJson(row: PoolRow): JsonObject {
 }
 
 export function ioJson(row: PoolRow): JsonObject {
-  return Object.fromEntries(OPS.flatMap((op) => (['bps', 'iops', 'lat'] as const).map((field) => [`${op}_${field}`, row.io[op][field]])));
+  return Object.fromEntries(
+    OPS.flatMap((op) => (['bps', 'iops', 'lat'] as const).map((field) => [`${op}_${field}`, row.io[op][field]])),
+  );
 }
 
 export interface PoolColumns {
@@ -125,8 +161,15 @@ export function poolTable(rows: readonly PoolRow[], show: PoolColumns): { column
   if (show.recovery) titles.push('RECOVERY');
   if (show.io) titles.push('READ', 'IOPS', 'LAT', 'WRITE', 'IOPS', 'LAT', 'DELETE', 'IOPS', 'LAT');
   const cells = rows.map((row) => [
-    row.pool.name, schemeName(row.pool), row.status, row.pgs, formatSize(row.totalBytes), formatSize(row.usedBytes), formatSize(row.availableBytes),
-    `${formatFraction(row.usedPercent)}%`, `${formatFraction(row.efficiencyPercent)}%`,
+    row.pool.name,
+    schemeName(row.pool),
+    row.status,
+    row.pgs,
+    formatSize(row.totalBytes),
+    formatSize(row.usedBytes),
+    formatSize(row.availableBytes),
+    `${formatFraction(row.usedPercent)}%`,
+    `${formatFraction(row.efficiencyPercent)}%`,
     ...(show.recovery ? [recoveryCell(row)] : []),
     ...(show.io ? OPS.flatMap((op) => ioCells(row.io[op])) : []),
   ]);
@@ -145,7 +188,9 @@ function percent(part: bigint, whole: bigint): string {
 
 /** `degraded 12.5%, misplaced 3%`, or `-`. */
 function recoveryCell(row: PoolRow): string {
-  const parts = UNCLEAN.filter((kind) => row.objects[kind] > 0n).map((kind) => `${kind} ${percent(row.objects[kind], row.objects.object)}`);
+  const parts = UNCLEAN.filter((kind) => row.objects[kind] > 0n).map(
+    (kind) => `${kind} ${percent(row.objects[kind], row.objects.object)}`,
+  );
   return parts.join(', ') || '-';
 }
 
@@ -154,26 +199,43 @@ export function poolDetail(row: PoolRow): string {
   const { pool, io } = row;
   const span = objectSpanBytes(pool);
   const lines: [string, string][] = [
-    ['Name', pool.name], ['ID', String(pool.id)], ['Scheme', pool.scheme === 'replicated' ? `x${pool.pgSize}` : schemeName(pool)], ['Status', row.status],
-    ['PGs', row.pgs], ['PG minsize', String(pool.pgMinSize)], ['Failure domain', pool.failureDomain],
+    ['Name', pool.name],
+    ['ID', String(pool.id)],
+    ['Scheme', pool.scheme === 'replicated' ? `x${pool.pgSize}` : schemeName(pool)],
+    ['Status', row.status],
+    ['PGs', row.pgs],
+    ['PG minsize', String(pool.pgMinSize)],
+    ['Failure domain', pool.failureDomain],
   ];
   if (pool.rootNode) lines.push(['Root node', pool.rootNode]);
   if (pool.osdTags.length) lines.push(['OSD tags', pool.osdTags.join(', ')]);
   if (pool.primaryAffinityTags.length) lines.push(['Primary affinity tags', pool.primaryAffinityTags.join(', ')]);
   if (pool.raw['block_size'] !== undefined) lines.push(['Block size', formatSize(pool.blockSizeBytes)]);
-  if (pool.raw['bitmap_granularity'] !== undefined) lines.push(['Bitmap granularity', formatSize(pool.bitmapGranularityBytes)]);
+  if (pool.raw['bitmap_granularity'] !== undefined)
+    lines.push(['Bitmap granularity', formatSize(pool.bitmapGranularityBytes)]);
   if (pool.raw['immediate_commit'] !== undefined) lines.push(['Immediate commit', pool.immediateCommit]);
   if (pool.usedForApp) lines.push(['Used for app', pool.usedForApp]);
   lines.push(
-    ['Total', formatSize(row.totalBytes)], ['Used', formatSize(row.usedBytes)], ['Available', formatSize(row.availableBytes)],
-    ['Used%', `${formatFraction(row.usedPercent)}%`], ['Efficiency', `${formatFraction(row.efficiencyPercent)}%`], ['OSD count', String(row.osdCount)],
+    ['Total', formatSize(row.totalBytes)],
+    ['Used', formatSize(row.usedBytes)],
+    ['Available', formatSize(row.availableBytes)],
+    ['Used%', `${formatFraction(row.usedPercent)}%`],
+    ['Efficiency', `${formatFraction(row.efficiencyPercent)}%`],
+    ['OSD count', String(row.osdCount)],
   );
   for (const kind of UNCLEAN) {
     const count = row.objects[kind];
-    if (count > 0n) lines.push([kind.charAt(0).toUpperCase() + kind.slice(1), `${formatSize(count * span)} / ${percent(count, row.objects.object)}`]);
+    if (count > 0n)
+      lines.push([
+        kind.charAt(0).toUpperCase() + kind.slice(1),
+        `${formatSize(count * span)} / ${percent(count, row.objects.object)}`,
+      ]);
   }
   for (const op of OPS) {
-    lines.push([op.charAt(0).toUpperCase() + op.slice(1), `${formatSize(io[op].bps)}/s, ${formatCount(io[op].iops)} op/s, ${formatLatency(io[op].lat)} lat`]);
+    lines.push([
+      op.charAt(0).toUpperCase() + op.slice(1),
+      `${formatSize(io[op].bps)}/s, ${formatCount(io[op].iops)} op/s, ${formatLatency(io[op].lat)} lat`,
+    ]);
   }
   const size = Math.max(...lines.map(([title]) => title.length)) + 1;
   return lines.map(([title, value]) => `${`${title}:`.padEnd(size)} ${value}`).join('\n');

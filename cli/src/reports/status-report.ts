@@ -2,7 +2,16 @@
 // The cluster in one screen. Source: tools 2.3.
 
 import {
-  formatCount, formatSize, parseBoolean, parseNumber, ZERO_AMOUNTS, ZERO_OP_STAT, type ClusterView, type JsonObject, type MemberStatus, type ObjectKind,
+  formatCount,
+  formatSize,
+  parseBoolean,
+  parseNumber,
+  ZERO_AMOUNTS,
+  ZERO_OP_STAT,
+  type ClusterView,
+  type JsonObject,
+  type MemberStatus,
+  type ObjectKind,
 } from '@vitastor/core';
 import { poolStatus } from './pool-rows.js';
 
@@ -28,7 +37,18 @@ interface OsdSums {
 }
 
 function sumOsds(view: ClusterView, nearfullRatio: number): OsdSums {
-  const sums: OsdSums = { total: 0n, free: 0n, down: 0n, freeDown: 0n, up: 0, count: 0, full: 0, nearfull: 0, primarySlow: [], secondarySlow: [] };
+  const sums: OsdSums = {
+    total: 0n,
+    free: 0n,
+    down: 0n,
+    freeDown: 0n,
+    up: 0,
+    count: 0,
+    full: 0,
+    nearfull: 0,
+    primarySlow: [],
+    secondarySlow: [],
+  };
   for (const osd of [...new Set([...view.osdStats.keys(), ...view.osdStates.keys()])].sort((a, b) => a - b)) {
     const stats = view.osdStats.get(osd);
     const up = view.osdStates.get(osd)?.up ?? false;
@@ -72,21 +92,44 @@ export function statusReport(view: ClusterView, members: readonly MemberStatus[]
   }).length;
   const backfillfull = view.pgConfig?.backfillfullPools ?? [];
   const json: JsonObject = {
-    etcd_alive: members.filter((m) => m.alive).length, etcd_count: members.length, etcd_db_size: Math.max(0, ...members.map((m) => m.dbSizeBytes)),
-    mon_count: view.monMembers.size, mon_master: view.monMaster?.hostname ?? '',
-    osd_up: osds.up, osd_count: osds.count, osds_full: osds.full, osds_nearfull: osds.nearfull,
-    osds_primary_slow_ops: osds.primarySlow, osds_secondary_slow_ops: osds.secondarySlow,
-    total_raw: osds.total, free_raw: osds.free, down_raw: osds.down, free_down_raw: osds.freeDown,
+    etcd_alive: members.filter((m) => m.alive).length,
+    etcd_count: members.length,
+    etcd_db_size: Math.max(0, ...members.map((m) => m.dbSizeBytes)),
+    mon_count: view.monMembers.size,
+    mon_master: view.monMaster?.hostname ?? '',
+    osd_up: osds.up,
+    osd_count: osds.count,
+    osds_full: osds.full,
+    osds_nearfull: osds.nearfull,
+    osds_primary_slow_ops: osds.primarySlow,
+    osds_secondary_slow_ops: osds.secondarySlow,
+    total_raw: osds.total,
+    free_raw: osds.free,
+    down_raw: osds.down,
+    free_down_raw: osds.freeDown,
     ...switches,
-    pool_count: view.pools.size + view.invalidPools.size, active_pool_count: active, backfillfull_pools: [...backfillfull],
+    pool_count: view.pools.size + view.invalidPools.size,
+    active_pool_count: active,
+    backfillfull_pools: [...backfillfull],
     pg_states: Object.fromEntries(pgStates),
-    op_stats: view.stats?.raw['op_stats'] ?? {}, recovery_stats: view.stats?.raw['recovery_stats'] ?? {}, object_counts: view.stats?.raw['object_counts'] ?? {},
-    clean_data: bytes.clean, misplaced_data: bytes.misplaced, degraded_data: bytes.degraded, incomplete_data: bytes.incomplete,
+    op_stats: view.stats?.raw['op_stats'] ?? {},
+    recovery_stats: view.stats?.raw['recovery_stats'] ?? {},
+    object_counts: view.stats?.raw['object_counts'] ?? {},
+    clean_data: bytes.clean,
+    misplaced_data: bytes.misplaced,
+    degraded_data: bytes.degraded,
+    incomplete_data: bytes.incomplete,
   };
   return { json, text: statusText(view, json, osds, pgStates, members) };
 }
 
-function statusText(view: ClusterView, json: JsonObject, osds: OsdSums, pgStates: ReadonlyMap<string, number>, members: readonly MemberStatus[]): string {
+function statusText(
+  view: ClusterView,
+  json: JsonObject,
+  osds: OsdSums,
+  pgStates: ReadonlyMap<string, number>,
+  members: readonly MemberStatus[],
+): string {
   const lines = [
     '  cluster:',
     `    etcd: ${String(json['etcd_alive'])} / ${members.length} up, ${formatSize(Number(json['etcd_db_size']))} database size`,
@@ -97,9 +140,15 @@ function statusText(view: ClusterView, json: JsonObject, osds: OsdSums, pgStates
   if (warnings.length) lines.push('', '  warning:', ...warnings.map((warning) => `    ${warning}`));
   const states = [...pgStates].map(([state, count]) => `${count} ${state}`);
   lines.push(
-    '  ', '  data:', `    raw:   ${rawText(osds)}`, `    state: ${stateText(view)}`,
+    '  ',
+    '  data:',
+    `    raw:   ${rawText(osds)}`,
+    `    state: ${stateText(view)}`,
     `    pools: ${String(json['active_pool_count'])} / ${String(json['pool_count'])} active`,
-    `    pgs:   ${states.join('\n           ')}`, '  ', `  io${json['readonly'] === true ? ' (read-only mode)' : ''}:`, ...ioLines(view, json),
+    `    pgs:   ${states.join('\n           ')}`,
+    '  ',
+    `  io${json['readonly'] === true ? ' (read-only mode)' : ''}:`,
+    ...ioLines(view, json),
   );
   return lines.join('\n');
 }
@@ -112,7 +161,10 @@ function rawText(osds: OsdSums): string {
 function stateText(view: ClusterView): string {
   const bytes = view.stats?.objectBytes ?? ZERO_AMOUNTS;
   const unclean: ObjectKind[] = ['misplaced', 'degraded', 'incomplete'];
-  return [`${formatSize(bytes.clean)} clean`, ...unclean.filter((kind) => bytes[kind] > 0n).map((kind) => `${formatSize(bytes[kind])} ${kind}`)].join(', ');
+  return [
+    `${formatSize(bytes.clean)} clean`,
+    ...unclean.filter((kind) => bytes[kind] > 0n).map((kind) => `${formatSize(bytes[kind])} ${kind}`),
+  ].join(', ');
 }
 
 function warningLines(view: ClusterView, osds: OsdSums, members: readonly MemberStatus[]): string[] {
@@ -123,10 +175,18 @@ function warningLines(view: ClusterView, osds: OsdSums, members: readonly Member
   if (osds.primarySlow.length) lines.push(`slow client operations on osd ${osds.primarySlow.join(', ')}`);
   if (osds.secondarySlow.length) lines.push(`slow replication operations on osd ${osds.secondarySlow.join(', ')}`);
   const pools = (view.pgConfig?.backfillfullPools ?? []).map((id) => view.pools.get(id)?.name ?? String(id));
-  if (pools.length) lines.push(`${pools.length === 1 ? 'pool' : 'pools'} ${pools.join(', ')} ${pools.length === 1 ? 'is' : 'are'} backfillfull`);
+  if (pools.length)
+    lines.push(
+      `${pools.length === 1 ? 'pool' : 'pools'} ${pools.join(', ')} ${pools.length === 1 ? 'is' : 'are'} backfillfull`,
+    );
   if (view.invalidPools.size) lines.push(`pool ${[...view.invalidPools].join(', ')} in /config/pools is not valid`);
-  const inactive = [...view.pools.values()].filter((pool) => poolStatus(view, pool, view.pgConfig?.items.get(pool.id) ?? []) === 'inactive');
-  if (inactive.length) lines.push(`${inactive.length === 1 ? 'pool' : 'pools'} ${inactive.map((pool) => pool.name).join(', ')} ${inactive.length === 1 ? 'is' : 'are'} inactive`);
+  const inactive = [...view.pools.values()].filter(
+    (pool) => poolStatus(view, pool, view.pgConfig?.items.get(pool.id) ?? []) === 'inactive',
+  );
+  if (inactive.length)
+    lines.push(
+      `${inactive.length === 1 ? 'pool' : 'pools'} ${inactive.map((pool) => pool.name).join(', ')} ${inactive.length === 1 ? 'is' : 'are'} inactive`,
+    );
   for (const member of members) if (!member.alive) lines.push(`etcd ${member.address} does not answer`);
   return lines;
 }
@@ -134,16 +194,23 @@ function warningLines(view: ClusterView, osds: OsdSums, members: readonly Member
 function ioLines(view: ClusterView, json: JsonObject): string[] {
   const op = (name: string) => view.stats?.opStats.get(name) ?? ZERO_OP_STAT;
   const recovery = (name: string) => view.stats?.recoveryStats.get(name) ?? ZERO_OP_STAT;
-  const rate = (stat: { bps: bigint; iops: bigint }): string => `${formatSize(stat.bps)}/s, ${formatCount(stat.iops)} op/s`;
+  const rate = (stat: { bps: bigint; iops: bigint }): string =>
+    `${formatSize(stat.bps)}/s, ${formatCount(stat.iops)} op/s`;
   const [read, write] = [op('primary_read'), op('primary_write')];
-  const lines: [string, string][] = [[
-    'client', `${formatSize(read.bps)}/s rd, ${formatCount(read.iops)} op/s rd, ${formatSize(write.bps)}/s wr, ${formatCount(write.iops)} op/s wr`,
-  ]];
+  const lines: [string, string][] = [
+    [
+      'client',
+      `${formatSize(read.bps)}/s rd, ${formatCount(read.iops)} op/s rd, ${formatSize(write.bps)}/s wr, ${formatCount(write.iops)} op/s wr`,
+    ],
+  ];
   for (const [title, stat, off] of [
-    ['recovery', recovery('degraded'), json['no_recovery']], ['rebalance', recovery('misplaced'), json['no_rebalance']], ['scrub', op('scrub'), json['no_scrub']],
+    ['recovery', recovery('degraded'), json['no_recovery']],
+    ['rebalance', recovery('misplaced'), json['no_rebalance']],
+    ['scrub', op('scrub'), json['no_scrub']],
   ] as const) {
     const busy = stat.bps > 0n || stat.iops > 0n;
-    if (busy || off === true) lines.push([title, off === true ? (busy ? `${rate(stat)} (disabled)` : 'disabled') : rate(stat)]);
+    if (busy || off === true)
+      lines.push([title, off === true ? (busy ? `${rate(stat)} (disabled)` : 'disabled') : rate(stat)]);
   }
   const size = Math.max(...lines.map(([title]) => title.length)) + 1;
   return lines.map(([title, text]) => `    ${`${title}:`.padEnd(size)} ${text}`);

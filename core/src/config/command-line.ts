@@ -31,7 +31,8 @@ export function parseCommandLine(words: readonly string[], rules: CommandLineRul
     const long = /^--([^=]+)(?:=([\s\S]*))?$/.exec(word);
     const short = rules.short?.[/^-([a-zA-Z])$/.exec(word)?.[1] ?? ''];
     if (!long && short === undefined) {
-      if (/^-[a-zA-Z]$/.test(word)) throw new VitastorError('ERR_INVALID_ARGUMENT', `unknown option ${word}; see --help`);
+      if (/^-[a-zA-Z]$/.test(word))
+        throw new VitastorError('ERR_INVALID_ARGUMENT', `unknown option ${word}; see --help`);
       args.push(word);
       continue;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The effective configuration: command line over etcd over file over default, and where each value came from. Source: configuration 1.
+// The effective configuration: command line over etcd over file over default, and where each value came from. Source:
+// configuration 1.
 
 import { readFile } from 'node:fs/promises';
 import { errorText, isVitastorError, VitastorError } from '../errors.js';
@@ -90,12 +91,17 @@ export class Config {
 
   /** All that is set anywhere, merged, as text: what libvitastor takes. Arrays are joined with commas. */
   asText(): Record<string, string> {
-    const names = new Set([this.#sources.file, this.#sources.etcd, this.#sources.commandLine].flatMap((source) => Object.keys(source ?? {})));
+    const names = new Set(
+      [this.#sources.file, this.#sources.etcd, this.#sources.commandLine].flatMap((source) =>
+        Object.keys(source ?? {}),
+      ),
+    );
     const result: Record<string, string> = {};
     for (const name of names) {
       const value = this.raw(name);
       if (value === undefined || value === null) continue;
-      result[name] = typeof value === 'string' ? value : Array.isArray(value) ? value.map(String).join(',') : stringifyJson(value);
+      result[name] =
+        typeof value === 'string' ? value : Array.isArray(value) ? value.map(String).join(',') : stringifyJson(value);
     }
     return result;
   }
@@ -107,19 +113,23 @@ export class Config {
       const found = this.#find(name);
       if (!found || parseParameter(parameter(name), found.value) !== null) continue;
       if (found.value === 0 || found.value === '0') continue; // Means the default.
-      result.push(`${found.name} = ${stringifyJson(found.value)} (${this.#sourceText(found.source)}) is not ${kindText(name)}: using ${shown(this.value(name))}`);
+      result.push(
+        `${found.name} = ${stringifyJson(found.value)} (${this.#sourceText(found.source)}) is not ${kindText(name)}: using ${shown(this.value(name))}`,
+      );
     }
     return result;
   }
 
   /**
-   * Lines for the log at start: every etcd address, every setting that is not a default with its source, then the defaults of the
+   * Lines for the log at start: every etcd address, every setting that is not a default with its source, then the
+   * defaults of the
    * parameters that `reader` reads.
    */
   describeSources(reader: Reader): string[] {
     const lines: string[] = [];
     const mine = parameterNames().filter((name) => PARAMETERS[name].readers.includes(reader));
-    for (const address of this.list('etcd_address')) lines.push(`etcd address ${address} (${this.#sourceText(this.source('etcd_address'))})`);
+    for (const address of this.list('etcd_address'))
+      lines.push(`etcd address ${address} (${this.#sourceText(this.source('etcd_address'))})`);
     const defaults: string[] = [];
     for (const name of mine) {
       if (name === 'etcd_address') continue;
@@ -150,7 +160,9 @@ export class Config {
     const spellings = isParameter(name) ? [name, ...(parameter(name).aliases ?? [])] : [name];
     const fromEtcd = !isParameter(name) || parameter(name).notFromEtcd !== true;
     const levels: [ConfigSource, Readonly<Record<string, JsonValue>> | undefined][] = [
-      ['command line', this.#sources.commandLine], ['etcd', fromEtcd ? this.#sources.etcd : undefined], ['file', this.#sources.file],
+      ['command line', this.#sources.commandLine],
+      ['etcd', fromEtcd ? this.#sources.etcd : undefined],
+      ['file', this.#sources.file],
     ];
     const result: Found[] = [];
     for (const [source, values] of levels) {
@@ -198,9 +210,13 @@ export async function readConfigFile(path = ''): Promise<{ file: JsonObject; fil
   } catch (error) {
     const absent = error instanceof Error && 'code' in error && error.code === 'ENOENT';
     if (absent && path === '') return { file: {} };
-    throw new VitastorError('ERR_CONFIG_FILE', absent
-      ? `configuration file ${filePath} does not exist: correct config_path, or create the file`
-      : `configuration file ${filePath} cannot be read (${errorText(error)}): check its permissions`, { cause: error, data: { path: filePath } });
+    throw new VitastorError(
+      'ERR_CONFIG_FILE',
+      absent
+        ? `configuration file ${filePath} does not exist: correct config_path, or create the file`
+        : `configuration file ${filePath} cannot be read (${errorText(error)}): check its permissions`,
+      { cause: error, data: { path: filePath } },
+    );
   }
   return { file: parseConfigFile(filePath, text), filePath };
 }
@@ -212,10 +228,17 @@ export function parseConfigFile(filePath: string, text: string): JsonObject {
     if (isJsonObject(value)) return value;
   } catch (error) {
     if (!isVitastorError(error, 'ERR_BAD_VALUE')) throw error;
-    throw new VitastorError('ERR_CONFIG_FILE', `configuration file ${filePath} is ${error.message}. Correct it there; it must be one JSON object, such as {"etcd_address":"192.0.2.1:2379"}`,
-      { cause: error, data: { ...error.data, path: filePath } });
+    throw new VitastorError(
+      'ERR_CONFIG_FILE',
+      `configuration file ${filePath} is ${error.message}. Correct it there; it must be one JSON object, such as {"etcd_address":"192.0.2.1:2379"}`,
+      { cause: error, data: { ...error.data, path: filePath } },
+    );
   }
-  throw new VitastorError('ERR_CONFIG_FILE', `configuration file ${filePath} must be one JSON object, such as {"etcd_address":"192.0.2.1:2379"}`, { data: { path: filePath } });
+  throw new VitastorError(
+    'ERR_CONFIG_FILE',
+    `configuration file ${filePath} must be one JSON object, such as {"etcd_address":"192.0.2.1:2379"}`,
+    { data: { path: filePath } },
+  );
 }
 
 /** File and command line together: what is known before etcd is reached. Throws ERR_CONFIG_FILE. */
@@ -228,7 +251,10 @@ export async function loadLocalConfig(commandLine: Readonly<Record<string, JsonV
 export function requireEtcdAddresses(config: Config): string[] {
   const addresses = splitAddresses(config.list('etcd_address'));
   if (addresses.length) return addresses;
-  throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_address is not set: give --etcd_address HOST:PORT, or put {"etcd_address":"HOST:PORT"} into ${config.filePath ?? DEFAULT_PATH}`);
+  throw new VitastorError(
+    'ERR_INVALID_ARGUMENT',
+    `etcd_address is not set: give --etcd_address HOST:PORT, or put {"etcd_address":"HOST:PORT"} into ${config.filePath ?? DEFAULT_PATH}`,
+  );
 }
 
 /** How to reach etcd: addresses, and what https ones need. */
@@ -237,10 +263,14 @@ export interface EtcdTarget {
   tls: EtcdTlsFiles;
 }
 
-/** From what is known before etcd is reached. Throws ERR_INVALID_ARGUMENT that names the setting; files for TLS are read where any is given or needed. */
+/**
+ * From what is known before etcd is reached. Throws ERR_INVALID_ARGUMENT that names the setting; files for TLS are read
+ * where any is given or needed.
+ */
 export async function etcdTarget(config: Config): Promise<EtcdTarget> {
   const addresses = requireEtcdAddresses(config);
   const tls = { ca: config.string('etcd_ca'), cert: config.string('etcd_cert'), key: config.string('etcd_key') };
-  if (tls.ca !== '' || tls.cert !== '' || tls.key !== '' || addresses.some((text) => parseEtcdAddress(text).https)) await readEtcdCredentials(tls);
+  if (tls.ca !== '' || tls.cert !== '' || tls.key !== '' || addresses.some((text) => parseEtcdAddress(text).https))
+    await readEtcdCredentials(tls);
   return { addresses, tls };
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Every configuration parameter: type, default, limits, who reads it, whether it changes while running. Source: configuration 2 to 8.
+// Every configuration parameter: type, default, limits, who reads it, whether it changes while running. Source:
+// configuration 2 to 8.
 
 import type { JsonValue } from '../json.js';
 
@@ -7,7 +8,8 @@ import type { JsonValue } from '../json.js';
  * size: bytes with k/m/g/t. duration: seconds, written 30d. list: comma list or array. addresses: etcd addresses.
  * word: one of `words`. json: an object.
  */
-export type ParameterType = 'boolean' | 'integer' | 'number' | 'size' | 'duration' | 'string' | 'list' | 'addresses' | 'word' | 'json';
+export type ParameterType =
+  'boolean' | 'integer' | 'number' | 'size' | 'duration' | 'string' | 'list' | 'addresses' | 'word' | 'json';
 
 /** Who reads it: O OSD, C every client, M monitor, D disk tool, N NBD, U ublk, Q QEMU. */
 export type Reader = 'O' | 'C' | 'M' | 'D' | 'N' | 'U' | 'Q';
@@ -72,9 +74,24 @@ const NETWORK = {
   etcd_slow_timeout: { ...MILLIS, default: 5000, min: 1, readers: 'OC', ...ON },
   /** Default: max(30, 2 × etcd_report_interval). */
   etcd_keepalive_timeout: { ...SECONDS, default: null, min: 1, readers: 'OC', ...ON },
-  etcd_ws_keepalive_interval: { ...SECONDS, default: 5, min: 1, readers: 'OCM', ...ON, aliases: ['etcd_ws_keepalive_timeout'] },
+  etcd_ws_keepalive_interval: {
+    ...SECONDS,
+    default: 5,
+    min: 1,
+    readers: 'OCM',
+    ...ON,
+    aliases: ['etcd_ws_keepalive_timeout'],
+  },
   etcd_min_reload_interval: { ...MILLIS, default: 50, min: 1, readers: 'OC', ...ON },
-  tcp_header_buffer_size: { type: 'size', default: 65536, unit: 'bytes', min: 1, max: 1073741824, readers: 'OC', ...LOCAL },
+  tcp_header_buffer_size: {
+    type: 'size',
+    default: 65536,
+    unit: 'bytes',
+    min: 1,
+    max: 1073741824,
+    readers: 'OC',
+    ...LOCAL,
+  },
   /** Negative disables. */
   min_zerocopy_send_size: { type: 'integer', default: 32768, unit: 'bytes', readers: 'OC', ...LOCAL },
   use_sync_send_recv: { type: 'boolean', default: false, readers: 'C', ...LOCAL },
@@ -171,7 +188,14 @@ const OSD = {
   allow_net_split: { type: 'boolean', default: false, readers: 'O', ...ON },
   /** Absent: only pools with local reads. */
   enable_pg_locks: { type: 'boolean', default: null, readers: 'O', ...ON },
-  pg_lock_retry_interval_ms: { ...MILLIS, default: 100, min: 1, readers: 'O', ...ON, aliases: ['pg_lock_retry_interval'] },
+  pg_lock_retry_interval_ms: {
+    ...MILLIS,
+    default: 100,
+    min: 1,
+    readers: 'O',
+    ...ON,
+    aliases: ['pg_lock_retry_interval'],
+  },
   atomic_write_size: { type: 'size', default: 4096, unit: 'bytes', readers: 'O' },
   use_atomic_flag: { type: 'boolean', default: false, readers: 'O' },
   pg_reshard_chunk_size: { type: 'integer', default: 100000, min: 1, readers: 'O', ...ON },
@@ -220,7 +244,15 @@ const CLIENT = {
   client_eio_retry_interval: { ...MILLIS, default: 1000, min: 0, readers: 'C', ...ON },
   client_retry_enospc: { type: 'boolean', default: true, readers: 'C', ...ON },
   client_wait_up_timeout: { ...SECONDS, default: 16, min: 1, readers: 'C', ...ON },
-  client_max_dirty_bytes: { type: 'size', default: 33554432, unit: 'bytes', min: 1, readers: 'C', ...ON, aliases: ['client_dirty_limit'] },
+  client_max_dirty_bytes: {
+    type: 'size',
+    default: 33554432,
+    unit: 'bytes',
+    min: 1,
+    readers: 'C',
+    ...ON,
+    aliases: ['client_dirty_limit'],
+  },
   client_max_dirty_ops: { type: 'integer', default: 1024, min: 1, readers: 'C', ...ON },
   client_enable_writeback: { type: 'boolean', default: false, readers: 'C', ...ON },
   client_writeback_allowed: { type: 'boolean', default: null, readers: 'C' },
@@ -238,7 +270,15 @@ const CLIENT = {
   qemu_file_mirror_path: { type: 'string', default: null, readers: 'Q' },
 } as const;
 
-export const PARAMETERS = { ...COMMON, ...NETWORK, ...LAYOUT, ...DISK, ...OSD, ...MONITOR, ...CLIENT } as const satisfies Record<string, Parameter>;
+export const PARAMETERS = {
+  ...COMMON,
+  ...NETWORK,
+  ...LAYOUT,
+  ...DISK,
+  ...OSD,
+  ...MONITOR,
+  ...CLIENT,
+} as const satisfies Record<string, Parameter>;
 
 export type ParameterName = keyof typeof PARAMETERS;
 

@@ -15,7 +15,9 @@ export interface ClusterHandle { readonly [clusterBrand]: true }
 export interface ContextHandle { readonly [contextBrand]: true }
 export interface ImageHandle { readonly [imageBrand]: true }
 
-/** result: bytes, 0, or a negative errno. version: of the object for single-object reads and writes, else 0n. Runs once. */
+/**
+ * result: bytes, 0, or a negative errno. version: of the object for single-object reads and writes, else 0n. Runs once.
+ */
 export type DoneFn = (result: number, version: bigint) => void;
 /** level: 0 error, 1 warning, 2 info, 3 debug. */
 export type LogFn = (level: number, text: string) => void;
@@ -45,13 +47,23 @@ export interface NativePurgeOptions {
 export interface NativeClient {
   version(): string;
   /** options: pairs that override file and etcd. A number is a negative errno; the message went to log. */
-  clusterOpen(configPath: string | null, options: readonly (readonly [string, string])[], failFast: boolean, log: LogFn | null): ClusterHandle | number;
+  clusterOpen(
+    configPath: string | null,
+    options: readonly (readonly [string, string])[],
+    failFast: boolean,
+    log: LogFn | null,
+  ): ClusterHandle | number;
   clusterClose(cluster: ClusterHandle): void;
   /** With a thread of its own. */
   contextOpen(cluster: ClusterHandle, spinUs: number): ContextHandle | number;
   /** Ends what is under way with -ECANCELED; done runs when the thread is gone. */
   contextClose(context: ContextHandle, done: (error: Error | null) => void): void;
-  imageOpen(context: ContextHandle, options: NativeImageOptions, changed: ((sizeBytes: bigint, readOnly: boolean) => void) | null, done: DoneFn): ImageHandle | number;
+  imageOpen(
+    context: ContextHandle,
+    options: NativeImageOptions,
+    changed: ((sizeBytes: bigint, readOnly: boolean) => void) | null,
+    done: DoneFn,
+  ): ImageHandle | number;
   /** Its operations must be done. */
   imageClose(image: ImageHandle): void;
   imageSize(image: ImageHandle): bigint;
@@ -65,12 +77,30 @@ export interface NativeClient {
   /** The buffer is filled (or read) by another thread until done has run. */
   read(image: ImageHandle, context: ContextHandle, offset: bigint, buffer: Buffer, done: DoneFn): number;
   write(image: ImageHandle, context: ContextHandle, offset: bigint, buffer: Buffer, done: DoneFn): number;
-  compareWrite(image: ImageHandle, context: ContextHandle, offset: bigint, buffer: Buffer, expectedVersion: bigint, done: DoneFn): number;
+  compareWrite(
+    image: ImageHandle,
+    context: ContextHandle,
+    offset: bigint,
+    buffer: Buffer,
+    expectedVersion: bigint,
+    done: DoneFn,
+  ): number;
   flush(image: ImageHandle, context: ContextHandle, done: DoneFn): number;
   discard(image: ImageHandle, context: ContextHandle, offset: bigint, length: bigint, done: DoneFn): number;
   /** expectedVersion 2^64-1: unconditional. */
-  deleteObject(image: ImageHandle, context: ContextHandle, offset: bigint, expectedVersion: bigint, done: DoneFn): number;
-  purge(context: ContextHandle, options: NativePurgeOptions, progress: ((done: bigint, total: bigint) => void) | null, done: (result: number, json: string) => void): number;
+  deleteObject(
+    image: ImageHandle,
+    context: ContextHandle,
+    offset: bigint,
+    expectedVersion: bigint,
+    done: DoneFn,
+  ): number;
+  purge(
+    context: ContextHandle,
+    options: NativePurgeOptions,
+    progress: ((done: bigint, total: bigint) => void) | null,
+    done: (result: number, json: string) => void,
+  ): number;
 }
 
 const NAME = 'vitastor_core.node';
@@ -87,18 +117,28 @@ function candidates(buildDir: string | undefined): string[] {
 
 let loaded: NativeClient | undefined;
 
-/** Installed beside the package, in `buildDir`, or in the repository's build directories. Throws ERR_UNSUPPORTED that says where it was looked for. */
+/**
+ * Installed beside the package, in `buildDir`, or in the repository's build directories. Throws ERR_UNSUPPORTED that
+ * says where it was looked for.
+ */
 export function loadNativeClient(buildDir?: string): NativeClient {
   if (loaded !== undefined) return loaded;
   const places = candidates(buildDir ?? process.env['VITASTOR_BUILD_DIR']);
   const path = places.find((place) => existsSync(place));
   if (path === undefined) {
-    throw new VitastorError('ERR_UNSUPPORTED', `the native client ${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``);
+    throw new VitastorError(
+      'ERR_UNSUPPORTED',
+      `the native client ${NAME} was not found (looked at ${places.join(', ')}): run \`npm run build\``,
+    );
   }
   try {
     loaded = createRequire(import.meta.url)(path) as NativeClient;
     return loaded;
   } catch (error) {
-    throw new VitastorError('ERR_UNSUPPORTED', `the native client ${path} could not be loaded (${errorText(error)}): run \`npm run build\``, { cause: error });
+    throw new VitastorError(
+      'ERR_UNSUPPORTED',
+      `the native client ${path} could not be loaded (${errorText(error)}): run \`npm run build\``,
+      { cause: error },
+    );
   }
 }

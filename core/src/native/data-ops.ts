@@ -13,22 +13,38 @@ class NativeDataOps implements DataOps {
     this.#config = config;
   }
 
-  async deleteInodeData(request: RemoveDataRequest, onProgress?: (progress: RemoveDataProgress) => void, signal?: AbortSignal): Promise<RemoveDataResult> {
+  async deleteInodeData(
+    request: RemoveDataRequest,
+    onProgress?: (progress: RemoveDataProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<RemoveDataResult> {
     if (signal?.aborted === true) throw new VitastorError('ERR_ABORTED', 'interrupted');
     const waitSeconds = Math.max(1, Math.ceil(request.waitUpTimeoutMs / 1000));
     // A client of its own: aborting it ends nothing else.
     const client = new Client({ config: { ...this.#config, client_wait_up_timeout: String(waitSeconds) } });
     this.#clients.add(client);
-    const abort = (): void => { void client.close(); };
+    const abort = (): void => {
+      void client.close();
+    };
     signal?.addEventListener('abort', abort, { once: true });
     try {
       const outcome = await client.purge({
-        pool: request.pool, inode: request.inode, minOffset: request.minOffset, maxOffset: request.maxOffset,
-        iodepth: request.iodepth, parallelOsds: request.parallelOsds, waitList: request.waitList, downOk: request.downOk,
+        pool: request.pool,
+        inode: request.inode,
+        minOffset: request.minOffset,
+        maxOffset: request.maxOffset,
+        iodepth: request.iodepth,
+        parallelOsds: request.parallelOsds,
+        waitList: request.waitList,
+        downOk: request.downOk,
         onProgress: (removedObjects, totalObjects) => onProgress?.({ removedObjects, totalObjects, listed: false }),
       });
       if (outcome.result === -11) {
-        throw new VitastorError('ERR_CONFLICT', `the PG count of pool ${String(request.pool)} changed meanwhile: repeat the command`, { retryable: true });
+        throw new VitastorError(
+          'ERR_CONFLICT',
+          `the PG count of pool ${String(request.pool)} changed meanwhile: repeat the command`,
+          { retryable: true },
+        );
       }
       onProgress?.({ removedObjects: outcome.removedObjects, totalObjects: outcome.totalObjects, listed: true });
       const { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs } = outcome;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// /config/global, /config/node_placement and /config/osd/N: what an administrator writes. Source: etcd schema 4.1, 4.3, 4.4.
+// /config/global, /config/node_placement and /config/osd/N: what an administrator writes. Source: etcd schema 4.1, 4.3,
+// 4.4.
 
 import { boolean, json, name, object, problemOf, stringList, type Decoder, type Problem } from '../decode.js';
 import { isJsonObject, parseJson, type JsonObject } from '../json.js';
@@ -15,7 +16,10 @@ export interface PlacementNode {
 }
 
 /** Node name or OSD number → its place. Entries that are no objects are left out and reported. */
-export function decodeNodePlacement(key: string, text: string): { nodes: Map<string, PlacementNode>; problems: Problem[] } {
+export function decodeNodePlacement(
+  key: string,
+  text: string,
+): { nodes: Map<string, PlacementNode>; problems: Problem[] } {
   const nodes = new Map<string, PlacementNode>();
   const problems: Problem[] = [];
   for (const [node, value] of Object.entries(decodeGlobalConfig(parseJson(text), ''))) {
@@ -54,7 +58,9 @@ export const decodeOsdConfig: Decoder<OsdConfig> = object((f) => {
   };
 });
 
-/** Fields at their default are left out; null: nothing is left, delete the key. `previous` keeps fields we do not know. */
+/**
+ * Fields at their default are left out; null: nothing is left, delete the key. `previous` keeps fields we do not know.
+ */
 export function encodeOsdConfig(config: OsdConfig, previous: JsonObject = {}): JsonObject | null {
   const { reweight: _r, tags: _t, noout: _n, ...others } = previous;
   const result: JsonObject = isJsonObject(others) ? { ...others } : {};

@@ -41,7 +41,15 @@ export function decodeInodeConfig(pool: number, inode: bigint): Decoder<InodeCon
   });
 }
 
-const OWN_FIELDS: ReadonlySet<string> = new Set(['name', 'size', 'parent_id', 'parent_pool', 'readonly', 'deleted', 'meta']);
+const OWN_FIELDS: ReadonlySet<string> = new Set([
+  'name',
+  'size',
+  'parent_id',
+  'parent_pool',
+  'readonly',
+  'deleted',
+  'meta',
+]);
 
 /** Fields with nothing to say are left out; unknown fields of `raw` are kept. */
 export function encodeInodeConfig(config: Omit<InodeConfig, 'raw' | 'inode'> & { raw?: JsonObject }): JsonObject {

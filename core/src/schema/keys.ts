@@ -15,7 +15,10 @@ export type PlainKind =
   | 'mon/master'
   | 'stats';
 
-/** What a key is, numbers decoded. Pool, PG and OSD numbers are numbers; inode numbers (48 bits, without pool) are bigint. */
+/**
+ * What a key is, numbers decoded. Pool, PG and OSD numbers are numbers; inode numbers (48 bits, without pool) are
+ * bigint.
+ */
 export type ParsedKey =
   | { kind: PlainKind }
   | { kind: 'config/osd' | 'osd/state' | 'osd/stats' | 'osd/space' | 'osd/inodestats'; osd: number }
@@ -28,13 +31,21 @@ export type ParsedKey =
 export type KeyKind = ParsedKey['kind'];
 
 const PLAIN: ReadonlySet<string> = new Set<PlainKind>([
-  'config/global', 'config/pools', 'config/node_placement', 'config/pgs', 'pg/config', 'history/last_clean_pgs', 'mon/master', 'stats',
+  'config/global',
+  'config/pools',
+  'config/node_placement',
+  'config/pgs',
+  'pg/config',
+  'history/last_clean_pgs',
+  'mon/master',
+  'stats',
 ]);
 
 /** A leading slash is added, doubled slashes collapse, a trailing one goes. '/' alone is refused. */
 export function normalizePrefix(prefix: string): string {
   const clean = `/${prefix}`.replace(/\/+/g, '/').replace(/\/$/, '');
-  if (clean === '') throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_prefix "${prefix}" is empty: use a name such as /vitastor`);
+  if (clean === '')
+    throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_prefix "${prefix}" is empty: use a name such as /vitastor`);
   return clean;
 }
 

@@ -2,7 +2,20 @@
 // What an OSD reports: osd/state, osd/stats, osd/space, osd/inodestats. Source: etcd schema 4.13 to 4.16.
 
 import {
-  array, bigInteger, boolean, counter, INODE_MAX, integer, mapOf, name, number, object, oneOf, string, u64, type Decoder,
+  array,
+  bigInteger,
+  boolean,
+  counter,
+  INODE_MAX,
+  integer,
+  mapOf,
+  name,
+  number,
+  object,
+  oneOf,
+  string,
+  u64,
+  type Decoder,
 } from '../decode.js';
 import type { JsonObject, JsonValue } from '../json.js';
 import type { ImmediateCommit } from './pools.js';
@@ -20,7 +33,8 @@ export interface OsdState {
   blockstoreEnabled: boolean;
 }
 
-const addressList: Decoder<string[]> = (value, path) => (typeof value === 'string' ? [value] : array(string)(value, path));
+const addressList: Decoder<string[]> = (value, path) =>
+  typeof value === 'string' ? [value] : array(string)(value, path);
 
 export const decodeOsdState: Decoder<OsdState> = object((f) => ({
   up: f.required('state', string) === 'up',
@@ -118,7 +132,11 @@ export const decodeOsdStats: Decoder<OsdStats> = object((f) => {
 const OP_FIELDS = ['count', 'usec', 'bytes', 'lat', 'bps', 'iops'] as const;
 const SUBOP_FIELDS = ['count', 'usec', 'lat', 'iops'] as const;
 
-export function encodeOpStats(stats: OpStats, fields: readonly (keyof OpStat)[], number: (n: bigint) => JsonValue = (n) => n): JsonObject {
+export function encodeOpStats(
+  stats: OpStats,
+  fields: readonly (keyof OpStat)[],
+  number: (n: bigint) => JsonValue = (n) => n,
+): JsonObject {
   const result: JsonObject = {};
   for (const [op, stat] of stats) result[op] = Object.fromEntries(fields.map((field) => [field, number(stat[field])]));
   return result;

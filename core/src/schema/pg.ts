@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Placement groups in etcd: pg/config, history/last_clean_pgs, pg/state, pg/history, pgstats. Source: etcd schema 4.8 to 4.12.
+// Placement groups in etcd: pg/config, history/last_clean_pgs, pg/state, pg/history, pgstats. Source: etcd schema 4.8
+// to 4.12.
 
 import {
   array, boolean, integer, json, object, osdNum, osdNumOrZero, problemOf, string, u64, type Decoder, type Problem,
@@ -126,8 +127,23 @@ export function isPaused(item: PgItem, pgSize: number): boolean {
 
 /** In the order in which they are written. */
 export const PG_STATE_WORDS = [
-  'starting', 'peering', 'incomplete', 'active', 'repeering', 'stopping', 'offline', 'degraded', 'has_inconsistent', 'has_corrupted',
-  'has_incomplete', 'has_degraded', 'has_misplaced', 'has_unclean', 'has_invalid', 'left_on_dead', 'scrubbing',
+  'starting',
+  'peering',
+  'incomplete',
+  'active',
+  'repeering',
+  'stopping',
+  'offline',
+  'degraded',
+  'has_inconsistent',
+  'has_corrupted',
+  'has_incomplete',
+  'has_degraded',
+  'has_misplaced',
+  'has_unclean',
+  'has_invalid',
+  'left_on_dead',
+  'scrubbing',
 ] as const;
 export type PgStateWord = (typeof PG_STATE_WORDS)[number];
 
@@ -150,7 +166,8 @@ export const decodePgState: Decoder<PgState> = object((f) => {
   if (unknown !== undefined) throw f.error('state', `unknown PG state "${unknown}"`);
   const state = canonical(words);
   for (const alone of ['offline', 'peering'] as const) {
-    if (state.includes(alone) && state.length > 1) throw f.error('state', `"${alone}" must stand alone, not in ${state.join('+')}`);
+    if (state.includes(alone) && state.length > 1)
+      throw f.error('state', `"${alone}" must stand alone, not in ${state.join('+')}`);
   }
   if (state.includes('incomplete') && state.some((word) => word !== 'incomplete' && word !== 'has_invalid')) {
     throw f.error('state', `"incomplete" may only be combined with has_invalid, not ${state.join('+')}`);

@@ -2,7 +2,17 @@
 // /config/pools: pool definitions with every default applied. Source: etcd schema 4.2, configuration 4 and 9.
 
 import {
-  badValue, integer, name, nonEmptyString, object, oneOf, problemOf, stringList, type Decoder, type Fields, type Problem,
+  badValue,
+  integer,
+  name,
+  nonEmptyString,
+  object,
+  oneOf,
+  problemOf,
+  stringList,
+  type Decoder,
+  type Fields,
+  type Problem,
 } from '../decode.js';
 import { isJsonObject, parseJson, type JsonObject, type JsonValue } from '../json.js';
 import { parseDuration, parseSize } from '../units.js';
@@ -63,7 +73,8 @@ export const PG_SIZE_MAX = 256;
 
 const sizeBytes: Decoder<number> = (value, path) => {
   const n = parseSize(typeof value === 'bigint' ? value.toString() : value);
-  if (n === null || n > BigInt(Number.MAX_SAFE_INTEGER)) throw badValue(path, 'must be a size in bytes, such as 131072 or 128k');
+  if (n === null || n > BigInt(Number.MAX_SAFE_INTEGER))
+    throw badValue(path, 'must be a size in bytes, such as 131072 or 128k');
   return Number(n);
 };
 
@@ -95,7 +106,11 @@ export function globalBlockLayout(global: JsonObject): BlockLayout {
   const blockSizeBytes = attempt('block_size', blockSize, DEFAULT_BLOCK_LAYOUT.blockSizeBytes);
   return {
     blockSizeBytes,
-    bitmapGranularityBytes: attempt('bitmap_granularity', granularityFor(blockSizeBytes), DEFAULT_BLOCK_LAYOUT.bitmapGranularityBytes),
+    bitmapGranularityBytes: attempt(
+      'bitmap_granularity',
+      granularityFor(blockSizeBytes),
+      DEFAULT_BLOCK_LAYOUT.bitmapGranularityBytes,
+    ),
     immediateCommit: attempt('immediate_commit', oneOf('all', 'small', 'none'), DEFAULT_BLOCK_LAYOUT.immediateCommit),
   };
 }
@@ -129,7 +144,10 @@ export function decodePool(id: number, value: JsonValue, layout: BlockLayout, pa
     return {
       id,
       name: f.required('name', (v, p) => nonEmptyString(typeof v === 'string' ? v : name(v, p), p)),
-      scheme, pgSize, parityChunks, dataChunks,
+      scheme,
+      pgSize,
+      parityChunks,
+      dataChunks,
       pgMinSize: f.required('pg_minsize', integer(scheme === 'replicated' ? 1 : dataChunks, pgSize)),
       pgCount: f.required('pg_count', integer(1)),
       failureDomain: f.optional('failure_domain', name, '') || 'host',
@@ -147,7 +165,10 @@ export function decodePool(id: number, value: JsonValue, layout: BlockLayout, pa
       primaryAffinityTags: f.optional('primary_affinity_tags', stringList(), []),
       scrubIntervalSeconds: f.optional('scrub_interval', duration, null),
       usedForApp: f.optional('used_for_app', name, '') || (app === '' ? '' : `fs:${app}`),
-      localReads: scheme === 'replicated' ? f.optional('local_reads', oneOf('primary', 'nearest', 'random'), 'primary') : 'primary',
+      localReads:
+        scheme === 'replicated'
+          ? f.optional('local_reads', oneOf('primary', 'nearest', 'random'), 'primary')
+          : 'primary',
       raw: f.raw,
     };
   })(value, path);
@@ -162,7 +183,10 @@ function decodeParity(f: Fields, scheme: Scheme, pgSize: number): number {
 
 const LEVEL_PAIR = /^([^=\s]+)=(\S+)$/;
 
-/** `{"dc":"112233"}`, `{"dc":["1","1","2"]}` or `"dc=112233 host=123456"` (blanks or commas between): exactly pgSize items a level. */
+/**
+ * `{"dc":"112233"}`, `{"dc":["1","1","2"]}` or `"dc=112233 host=123456"` (blanks or commas between): exactly pgSize
+ * items a level.
+ */
 function levelPlacement(pgSize: number): Decoder<Map<string, string[]>> {
   return (value, path) => {
     const pairs: [string, JsonValue][] = [];
@@ -182,15 +206,24 @@ function levelPlacement(pgSize: number): Decoder<Map<string, string[]>> {
 }
 
 function levelItems(pattern: JsonValue, pgSize: number, path: string): string[] {
-  const items = Array.isArray(pattern) ? pattern.map((item, i) => name(item, `${path}[${i}]`)) : [...name(pattern, path)];
+  const items = Array.isArray(pattern)
+    ? pattern.map((item, i) => name(item, `${path}[${i}]`))
+    : [...name(pattern, path)];
   if (items.length !== pgSize) throw badValue(path, `must have exactly ${pgSize} items (pg_size), not ${items.length}`);
   return items;
 }
 
 const poolId: Decoder<number> = integer(1, 65535);
 
-/** All valid pools by id; each invalid one is left out with a problem that names its field. Throws ERR_BAD_VALUE for bad JSON. */
-export function decodePools(key: string, text: string, layout: BlockLayout): { pools: Map<number, PoolConfig>; problems: Problem[] } {
+/**
+ * All valid pools by id; each invalid one is left out with a problem that names its field. Throws ERR_BAD_VALUE for bad
+ * JSON.
+ */
+export function decodePools(
+  key: string,
+  text: string,
+  layout: BlockLayout,
+): { pools: Map<number, PoolConfig>; problems: Problem[] } {
   const pools = new Map<number, PoolConfig>();
   const problems: Problem[] = [];
   const entries = object((f) => f.raw)(parseJson(text), '');

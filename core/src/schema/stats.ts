@@ -29,7 +29,13 @@ export const OBJECT_KINDS = ['object', 'clean', 'misplaced', 'degraded', 'incomp
 export type ObjectKind = (typeof OBJECT_KINDS)[number];
 export type ObjectAmounts = Record<ObjectKind, bigint>;
 
-export const ZERO_AMOUNTS: Readonly<ObjectAmounts> = { object: 0n, clean: 0n, misplaced: 0n, degraded: 0n, incomplete: 0n };
+export const ZERO_AMOUNTS: Readonly<ObjectAmounts> = {
+  object: 0n,
+  clean: 0n,
+  misplaced: 0n,
+  degraded: 0n,
+  incomplete: 0n,
+};
 
 const amounts: Decoder<ObjectAmounts> = object((f) => ({
   object: f.optional('object', counter, 0n),
@@ -61,7 +67,8 @@ export const decodeClusterStats: Decoder<ClusterStats> = object((f) => ({
 }));
 
 const text = (n: bigint): string => n.toString();
-const textAmounts = (a: ObjectAmounts): JsonObject => Object.fromEntries(OBJECT_KINDS.map((kind) => [kind, text(a[kind])]));
+const textAmounts = (a: ObjectAmounts): JsonObject =>
+  Object.fromEntries(OBJECT_KINDS.map((kind) => [kind, text(a[kind])]));
 
 /** All numbers as decimal strings. */
 export function encodeClusterStats(stats: Omit<ClusterStats, 'raw'>): JsonObject {
@@ -92,7 +99,13 @@ export const decodeInodeStats: Decoder<InodeStats> = object((f) => ({
 /** All numbers as decimal strings. */
 export function encodeInodeStats(stats: InodeStats): JsonObject {
   const ops = encodeOpStats(
-    new Map([['read', stats.read], ['write', stats.write], ['delete', stats.delete]]), ['count', 'usec', 'bytes', 'bps', 'iops', 'lat'], text,
+    new Map([
+      ['read', stats.read],
+      ['write', stats.write],
+      ['delete', stats.delete],
+    ]),
+    ['count', 'usec', 'bytes', 'bps', 'iops', 'lat'],
+    text,
   );
   return { raw_used: text(stats.rawUsedBytes), ...ops };
 }

@@ -17,12 +17,18 @@ export interface EtcdAddress {
 const FORM = /^(?:(https?):\/\/)?(?:\[([0-9a-fA-F:.]+)\]|([^:/[\]\s]+))(?::(\d{1,5}))?(\/\S*)?$/;
 const DEFAULT_PORT = 2379;
 
-/** `[http://]host[:port][/path]`, IPv6 in brackets. The path belongs to the JSON gateway and is not used here. Throws ERR_INVALID_ARGUMENT. */
+/**
+ * `[http://]host[:port][/path]`, IPv6 in brackets. The path belongs to the JSON gateway and is not used here. Throws
+ * ERR_INVALID_ARGUMENT.
+ */
 export function parseEtcdAddress(text: string): EtcdAddress {
   const found = FORM.exec(text.trim());
   const port = found?.[4] === undefined ? DEFAULT_PORT : Number(found[4]);
   if (!found || port < 1 || port > 65535) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_address "${text}" is not [http://]host:port[/path]; use for example 192.0.2.1:2379 or [2001:db8::1]:2379`);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `etcd_address "${text}" is not [http://]host:port[/path]; use for example 192.0.2.1:2379 or [2001:db8::1]:2379`,
+    );
   }
   return { text: text.trim(), host: found[2] ?? found[3] ?? '', port, https: found[1] === 'https' };
 }
@@ -45,9 +51,19 @@ export function localHosts(): ReadonlySet<string> {
 }
 
 /** Addresses of this machine first, the others in random order behind them. */
-export function orderAddresses(addresses: readonly EtcdAddress[], random: Random, local: ReadonlySet<string> = localHosts()): EtcdAddress[] {
+export function orderAddresses(
+  addresses: readonly EtcdAddress[],
+  random: Random,
+  local: ReadonlySet<string> = localHosts(),
+): EtcdAddress[] {
   const isLocal = (a: EtcdAddress): boolean => local.has(a.host) || a.host.startsWith('127.');
-  return [...addresses.filter(isLocal), ...shuffled(addresses.filter((a) => !isLocal(a)), random)];
+  return [
+    ...addresses.filter(isLocal),
+    ...shuffled(
+      addresses.filter((a) => !isLocal(a)),
+      random,
+    ),
+  ];
 }
 
 function shuffled<T>(items: readonly T[], random: Random): T[] {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// TLS to etcd: which files an https address stands on, and whether they can do what they are for. Settings etcd_ca, etcd_cert, etcd_key.
+// TLS to etcd: which files an https address stands on, and whether they can do what they are for. Settings etcd_ca,
+// etcd_cert, etcd_key.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { errorText, VitastorError } from '../errors.js';
 
-/** Paths of PEM files; '' = not given. They are read anew for each connection, so that renewed certificates need no restart. */
+/**
+ * Paths of PEM files; '' = not given. They are read anew for each connection, so that renewed certificates need no
+ * restart.
+ */
 export interface EtcdTlsFiles {
   /** The authority that etcd's certificate must come from; '': those that the system trusts. */
   ca: string;
@@ -28,7 +32,11 @@ async function read(setting: string, path: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (error) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `${setting}: ${path} cannot be read (${errorText(error)}): correct the path or its permissions`, { cause: error });
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `${setting}: ${path} cannot be read (${errorText(error)}): correct the path or its permissions`,
+      { cause: error },
+    );
   }
 }
 
@@ -36,7 +44,11 @@ function check(setting: string, path: string, what: string, test: () => unknown)
   try {
     test();
   } catch (error) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `${setting}: ${path} holds no ${what} in PEM form (${errorText(error)})`, { cause: error });
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `${setting}: ${path} holds no ${what} in PEM form (${errorText(error)})`,
+      { cause: error },
+    );
   }
 }
 
@@ -44,10 +56,17 @@ function check(setting: string, path: string, what: string, test: () => unknown)
 export async function readEtcdCredentials(files: EtcdTlsFiles): Promise<EtcdCredentials> {
   if ((files.cert === '') !== (files.key === '')) {
     const [given, missing] = files.cert === '' ? ['etcd_key', 'etcd_cert'] : ['etcd_cert', 'etcd_key'];
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `${given} is set, but ${missing} is not: a client certificate needs both`);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `${given} is set, but ${missing} is not: a client certificate needs both`,
+    );
   }
   const ca = files.ca || SYSTEM_CA.find((path) => existsSync(path));
-  if (ca === undefined) throw new VitastorError('ERR_INVALID_ARGUMENT', 'an etcd address is https, and this system has no list of trusted authorities: set etcd_ca');
+  if (ca === undefined)
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      'an etcd address is https, and this system has no list of trusted authorities: set etcd_ca',
+    );
   const rootCertificate = await read('etcd_ca', ca);
   check('etcd_ca', ca, 'certificate', () => new X509Certificate(rootCertificate));
   if (files.cert === '') return { rootCertificate };
@@ -56,7 +75,10 @@ export async function readEtcdCredentials(files: EtcdTlsFiles): Promise<EtcdCred
   check('etcd_cert', files.cert, 'certificate', () => new X509Certificate(certChain));
   check('etcd_key', files.key, 'private key', () => createPrivateKey(privateKey));
   if (!new X509Certificate(certChain).checkPrivateKey(createPrivateKey(privateKey))) {
-    throw new VitastorError('ERR_INVALID_ARGUMENT', `etcd_key: ${files.key} is not the key of the certificate in ${files.cert} (etcd_cert)`);
+    throw new VitastorError(
+      'ERR_INVALID_ARGUMENT',
+      `etcd_key: ${files.key} is not the key of the certificate in ${files.cert} (etcd_cert)`,
+    );
   }
   return { rootCertificate, certChain, privateKey };
 }
@@ -66,7 +88,8 @@ export function tlsHint(text: string): string {
   if (/alert|bad certificate|certificate required/.test(text)) {
     return '; etcd refuses our certificate: etcd_cert and etcd_key must be given and be of an authority that etcd trusts';
   }
-  if (/self[- ]signed|unable to (verify|get)|SELF_SIGNED|UNABLE_TO|altnames|certificate has expired/.test(text)) return '; check etcd_ca, and the names in etcd’s certificate';
+  if (/self[- ]signed|unable to (verify|get)|SELF_SIGNED|UNABLE_TO|altnames|certificate has expired/.test(text))
+    return '; check etcd_ca, and the names in etcd’s certificate';
   if (/wrong version number|packet length too long/.test(text)) return '; is this address http, not https?';
   return '';
 }

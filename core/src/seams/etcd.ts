@@ -4,7 +4,8 @@
 //
 // Keys are whole keys (prefix included); values are text (JSON). Revisions, lease ids and versions are bigint.
 // Every call takes a timeout and rejects with VitastorError: ERR_ETCD_UNAVAILABLE (retryable; the outcome of a
-// transaction is then unknown), ERR_LEASE_LOST (a put names a lease that is gone; nothing was changed), ERR_ETCD_REQUEST (our bug or a
+// transaction is then unknown), ERR_LEASE_LOST (a put names a lease that is gone; nothing was changed),
+// ERR_ETCD_REQUEST (our bug or a
 // limit of the server; not retryable), or ERR_ABORTED (after close()).
 
 export interface KeyValue {
@@ -55,13 +56,17 @@ export interface WatchEvent {
 
 export interface WatchHandlers {
   /**
-   * Events in order. All events of one revision and one range arrive in one call; different ranges of a watch may run ahead of each other.
-   * Everything up to `revision` has been delivered on every range: resume at revision + 1. Without events: only that has moved on.
+   * Events in order. All events of one revision and one range arrive in one call; different ranges of a watch may run
+   * ahead of each other.
+   * Everything up to `revision` has been delivered on every range: resume at revision + 1. Without events: only that
+   * has moved on.
    */
   onEvents(events: readonly WatchEvent[], revision: bigint): void;
   /**
-   * The watch is over and no event follows: 'compacted' (reload everything, then watch anew), 'cancelled' by the server,
-   * 'lost' (connection gone or silent: watch anew from the last seen revision + 1). Called at most once, never after close().
+   * The watch is over and no event follows: 'compacted' (reload everything, then watch anew), 'cancelled' by the
+   * server,
+   * 'lost' (connection gone or silent: watch anew from the last seen revision + 1). Called at most once, never after
+   * close().
    */
   onEnd(reason: 'compacted' | 'cancelled' | 'lost'): void;
 }

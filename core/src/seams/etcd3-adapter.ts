@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // etcd in real life: several addresses, one of them selected, every call within its timeout.
 //
-// Reads and keepalives may go to a second member while the first one is silent, and whichever reply comes first counts. A transaction that
-// writes goes to one member only, which has just answered or answers a probe first; once it may have been sent it is never repeated here.
+// Reads and keepalives may go to a second member while the first one is silent, and whichever reply comes first counts.
+// A transaction that
+// writes goes to one member only, which has just answered or answers a probe first; once it may have been sent it is
+// never repeated here.
 
 import { VitastorError } from '../errors.js';
 import type { Cancel, Clock } from './clock.js';
@@ -42,7 +44,11 @@ export class Etcd3Adapter implements Etcd {
   }
 
   setAddresses(addresses: readonly string[]): void {
-    if (addresses.length === 0) throw new VitastorError('ERR_INVALID_ARGUMENT', 'no etcd address is given: set etcd_address, for example in /etc/vitastor/vitastor.conf');
+    if (addresses.length === 0)
+      throw new VitastorError(
+        'ERR_INVALID_ARGUMENT',
+        'no etcd address is given: set etcd_address, for example in /etc/vitastor/vitastor.conf',
+      );
     const old = new Map(this.#members.map((member) => [member.address.text, member]));
     const parsed = [...new Map(addresses.map((text) => [text.trim(), parseEtcdAddress(text)])).values()];
     this.#members = orderAddresses(parsed, this.#options.random).map((address) => {
@@ -78,19 +84,29 @@ export class Etcd3Adapter implements Etcd {
   async status(timeoutMs: number): Promise<MemberStatus[]> {
     await loadEtcd3();
     const deadline = this.#options.clock.wallMs() + timeoutMs;
-    return Promise.all(this.#members.map(async (member) => {
-      try {
-        return await member.status(deadline);
-      } catch (error) {
-        return { address: member.address.text, alive: false, dbSizeBytes: 0, error: sortFailure(member.address.text, error).error.message };
-      }
-    }));
+    return Promise.all(
+      this.#members.map(async (member) => {
+        try {
+          return await member.status(deadline);
+        } catch (error) {
+          return {
+            address: member.address.text,
+            alive: false,
+            dbSizeBytes: 0,
+            error: sortFailure(member.address.text, error).error.message,
+          };
+        }
+      }),
+    );
   }
 
   watch(ranges: readonly KeyRange[], startRevision: bigint, handlers: WatchHandlers): Watch {
     let member: Etcd3Member | null = null;
     const watch: SupervisedWatch = new SupervisedWatch({
-      clock: this.#options.clock, ranges, startRevision, handlers,
+      clock: this.#options.clock,
+      ranges,
+      startRevision,
+      handlers,
       keepaliveIntervalMs: this.#options.watchKeepaliveMs ?? 5000,
       onOver: (healthy) => {
         this.#watches.delete(watch);
@@ -100,7 +116,7 @@ export class Etcd3Adapter implements Etcd {
     this.#watches.add(watch);
     const setup = async (): Promise<void> => {
       await loadEtcd3();
-      member = await this.#select((this.#options.watchSetupTimeoutMs ?? 5000));
+      member = await this.#select(this.#options.watchSetupTimeoutMs ?? 5000);
       watch.run(await member.watchStream());
     };
     setup().catch(() => watch.end('lost'));
@@ -115,7 +131,11 @@ export class Etcd3Adapter implements Etcd {
   }
 
   /** One call. repeatable: doing it twice, on two members, harms nobody. */
-  async #call<T>(timeoutMs: number, repeatable: boolean, run: (member: Etcd3Member, deadlineMs: number) => Promise<T>): Promise<T> {
+  async #call<T>(
+    timeoutMs: number,
+    repeatable: boolean,
+    run: (member: Etcd3Member, deadlineMs: number) => Promise<T>,
+  ): Promise<T> {
     await loadEtcd3(); // Not at the expense of the timeout.
     const end = this.#options.clock.nowMs() + timeoutMs;
     if (repeatable) return this.#race(timeoutMs, run);
@@ -138,12 +158,14 @@ export class Etcd3Adapter implements Etcd {
     const known = this.#selected ?? only;
     if (known) return known;
     await this.#race(timeoutMs, (member, deadline) => member.probe(deadline));
-    if (!this.#selected) throw new VitastorError('ERR_ETCD_UNAVAILABLE', 'no etcd member answered', { retryable: true });
+    if (!this.#selected)
+      throw new VitastorError('ERR_ETCD_UNAVAILABLE', 'no etcd member answered', { retryable: true });
     return this.#selected;
   }
 
   /**
-   * Starts with the selected member (else the first in order); each time one fails, or has been silent for its share of the time, the next
+   * Starts with the selected member (else the first in order); each time one fails, or has been silent for its share of
+   * the time, the next
    * one is asked as well. The first reply wins and its member becomes the selected one.
    */
   #race<T>(timeoutMs: number, run: (member: Etcd3Member, deadlineMs: number) => Promise<T>): Promise<T> {
@@ -171,31 +193,45 @@ export class Etcd3Adapter implements Etcd {
         }
         running++;
         timer = queue.length ? clock.after(shareMs, next) : null;
-        this.#run(member, end - clock.nowMs(), run).then((value) => {
-          if (over) return;
-          this.#selected = member;
-          finish(() => resolve(value));
-        }, (error: unknown) => {
-          running--;
-          const failure = sortFailure(member.address.text, error).error;
-          if (failure.retryable) this.#failed(member);
-          failures.push(failure);
-          if (over) return;
-          if (failure.retryable) next();
-          else finish(() => reject(failure));
-        });
+        this.#run(member, end - clock.nowMs(), run).then(
+          (value) => {
+            if (over) return;
+            this.#selected = member;
+            finish(() => resolve(value));
+          },
+          (error: unknown) => {
+            running--;
+            const failure = sortFailure(member.address.text, error).error;
+            if (failure.retryable) this.#failed(member);
+            failures.push(failure);
+            if (over) return;
+            if (failure.retryable) next();
+            else finish(() => reject(failure));
+          },
+        );
       };
       next();
     });
   }
 
   /** With a deadline of our own besides gRPC's, and an end on close(). */
-  #run<T>(member: Etcd3Member, timeoutMs: number, run: (member: Etcd3Member, deadlineMs: number) => Promise<T>): Promise<T> {
+  #run<T>(
+    member: Etcd3Member,
+    timeoutMs: number,
+    run: (member: Etcd3Member, deadlineMs: number) => Promise<T>,
+  ): Promise<T> {
     if (this.#closed) return Promise.reject(new VitastorError('ERR_ABORTED', 'the connection to etcd was closed'));
     return new Promise<T>((resolve, reject) => {
       const limitMs = Math.max(0, timeoutMs);
-      const timer = this.#options.clock.after(limitMs, () => fail(new VitastorError('ERR_ETCD_UNAVAILABLE',
-        `etcd at ${member.address.text} did not answer within ${Math.round(timeoutMs)} ms`, { retryable: true, data: { address: member.address.text } })));
+      const timer = this.#options.clock.after(limitMs, () =>
+        fail(
+          new VitastorError(
+            'ERR_ETCD_UNAVAILABLE',
+            `etcd at ${member.address.text} did not answer within ${Math.round(timeoutMs)} ms`,
+            { retryable: true, data: { address: member.address.text } },
+          ),
+        ),
+      );
       const fail = (error: unknown): void => {
         timer();
         this.#open.delete(fail);
@@ -222,5 +258,9 @@ export class Etcd3Adapter implements Etcd {
 function allFailed(failures: readonly VitastorError[]): VitastorError {
   const [first] = failures;
   if (failures.length === 1 && first) return first;
-  return new VitastorError('ERR_ETCD_UNAVAILABLE', `no etcd member answered: ${failures.map((f) => f.message).join('; ')}`, { retryable: true });
+  return new VitastorError(
+    'ERR_ETCD_UNAVAILABLE',
+    `no etcd member answered: ${failures.map((f) => f.message).join('; ')}`,
+    { retryable: true },
+  );
 }

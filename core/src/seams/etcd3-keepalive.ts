@@ -16,7 +16,8 @@ interface Question {
 export class KeepaliveStream {
   readonly #wire: KeepaliveWire;
   /**
-   * etcd answers in the order of the questions. A late answer is that of its own question, whoever still waits for it: taken for the answer
+   * etcd answers in the order of the questions. A late answer is that of its own question, whoever still waits for it:
+   * taken for the answer
    * to the next one, it would date the lease later than it is (safety.md 1).
    */
   readonly #asked: Question[] = [];
@@ -37,7 +38,9 @@ export class KeepaliveStream {
     return this.#dead;
   }
 
-  /** Seconds that the lease has left, 0: unknown to etcd. Rejects when the stream breaks; the deadline is the caller's. */
+  /**
+   * Seconds that the lease has left, 0: unknown to etcd. Rejects when the stream breaks; the deadline is the caller's.
+   */
   ask(lease: bigint): Promise<number> {
     if (this.#dead) return Promise.reject(lost('the connection to etcd was closed'));
     return new Promise((resolve, reject) => {

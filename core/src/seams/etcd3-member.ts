@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One member of etcd through the package etcd3: raw calls with a deadline, errors sorted. No retries, no leases or watches of etcd3's own.
+// One member of etcd through the package etcd3: raw calls with a deadline, errors sorted. No retries, no leases or
+// watches of etcd3's own.
 
 import type { Etcd3, ICompare, IDuplexStream, IKeyValue, IRequestOp, IWatchRequest, IWatchResponse } from 'etcd3';
 import { isIP } from 'node:net';
@@ -38,13 +39,21 @@ export function rangeEnd(range: KeyRange): { key: Buffer; range_end?: Buffer } {
 
 export function fromKv(kv: IKeyValue): KeyValue {
   return {
-    key: kv.key.toString(), value: kv.value.toString(), createRevision: BigInt(kv.create_revision), modRevision: BigInt(kv.mod_revision),
-    version: BigInt(kv.version), lease: BigInt(kv.lease),
+    key: kv.key.toString(),
+    value: kv.value.toString(),
+    createRevision: BigInt(kv.create_revision),
+    modRevision: BigInt(kv.mod_revision),
+    version: BigInt(kv.version),
+    lease: BigInt(kv.lease),
   };
 }
 
 function toCompare(compare: Compare): ICompare {
-  const common = { key: Buffer.from(compare.key), target: COMPARE_TARGET[compare.target], result: COMPARE_RESULT[compare.result] };
+  const common = {
+    key: Buffer.from(compare.key),
+    target: COMPARE_TARGET[compare.target],
+    result: COMPARE_RESULT[compare.result],
+  };
   const value = compare.value.toString();
   switch (compare.target) {
     case 'version': return { ...common, version: value };
@@ -56,9 +65,14 @@ function toCompare(compare: Compare): ICompare {
 
 function toOp(op: TxnOp): IRequestOp {
   switch (op.op) {
-    case 'put': return { request_put: { key: Buffer.from(op.key), value: Buffer.from(op.value), lease: (op.lease ?? 0n).toString() } };
-    case 'delete': return { request_delete_range: rangeEnd(op.range) };
-    case 'range': return { request_range: { ...rangeEnd(op.range), keys_only: op.keysOnly ?? false } };
+    case 'put':
+      return {
+        request_put: { key: Buffer.from(op.key), value: Buffer.from(op.value), lease: (op.lease ?? 0n).toString() },
+      };
+    case 'delete':
+      return { request_delete_range: rangeEnd(op.range) };
+    case 'range':
+      return { request_range: { ...rangeEnd(op.range), keys_only: op.keysOnly ?? false } };
   }
 }
 
@@ -69,17 +83,38 @@ export interface CallFailure {
 }
 
 /** The outcome is unknown or the member is not fit to answer: another one may be. */
-const UNAVAILABLE = /UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|no leader|leader changed|request timed out|not capable|too many requests|stopped|INTERNAL/;
+const UNAVAILABLE =
+  /UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|no leader|leader changed|request timed out|not capable|too many requests|stopped|INTERNAL/;
 
 export function sortFailure(address: string, error: unknown): CallFailure {
   const text = errorText(error).replace(/\s*(?:\(\d{4}-\d\d-\d\dT[^)]*\))?\.? Resolution note:\s*$/, '');
   if (error instanceof VitastorError) return { error, sent: true };
-  if (text.includes('requested lease not found')) return { error: new VitastorError('ERR_LEASE_LOST', 'etcd does not know the lease: it has expired or was revoked', { cause: error }), sent: true };
+  if (text.includes('requested lease not found'))
+    return {
+      error: new VitastorError('ERR_LEASE_LOST', 'etcd does not know the lease: it has expired or was revoked', {
+        cause: error,
+      }),
+      sent: true,
+    };
   if (UNAVAILABLE.test(text)) {
-    const sent = !/No connection established|ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|Name resolution failed/.test(text);
-    return { error: new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${address} did not answer: ${text}${tlsHint(text)}`, { retryable: true, cause: error, data: { address } }), sent };
+    const sent =
+      !/No connection established|ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|Name resolution failed/.test(text);
+    return {
+      error: new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${address} did not answer: ${text}${tlsHint(text)}`, {
+        retryable: true,
+        cause: error,
+        data: { address },
+      }),
+      sent,
+    };
   }
-  return { error: new VitastorError('ERR_ETCD_REQUEST', `etcd at ${address} refused a request: ${text}`, { cause: error, data: { address } }), sent: true };
+  return {
+    error: new VitastorError('ERR_ETCD_REQUEST', `etcd at ${address} refused a request: ${text}`, {
+      cause: error,
+      data: { address },
+    }),
+    sent: true,
+  };
 }
 
 type Library = [typeof import('etcd3'), typeof import('cockatiel')];
@@ -167,7 +202,11 @@ export class Etcd3Member {
     try {
       return await readEtcdCredentials(this.#tls);
     } catch (error) {
-      throw new VitastorError('ERR_ETCD_UNAVAILABLE', `etcd at ${this.address.text} cannot be reached: ${errorText(error)}`, { retryable: true, cause: error });
+      throw new VitastorError(
+        'ERR_ETCD_UNAVAILABLE',
+        `etcd at ${this.address.text} cannot be reached: ${errorText(error)}`,
+        { retryable: true, cause: error },
+      );
     }
   }
 
@@ -175,7 +214,8 @@ export class Etcd3Member {
     const [library, { noop }] = await loadEtcd3();
     const credentials = this.address.https && !this.#client ? await this.#credentials() : undefined;
     if (this.#closed) throw new VitastorError('ERR_ABORTED', 'the connection to etcd was closed');
-    // gRPC names an IP address as the server's name, and Node warns once that it leaves it out of the handshake: no matter of our users.
+    // gRPC names an IP address as the server's name, and Node warns once that it leaves it out of the handshake: no
+    // matter of our users.
     if (credentials && isIP(this.address.host)) process.noDeprecation = true;
     this.#client ??= new library.Etcd3({
       hosts: dialTarget(this.address),

@@ -18,8 +18,10 @@ export interface SupervisedWatchOptions {
 }
 
 /**
- * Watch ids are 1 … n, one a range. Answers to our progress requests come with id -1 and prove that the stream lives, nothing more: etcd 3.4
- * sends them at once, ahead of events that wait in the stream. Progress that etcd reports by itself carries the id of its watcher and is in order.
+ * Watch ids are 1 … n, one a range. Answers to our progress requests come with id -1 and prove that the stream lives,
+ * nothing more: etcd 3.4
+ * sends them at once, ahead of events that wait in the stream. Progress that etcd reports by itself carries the id of
+ * its watcher and is in order.
  */
 export class SupervisedWatch {
   readonly #options: SupervisedWatchOptions;
@@ -46,9 +48,16 @@ export class SupervisedWatch {
     stream.on('data', (message) => this.#onMessage(message));
     stream.on('error', () => this.end('lost'));
     stream.on('end', () => this.end('lost'));
-    this.#options.ranges.forEach((range, i) => stream.write({
-      create_request: { ...rangeEnd(range), start_revision: this.#options.startRevision.toString(), progress_notify: true, watch_id: i + 1 },
-    }));
+    this.#options.ranges.forEach((range, i) =>
+      stream.write({
+        create_request: {
+          ...rangeEnd(range),
+          start_revision: this.#options.startRevision.toString(),
+          progress_notify: true,
+          watch_id: i + 1,
+        },
+      }),
+    );
     this.#superviseLater();
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // etcd in memory, on a Clock: for unit tests and the simulator. Passes the same contract tests as the real one.
-// One MemoryEtcd is the server; every process under test gets a client() of its own, which can be cut off or made to lose replies.
+// One MemoryEtcd is the server; every process under test gets a client() of its own, which can be cut off or made to
+// lose replies.
 
 import { VitastorError } from '../errors.js';
 import type { Cancel, Clock } from './clock.js';
@@ -20,7 +21,11 @@ interface Batch {
   events: WatchEvent[];
 }
 
-const ORDER = { equal: (a: bigint, b: bigint) => a === b, less: (a: bigint, b: bigint) => a < b, greater: (a: bigint, b: bigint) => a > b };
+const ORDER = {
+  equal: (a: bigint, b: bigint) => a === b,
+  less: (a: bigint, b: bigint) => a < b,
+  greater: (a: bigint, b: bigint) => a > b,
+};
 
 export function inRange(key: string, range: KeyRange): boolean {
   return 'key' in range ? key === range.key : key.startsWith(range.prefix);
@@ -87,7 +92,10 @@ export class MemoryEtcd {
     this.#history = this.#history.filter((batch) => batch.revision >= revision);
   }
 
-  /** Runs a transaction at once. Throws ERR_ETCD_REQUEST (one key changed twice) or ERR_LEASE_LOST (put with an unknown lease). */
+  /**
+   * Runs a transaction at once. Throws ERR_ETCD_REQUEST (one key changed twice) or ERR_LEASE_LOST (put with an unknown
+   * lease).
+   */
   apply(txn: Txn): TxnResult {
     const succeeded = txn.compare.every((compare) => this.#compare(compare));
     const ops = succeeded ? txn.success : txn.failure ?? [];
@@ -138,7 +146,10 @@ export class MemoryEtcd {
   eventsSince(revision: bigint, ranges: readonly KeyRange[]): Batch[] {
     return this.#history
       .filter((batch) => batch.revision >= revision)
-      .map((batch) => ({ revision: batch.revision, events: batch.events.filter((e) => ranges.some((r) => inRange(e.key, r))) }))
+      .map((batch) => ({
+        revision: batch.revision,
+        events: batch.events.filter((e) => ranges.some((r) => inRange(e.key, r))),
+      }))
       .filter((batch) => batch.events.length > 0);
   }
 
@@ -160,7 +171,11 @@ export class MemoryEtcd {
         throw new VitastorError('ERR_ETCD_REQUEST', `one transaction changes key ${op.key} twice`);
       }
       put.add(op.key);
-      if (op.lease && !this.#leases.has(op.lease)) throw new VitastorError('ERR_LEASE_LOST', `etcd does not know lease ${op.lease}: it has expired or was revoked`);
+      if (op.lease && !this.#leases.has(op.lease))
+        throw new VitastorError(
+          'ERR_LEASE_LOST',
+          `etcd does not know lease ${op.lease}: it has expired or was revoked`,
+        );
     }
   }
 
@@ -266,8 +281,16 @@ export class MemoryEtcdClient implements Etcd {
   }
 
   status(timeoutMs: number): Promise<MemberStatus[]> {
-    return this.#call(timeoutMs, () => this.addresses.map((address) => ({ address, alive: true, dbSizeBytes: this.dbSizeBytes }))).catch((error: unknown) =>
-      this.addresses.map((address) => ({ address, alive: false, dbSizeBytes: 0, error: error instanceof Error ? error.message : String(error) })));
+    return this.#call(timeoutMs, () =>
+      this.addresses.map((address) => ({ address, alive: true, dbSizeBytes: this.dbSizeBytes })),
+    ).catch((error: unknown) =>
+      this.addresses.map((address) => ({
+        address,
+        alive: false,
+        dbSizeBytes: 0,
+        error: error instanceof Error ? error.message : String(error),
+      })),
+    );
   }
 
   setAddresses(addresses: readonly string[]): void {

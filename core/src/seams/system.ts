@@ -10,7 +10,9 @@ import type { Random } from './random.js';
 const SUSPEND_MIN_MS = 100;
 
 export class SystemClock implements Clock {
-  /** What uptime() (counts suspend, coarse) was ahead of performance.now() (fine, stands still in suspend) at the start. */
+  /**
+   * What uptime() (counts suspend, coarse) was ahead of performance.now() (fine, stands still in suspend) at the start.
+   */
   readonly #gapMs = uptime() * 1000 - performance.now();
   #suspendedMs = 0;
 

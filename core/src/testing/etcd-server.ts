@@ -52,16 +52,40 @@ export class EtcdServer {
   async launch(): Promise<void> {
     const client = `http://127.0.0.1:${this.#clientPort}`;
     const peer = `http://127.0.0.1:${this.#peerPort}`;
-    const child = spawn('etcd', [
-      '--name', 'n1', '--data-dir', this.#dir, '--unsafe-no-fsync', '--listen-client-urls', client, '--advertise-client-urls', client, '--listen-peer-urls', peer,
-      '--initial-advertise-peer-urls', peer, '--initial-cluster', `n1=${peer}`, '--max-txn-ops', '100000', '--log-level', 'info',
-    ], { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ETCD_UNSUPPORTED_ARCH: 'arm64' } });
+    const child = spawn(
+      'etcd',
+      [
+        '--name',
+        'n1',
+        '--data-dir',
+        this.#dir,
+        '--unsafe-no-fsync',
+        '--listen-client-urls',
+        client,
+        '--advertise-client-urls',
+        client,
+        '--listen-peer-urls',
+        peer,
+        '--initial-advertise-peer-urls',
+        peer,
+        '--initial-cluster',
+        `n1=${peer}`,
+        '--max-txn-ops',
+        '100000',
+        '--log-level',
+        'info',
+      ],
+      { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ETCD_UNSUPPORTED_ARCH: 'arm64' } },
+    );
     this.#process = child;
     let log = '';
     await new Promise<void>((resolve, reject) => {
       child.stderr?.on('data', (chunk: Buffer) => {
         log += chunk.toString();
-        if (/ready to serve client requests|serving insecure client requests|serving client traffic insecurely/.test(log)) resolve();
+        if (
+          /ready to serve client requests|serving insecure client requests|serving client traffic insecurely/.test(log)
+        )
+          resolve();
       });
       child.once('error', reject);
       child.once('exit', (code) => reject(new Error(`etcd ended with ${code}: ${log.slice(-500)}`)));

@@ -8,7 +8,8 @@ import { DiskCommand } from '../environment.js';
 import { jsonLine, withoutKind } from '../native.js';
 
 export default class Check extends DiskCommand {
-  static override description = 'Reads superblocks, checkpoints, the metadata log, and with checksums all data. Changes nothing. Exit code 1 if anything is damaged.';
+  static override description =
+    'Reads superblocks, checkpoints, the metadata log, and with checksums all data. Changes nothing. Exit code 1 if anything is damaged.';
   static override flags = { 'no-data': flag({ summary: 'Metadata only' }) };
   static override strict = false;
 
@@ -27,7 +28,10 @@ export default class Check extends DiskCommand {
           damages++;
         } else if (line.startsWith('{"kind":"progress"')) {
           const at = jsonLine(line);
-          if (!json) environment.stderr(`checked ${formatSize(Number(at['checked_bytes']))}, ${String(at['objects'])} of ${String(at['of_objects'])} objects\n`);
+          if (!json)
+            environment.stderr(
+              `checked ${formatSize(Number(at['checked_bytes']))}, ${String(at['objects'])} of ${String(at['of_objects'])} objects\n`,
+            );
         } else if (line.startsWith('{"kind":"result"')) {
           result = jsonLine(line);
         }
@@ -37,17 +41,23 @@ export default class Check extends DiskCommand {
       failure = error;
     }
     if (json) {
-      this.print(`],"result":${result === null ? 'null' : withoutKind(JSON.stringify(result))}${failure ? `,"error_text":${JSON.stringify(failure.message)}` : ''}}\n`);
+      this.print(
+        `],"result":${result === null ? 'null' : withoutKind(JSON.stringify(result))}${failure ? `,"error_text":${JSON.stringify(failure.message)}` : ''}}\n`,
+      );
       return failure !== null || damages > 0 ? 1 : 0;
     }
     if (failure) throw failure;
-    this.print(`${damages === 0 ? 'no damage' : `${damages} ${damages === 1 ? 'damage' : 'damages'}`}: ${summary(result ?? {})}\n`);
+    this.print(
+      `${damages === 0 ? 'no damage' : `${damages} ${damages === 1 ? 'damage' : 'damages'}`}: ${summary(result ?? {})}\n`,
+    );
     return damages > 0 ? 1 : 0;
   }
 }
 
 function summary(result: JsonObject): string {
   const n = (name: string): string => String(result[name] ?? 0);
-  return `${n('objects')} objects, ${n('used_blocks')} blocks used, ${n('free_blocks')} free, ${n('log_pages')} pages of the metadata log, ` +
-    `${formatSize(Number(result['checked_bytes'] ?? 0))} of data checked`;
+  return (
+    `${n('objects')} objects, ${n('used_blocks')} blocks used, ${n('free_blocks')} free, ${n('log_pages')} pages of the metadata log, ` +
+    `${formatSize(Number(result['checked_bytes'] ?? 0))} of data checked`
+  );
 }

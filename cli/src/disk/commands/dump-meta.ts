@@ -7,7 +7,8 @@ import { DiskCommand } from '../environment.js';
 import { jsonLine, withoutKind } from '../native.js';
 
 export default class DumpMeta extends DiskCommand {
-  static override description = 'One object a line. Exit code 1 if the metadata are damaged (named on standard error); what could be read is printed.';
+  static override description =
+    'One object a line. Exit code 1 if the metadata are damaged (named on standard error); what could be read is printed.';
   static override strict = false;
 
   async run(): Promise<number> {

@@ -15,11 +15,16 @@ export default class Udev extends DiskCommand {
     const role = await requireOwnDevice(device, parameters);
     const osd = String(parameters['osd_num']);
     const named = (name: string): string => (typeof parameters[name] === 'string' ? parameters[name] : '');
-    const lines = [`VITASTOR_OSD_NUM=${osd}`, `VITASTOR_ALIAS=osd${osd}-${role}`, `VITASTOR_DATA_DEVICE=${named('data_device')}`];
+    const lines = [
+      `VITASTOR_OSD_NUM=${osd}`,
+      `VITASTOR_ALIAS=osd${osd}-${role}`,
+      `VITASTOR_DATA_DEVICE=${named('data_device')}`,
+    ];
     const meta = named('meta_device');
     if (meta !== '' && meta !== named('data_device')) lines.push(`VITASTOR_META_DEVICE=${meta}`);
     const journal = named('journal_device');
-    if (journal !== '' && journal !== meta && journal !== named('data_device')) lines.push(`VITASTOR_JOURNAL_DEVICE=${journal}`);
+    if (journal !== '' && journal !== meta && journal !== named('data_device'))
+      lines.push(`VITASTOR_JOURNAL_DEVICE=${journal}`);
     this.print(`${lines.join('\n')}\n`);
     return 0;
   }

@@ -6,8 +6,13 @@ import { oneDevice, requireOwnDevice, roleOf, roomBefore } from '../devices.js';
 import { DiskCommand } from '../environment.js';
 
 export default class WriteSb extends DiskCommand {
-  static override description = 'The JSON has osd_num, data_device and every other parameter that the OSD is to be started with; areas begin at 4096 or later.';
-  static override flags = { force: flag({ summary: 'Write it although the device is in use, holds a store at byte 0 or is not named in the JSON' }) };
+  static override description =
+    'The JSON has osd_num, data_device and every other parameter that the OSD is to be started with; areas begin at 4096 or later.';
+  static override flags = {
+    force: flag({
+      summary: 'Write it although the device is in use, holds a store at byte 0 or is not named in the JSON',
+    }),
+  };
   static override strict = false;
 
   async run(): Promise<number> {
@@ -17,13 +22,27 @@ export default class WriteSb extends DiskCommand {
     try {
       parameters = parseJson(await this.context.environment.stdin());
     } catch (error) {
-      throw new VitastorError('ERR_INVALID_ARGUMENT', 'standard input is not JSON; write {"osd_num":1,"data_device":"/dev/disk/by-partuuid/..."}', { cause: error });
+      throw new VitastorError(
+        'ERR_INVALID_ARGUMENT',
+        'standard input is not JSON; write {"osd_num":1,"data_device":"/dev/disk/by-partuuid/..."}',
+        { cause: error },
+      );
     }
-    if (!isJsonObject(parameters)) throw new VitastorError('ERR_INVALID_ARGUMENT', 'standard input is not a JSON object');
-    const role = flags.force ? (await roleOf(device, parameters)) ?? 'data' : await requireOwnDevice(device, parameters);
-    await this.job({
-      kind: 'write_superblock', dataDevice: device, json: stringifyJson(parameters), roomBytes: roomBefore(role, parameters), force: flags.force,
-    }, () => undefined);
+    if (!isJsonObject(parameters))
+      throw new VitastorError('ERR_INVALID_ARGUMENT', 'standard input is not a JSON object');
+    const role = flags.force
+      ? ((await roleOf(device, parameters)) ?? 'data')
+      : await requireOwnDevice(device, parameters);
+    await this.job(
+      {
+        kind: 'write_superblock',
+        dataDevice: device,
+        json: stringifyJson(parameters),
+        roomBytes: roomBefore(role, parameters),
+        force: flags.force,
+      },
+      () => undefined,
+    );
     return 0;
   }
 }
