@@ -33,6 +33,12 @@ store::StoreOptions store_options(JsReader from) {
     options.data_io = static_cast<runtime::FileIo>(from.word("dataIo", {"direct", "cached", "direct_sync"}));
     options.meta_io = static_cast<runtime::FileIo>(from.word("metaIo", {"direct", "cached", "direct_sync"}));
     options.max_write_iodepth = from.u32("maxWriteIodepth");
+    options.atomic_write_size = from.u32("atomicWriteSize");
+    options.discard_freed = static_cast<store::DiscardFreed>(from.word("discardFreed", {"off", "on", "automatic"}));
+    options.discard_on_start = from.boolean("discardOnStart");
+    options.min_discard_size = from.u64("minDiscardSize");
+    options.discard_granularity = from.u32("discardGranularity");
+    options.skip_damaged_metadata = from.boolean("skipDamagedMetadata");
     options.create = from.boolean("create");
     return options;
 }
@@ -166,6 +172,14 @@ Napi::Value store_to_js(Napi::Env env, const store::StoreStats& stats) {
         .u64("deviceBytesWritten", stats.device_bytes_written)
         .u64("clientBytesWritten", stats.client_bytes_written)
         .u64("flushes", stats.flushes)
+        .u64("dataFlushes", stats.data_flushes)
+        .u64("metaFlushes", stats.meta_flushes)
+        .u64("dataSyncWrites", stats.data_sync_writes)
+        .u64("metaSyncWrites", stats.meta_sync_writes)
+        .u64("discards", stats.discards)
+        .u64("discardedBytes", stats.discarded_bytes)
+        .u64("throttledWrites", stats.throttled_writes)
+        .u64("throttledUs", stats.throttled_us)
         .u64("checksumErrors", stats.checksum_errors)
         .done();
 }

@@ -33,6 +33,12 @@ export interface StoreOptions {
   dataIo: FileIo;
   metaIo: FileIo;
   maxWriteIodepth: number;
+  atomicWriteSize: number;
+  discardFreed: 'off' | 'on' | 'automatic';
+  discardOnStart: boolean;
+  minDiscardSize: bigint;
+  discardGranularity: number;
+  skipDamagedMetadata: boolean;
   create: boolean;
 }
 
@@ -106,6 +112,14 @@ export interface StoreStats {
   deviceBytesWritten: bigint;
   clientBytesWritten: bigint;
   flushes: bigint;
+  dataFlushes: bigint;
+  metaFlushes: bigint;
+  dataSyncWrites: bigint;
+  metaSyncWrites: bigint;
+  discards: bigint;
+  discardedBytes: bigint;
+  throttledWrites: bigint;
+  throttledUs: bigint;
   checksumErrors: bigint;
 }
 

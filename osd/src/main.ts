@@ -19,7 +19,8 @@ import {
 import { hostname, networkInterfaces } from 'node:os';
 import { loadEngine } from './addon.js';
 import { publishedAddresses, type LocalAddress } from './networks.js';
-import { osdOptions, replacedParameters } from './options.js';
+import { replacedParameters } from './option-table.js';
+import { osdOptions } from './options.js';
 import { OsdControl } from './osd-control.js';
 
 const HELP = `vitastor-osd --osd_num N --data_device PATH [--name value ...]
@@ -30,6 +31,8 @@ One OSD serves one file or block device. All parameters of the manual are accept
   --osd_num N             number of this OSD
   --data_device PATH      file or block device with the data
   --meta_device PATH      metadata on another device
+  --readonly 1            serve reads, change nothing
+  --disable_device_lock 1 several OSDs share the device, each with --data_offset and --data_size of its own
   --immediate_commit M    all, small or none
   --disable_data_fsync 1  the device has no volatile cache
   --bind_address IP       listen here (default: addresses inside osd_network, else all)

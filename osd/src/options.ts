@@ -4,6 +4,7 @@
 import { type Config, type ImmediateCommit, type ParameterName, VitastorError } from '@vitastor/core';
 import type { Command, FileIo, ListenAddress } from './engine.js';
 import type { LeaseTiming } from './lease.js';
+import { journalHoldsMetadata } from './option-table.js';
 import { chooseListen, type LocalAddress } from './networks.js';
 import type { OsdIdentity } from './statistics.js';
 
@@ -23,28 +24,6 @@ export const VERSION = '3.0.8';
 /** Time to live and keepalive without configuration: docs/adr/0041. */
 const LEASE: LeaseTiming = { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 };
 const LEASE_PARAMETERS: readonly ParameterName[] = ['etcd_report_interval', 'max_etcd_attempts', 'etcd_quick_timeout'];
-
-/** Accepted, and without meaning here: what does its work instead. Named once in the log when somebody sets one. */
-const REPLACED: Readonly<Partial<Record<ParameterName, string>>> = {
-  meta_format: 'the store has one format of its own',
-  journal_device: 'there is no journal: small writes go to the metadata log (meta_device)',
-  journal_offset: 'there is no journal',
-  journal_size: 'there is no journal: the metadata log sizes itself',
-  journal_block_size: 'the metadata log is written in sectors of 4 KB',
-  meta_block_size: 'the metadata log is written in sectors of 4 KB',
-  disk_alignment: 'everything is aligned to bitmap_granularity',
-  disable_journal_fsync: 'disable_meta_fsync governs the metadata log',
-  journal_io: 'meta_io governs the metadata log',
-  journal_sector_buffer_count: 'the metadata log needs no fixed number of buffers',
-  journal_no_same_sector_overwrites: 'the metadata log never writes a sector twice in a row',
-  inmemory_metadata: 'the index is always in memory',
-  inmemory_journal: 'there is no journal',
-  min_flusher_count: 'nothing is flushed from a journal',
-  max_flusher_count: 'nothing is flushed from a journal',
-  use_rdma: 'connections are plain TCP',
-  use_rdmacm: 'connections are plain TCP',
-  osd_iothread_count: 'one engine thread serves all connections',
-};
 
 export interface Environment {
   hostname: string;
@@ -77,9 +56,9 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
   const immediateCommit =
     config.source('immediate_commit') === 'default' ? 'none' : (config.string('immediate_commit') as ImmediateCommit);
   const disableDataFsync = config.boolean('disable_data_fsync');
-  const metaDevice = config.string('meta_device') === dataDevice ? '' : config.string('meta_device');
+  const meta = metadataPlace(config, dataDevice);
   const lease = leaseTiming(config);
-  const dataIo = fileIo(config.string('data_io') || (config.boolean('cached_io_data') ? 'cached' : 'direct'));
+  const dataIo = fileIo(config.source('data_io') === 'default' && config.boolean('cached_io_data') ? 'cached' : config.string('data_io'));
   return {
     identity: {
       osd,
@@ -91,28 +70,23 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
     },
     configure: {
       store: {
-        osdNum: BigInt(osd),
-        dataDevice,
-        metaDevice,
-        dataOffset: bytes(config, 'data_offset'),
-        dataSize: bytes(config, 'data_size'),
-        metaOffset: bytes(config, 'meta_offset'),
-        metaSize: 0n,
-        blockSize,
-        bitmapGranularity,
-        immediateCommit,
-        disableDataFsync,
-        disableMetaFsync:
-          config.source('disable_meta_fsync') === 'default' && metaDevice === ''
-            ? disableDataFsync
-            : config.boolean('disable_meta_fsync'),
+        osdNum: BigInt(osd), dataDevice, metaDevice: meta.device,
+        dataOffset: bytes(config, 'data_offset'), dataSize: bytes(config, 'data_size'),
+        metaOffset: meta.offset, metaSize: meta.size,
+        blockSize, bitmapGranularity, immediateCommit, disableDataFsync,
+        disableMetaFsync: meta.device === '' && config.source('disable_meta_fsync') === 'default' ? disableDataFsync : meta.disableFsync,
         disableDeviceLock: config.boolean('disable_device_lock'),
         readonly: config.boolean('readonly'),
         checksums: config.source('data_csum_type') === 'default' || config.string('data_csum_type') === 'crc32c',
         dataIo,
-        metaIo:
-          config.string('meta_io') === '' && metaDevice === '' ? dataIo : fileIo(config.string('meta_io') || 'direct'),
+        metaIo: meta.device === '' && meta.io === '' ? dataIo : fileIo(meta.io),
         maxWriteIodepth: config.number('max_write_iodepth'),
+        atomicWriteSize: config.number('atomic_write_size'),
+        discardFreed: config.value('discard_freed') === null ? 'automatic' : config.boolean('discard_freed') ? 'on' : 'off',
+        discardOnStart: config.boolean('discard_on_start'),
+        minDiscardSize: bytes(config, 'min_discard_size'),
+        discardGranularity: config.number('discard_granularity'),
+        skipDamagedMetadata: config.boolean('skip_corrupted_meta_entries'),
         create: true,
       },
       listen: listenAddresses(config, environment),
@@ -128,13 +102,6 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
     etcdQuickTimeoutMs: config.number('etcd_quick_timeout'),
     etcdSlowTimeoutMs: config.number('etcd_slow_timeout'),
   };
-}
-
-/** Lines for the log: parameters that were set and mean nothing here. */
-export function replacedParameters(config: Config): string[] {
-  return (Object.entries(REPLACED) as [ParameterName, string][])
-    .filter(([name]) => config.source(name) !== 'default')
-    .map(([name, instead]) => `${name} is accepted and has no effect: ${instead}`);
 }
 
 function leaseTiming(config: Config): LeaseTiming {
@@ -155,6 +122,32 @@ function listenAddresses(config: Config, environment: Environment): ListenAddres
     networks: [...config.list('osd_network'), ...config.list('osd_cluster_network')],
     local: environment.localAddresses,
   }).map((host) => ({ host, port }));
+}
+
+interface MetadataPlace {
+  /** '' = in the data area. */
+  device: string;
+  offset: bigint;
+  size: bigint;
+  disableFsync: boolean;
+  /** '' = not set. */
+  io: string;
+}
+
+/** Where the metadata log lies: on meta_device, or on a journal_device alone, or in the data area. */
+function metadataPlace(config: Config, dataDevice: string): MetadataPlace {
+  const io = (name: 'meta_io' | 'journal_io', old: 'cached_io_meta' | 'cached_io_journal'): string => config.string(name) || (config.boolean(old) ? 'cached' : '');
+  const ofMeta = { disableFsync: config.boolean('disable_meta_fsync'), io: io('meta_io', 'cached_io_meta') };
+  if (journalHoldsMetadata(config)) {
+    return {
+      device: config.string('journal_device'), offset: bytes(config, 'journal_offset'), size: bytes(config, 'journal_size'),
+      disableFsync: config.source('disable_journal_fsync') === 'default' ? ofMeta.disableFsync : config.boolean('disable_journal_fsync'),
+      io: io('journal_io', 'cached_io_journal') || ofMeta.io,
+    };
+  }
+  const device = config.string('meta_device');
+  if (device === '' || device === dataDevice) return { device: '', offset: 0n, size: 0n, ...ofMeta };
+  return { device, offset: bytes(config, 'meta_offset'), size: bytes(config, 'meta_size'), ...ofMeta };
 }
 
 function bytes(config: Config, name: ParameterName): bigint {

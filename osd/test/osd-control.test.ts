@@ -11,7 +11,8 @@ import type { OsdOptions } from '../src/options.js';
 import { PG_BITS } from '../src/pg-bits.js';
 
 const STORE: StoreStats = {
-  totalBlocks: 100n, freeBlocks: 90n, objectCount: 10n, memoryBytes: 0n, deviceBytesWritten: 0n, clientBytesWritten: 0n, flushes: 0n, checksumErrors: 0n,
+  totalBlocks: 100n, freeBlocks: 90n, objectCount: 10n, memoryBytes: 0n, deviceBytesWritten: 0n, clientBytesWritten: 0n, flushes: 0n, dataFlushes: 0n, metaFlushes: 0n,
+  dataSyncWrites: 0n, metaSyncWrites: 0n, discards: 0n, discardedBytes: 0n, throttledWrites: 0n, throttledUs: 0n, checksumErrors: 0n,
 };
 const KEYS = new KeySpace();
 
@@ -57,7 +58,8 @@ function optionsOf(osd: number): OsdOptions {
       store: {
         osdNum: BigInt(osd), dataDevice: '/dev/null', metaDevice: '', dataOffset: 0n, dataSize: 0n, metaOffset: 0n, metaSize: 0n,
         blockSize: 131072, bitmapGranularity: 4096, immediateCommit: 'all', disableDataFsync: false, disableMetaFsync: false,
-        disableDeviceLock: false, readonly: false, checksums: true, dataIo: 'direct', metaIo: 'direct', maxWriteIodepth: 128, create: true,
+        disableDeviceLock: false, readonly: false, checksums: true, dataIo: 'direct', metaIo: 'direct', maxWriteIodepth: 128,
+        atomicWriteSize: 4096, discardFreed: 'automatic', discardOnStart: false, minDiscardSize: 1048576n, discardGranularity: 0, skipDamagedMetadata: false, create: true,
       },
       listen: [{ host: '0.0.0.0', port: 0 }], clusterNetworks: [], settings: {}, leaseTimeoutS: 5n,
     },

@@ -6,12 +6,13 @@ import { DISK_STORIES } from './e2e/disk-tools.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
 import { FAULT_STORIES } from './e2e/faults.js';
 import { MISUSE_STORIES } from './e2e/misuse.js';
+import { OPTION_STORIES } from './e2e/osd-options.js';
 import { PEER_STORIES } from './e2e/peer308.js';
 import { TLS_STORIES } from './e2e/tls.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
-const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES];
+const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
 

@@ -114,6 +114,8 @@ const DISK = {
   journal_offset: { type: 'size', default: 0, unit: 'bytes', readers: 'OD' },
   data_size: { type: 'size', default: null, unit: 'bytes', readers: 'OD' },
   journal_size: { type: 'size', default: null, unit: 'bytes', readers: 'OD' },
+  /** An addition: several OSDs may share a metadata device. */
+  meta_size: { type: 'size', default: null, unit: 'bytes', readers: 'OD' },
   meta_block_size: { type: 'size', default: 4096, unit: 'bytes', min: 512, readers: 'OD' },
   journal_block_size: { type: 'size', default: 4096, unit: 'bytes', min: 512, readers: 'OD' },
   disk_alignment: { type: 'size', default: 4096, unit: 'bytes', min: 512, readers: 'OD' },
@@ -182,6 +184,8 @@ const OSD = {
   scrub_list_limit: { type: 'integer', default: 262144, min: 1, readers: 'O', ...ON },
   scrub_find_best: { type: 'boolean', default: true, readers: 'O', ...ON },
   scrub_ec_max_bruteforce: { type: 'integer', default: 100, min: 1, readers: 'O', ...ON },
+  /** An addition. Default: on block devices. */
+  discard_freed: { type: 'boolean', default: null, readers: 'O' },
   discard_on_start: { type: 'boolean', default: false, readers: 'O' },
   min_discard_size: { type: 'size', default: 1048576, unit: 'bytes', min: 1, readers: 'O' },
   discard_granularity: { type: 'size', default: null, unit: 'bytes', readers: 'O' },
