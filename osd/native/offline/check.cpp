@@ -3,6 +3,7 @@
 // checksums every granule of data.
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/crc32c.hpp"
 #include "offline/report.hpp"
@@ -57,6 +58,7 @@ public:
         output_(JsonLine("result")
                     .number("objects", objects_)
                     .number("used_blocks", used)
+                    .number("spare_blocks", spare_.size())
                     .number("free_blocks", blocks_.free_count())
                     .number("log_pages", store_.log_pages_read())
                     .number("log_entries", store_.log_entries_read())
@@ -92,6 +94,7 @@ private:
     void claim_blocks(const EntryView& entry) {
         uint32_t previous = kNoBlock;
         for (const VersionView& version : versions_of(store_.geometry(), entry)) {
+            claim_spare_granules(entry, version);
             const uint32_t block = version.header.block;
             if (block == kNoBlock || block == previous) continue;
             previous = block;
@@ -101,19 +104,68 @@ private:
         }
     }
 
+    /// Versions of one object may share a granule of a spare block, as the same granule.
+    void claim_spare_granules(const EntryView& entry, const VersionView& version) {
+        const Geometry& geometry = store_.geometry();
+        for (uint32_t i = 0; i < version.header.redirects; i++) {
+            const Redirect run = redirect(version, i);
+            auto place = spare_.find(run.block);
+            if (place == spare_.end()) {
+                if (!blocks_.take(run.block)) {
+                    report_object("block", entry.object(), block_offset(run.block),
+                                  "block " + std::to_string(run.block) + " belongs to another object, and holds granules of this one");
+                    continue;
+                }
+                place = spare_.emplace(run.block, std::vector<Owner>(geometry.granules)).first;
+            }
+            for (uint32_t k = 0; k < run.count; k++) {
+                const Owner owner{entry.object(), uint32_t{run.first} + k, true};
+                Owner& now = place->second[run.place + k];
+                if (!now.is_set) now = owner;
+                else if (now.object != owner.object || now.granule != owner.granule)
+                    report_object("block", entry.object(),
+                                  block_offset(run.block) + (uint64_t{run.place} + k) * geometry.granularity,
+                                  "a granule of spare block " + std::to_string(run.block) + " belongs to something else, too");
+            }
+        }
+    }
+
+    static Redirect redirect(const VersionView& version, uint32_t number) {
+        Redirect run;
+        memcpy(&run, version.redirects + number * sizeof(run), sizeof(run));
+        return run;
+    }
+
+    /// Where a granule lives on the data device, and the end of the granules that follow it there (at most `end`).
+    uint64_t locate(const VersionView& version, uint32_t granule, uint32_t* end) const {
+        const uint64_t granularity = store_.geometry().granularity;
+        for (uint32_t i = 0; i < version.header.redirects; i++) {
+            const Redirect run = redirect(version, i);
+            if (run.first > granule) {
+                *end = std::min<uint32_t>(*end, run.first);
+                break;
+            }
+            if (granule >= run.end()) continue;
+            *end = std::min(*end, run.end());
+            return block_offset(run.block) + (uint64_t{run.place} + granule - run.first) * granularity;
+        }
+        return block_offset(version.header.block) + granule * granularity;
+    }
+
     Task<void> check_object(const EntryView& entry) {
         const Geometry& geometry = store_.geometry();
         for (const VersionView& version : versions_of(geometry, entry)) {
             if (version.header.block == kNoBlock) continue;
             const uint32_t step = static_cast<uint32_t>(std::max<uint64_t>(kReadBytes / geometry.granularity, 1));
             const uint8_t* crcs = version.crcs;
-            for (uint32_t first = 0; first < geometry.granules && wanted_; first += step) {
-                const uint32_t end = std::min(first + step, geometry.granules);
+            for (uint32_t first = 0, end = 0; first < geometry.granules && wanted_; first = end) {
+                end = std::min(first + step, geometry.granules);
+                const uint64_t start = locate(version, first, &end);
                 uint32_t from = first, to = end;
                 while (from < to && !allocated(version, from)) from++;
                 while (to > from && !allocated(version, to - 1)) to--;
                 if (from == to) continue;
-                Task<void> checking = check_run(entry, version, from, to, crcs);
+                Task<void> checking = check_run(entry, version, from, to, start + uint64_t{from - first} * geometry.granularity, crcs);
                 co_await checking;
                 for (uint32_t i = from; i < to; i++) crcs += allocated(version, i) ? 4 : 0;
             }
@@ -124,10 +176,10 @@ private:
         return version.allocated[granule / 8] & (1u << (granule % 8));
     }
 
-    Task<void> check_run(const EntryView& entry, const VersionView& version, uint32_t from, uint32_t to, const uint8_t* crcs) {
+    Task<void> check_run(const EntryView& entry, const VersionView& version, uint32_t from, uint32_t to, uint64_t start,
+                         const uint8_t* crcs) {
         const Geometry& geometry = store_.geometry();
         const uint64_t length = uint64_t{to - from} * geometry.granularity;
-        const uint64_t start = block_offset(version.header.block) + uint64_t{from} * geometry.granularity;
         Buffer buffer = store_.data().loop().buffers().allocate(length);
         iovec iov{buffer.data(), length};
         Task<int> reading = store_.data().read(&iov, 1, start);
@@ -170,6 +222,12 @@ private:
     const Output& output_;
     bool wanted_ = true;
     BlockAllocator blocks_;
+    struct Owner {
+        ObjectId object;
+        uint32_t granule = 0;
+        bool is_set = false;
+    };
+    std::map<uint32_t, std::vector<Owner>> spare_;
     uint64_t objects_ = 0, damages_ = 0, checked_bytes_ = 0, progress_ = 0;
 };
 

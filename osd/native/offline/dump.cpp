@@ -20,6 +20,7 @@ const char* type_name(EntryType type) {
         case EntryType::del: return "delete";
         case EntryType::stabilize: return "stable";
         case EntryType::rollback: return "rollback";
+        case EntryType::moved: return "moved";
         default: return "other";
     }
 }
@@ -28,6 +29,23 @@ void put_object(JsonLine& line, const ObjectId& object) {
     line.number("pool", pool_of(object.inode))
         .hex_number("inode", object.inode & ((uint64_t{1} << kPoolShift) - 1))
         .hex_number("stripe", object.stripe);
+}
+
+/// Granules that live in spare blocks.
+void put_redirects(JsonLine& line, const Geometry& geometry, const uint8_t* in, uint32_t count) {
+    if (count == 0) return;
+    line.begin_list("redirects");
+    for (uint32_t i = 0; i < count; i++) {
+        Redirect run;
+        memcpy(&run, in + i * sizeof(run), sizeof(run));
+        line.begin_item()
+            .number("offset", uint64_t{run.first} * geometry.granularity)
+            .number("len", uint64_t{run.count} * geometry.granularity)
+            .number("block", run.block)
+            .number("location", geometry.data_offset + uint64_t{run.block} * geometry.block_size + uint64_t{run.place} * geometry.granularity)
+            .end_item();
+    }
+    line.end_list();
 }
 
 void put_versions(JsonLine& line, const Geometry& geometry, const EntryView& entry) {
@@ -41,6 +59,7 @@ void put_versions(JsonLine& line, const Geometry& geometry, const EntryView& ent
             line.number("block", version.header.block)
                 .number("location", geometry.data_offset + uint64_t{version.header.block} * geometry.block_size);
         line.hex("bitmap", {version.allocated, geometry.bitmap_bytes}).hex("ext_bitmap", {version.bitmap, geometry.bitmap_bytes});
+        put_redirects(line, geometry, version.redirects, version.header.redirects);
         if (version.crcs) line.hex("block_csums", {version.crcs, 4 * size_t{granules}});
         line.end_item();
     }
@@ -130,6 +149,7 @@ Task<int> dump_log(OfflineStore& store, LogForm form, const Output& output) {
             line.number("page", page).string("type", type_name(header.type)).number("size", header.size);
             put_object(line, entry.object());
             line.number("version", header.version);
+            if (header.type == EntryType::moved) put_redirects(line, store.geometry(), entry.redirects, header.count);
             if (header.type == EntryType::full) put_versions(line, store.geometry(), entry);
             if (header.type == EntryType::write) {
                 const Geometry& geometry = store.geometry();
@@ -138,6 +158,10 @@ Task<int> dump_log(OfflineStore& store, LogForm form, const Output& output) {
                 line.number("offset", uint64_t{header.first} * geometry.granularity);
                 line.number("len", uint64_t{header.count} * geometry.granularity);
                 if (entry.has(kEntryBlock)) line.number("block", entry.block);
+                if (entry.has(kEntrySpare)) {
+                    const Redirect run{entry.spare.block, static_cast<uint16_t>(header.first), header.count, entry.spare.place, 0};
+                    put_redirects(line, geometry, reinterpret_cast<const uint8_t*>(&run), 1);
+                }
                 if (entry.bitmap) line.hex("ext_bitmap", {entry.bitmap, geometry.bitmap_bytes});
                 if (entry.crcs) line.hex("block_csums", {entry.crcs, 4 * size_t{header.count}});
             }

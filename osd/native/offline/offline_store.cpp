@@ -20,7 +20,8 @@ std::vector<VersionView> versions_of(const Geometry& geometry, const EntryView& 
         memcpy(&version.header, in, sizeof(version.header));
         version.bitmap = in + sizeof(version.header);
         version.allocated = version.bitmap + geometry.bitmap_bytes;
-        in = version.allocated + geometry.bitmap_bytes;
+        version.redirects = version.allocated + geometry.bitmap_bytes;
+        in = version.redirects + version.header.redirects * sizeof(Redirect);
         if (geometry.checksums) {
             version.crcs = in;
             for (uint32_t k = 0; k < geometry.bitmap_bytes; k++) in += 4 * std::popcount(version.allocated[k]);

@@ -35,6 +35,7 @@ struct VersionView {
     store::VersionHeader header;
     const uint8_t* bitmap;     ///< external
     const uint8_t* allocated;  ///< one bit a granule
+    const uint8_t* redirects;  ///< header.redirects of them, unaligned
     const uint8_t* crcs;       ///< of the allocated granules, in order; null without checksums
 };
 /// The versions of a full entry that decode_entry() has accepted, oldest first.

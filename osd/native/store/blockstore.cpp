@@ -25,6 +25,8 @@ std::unique_ptr<Store> create_store(runtime::Loop& loop, const StoreOptions& opt
 Blockstore::Blockstore(runtime::Loop& loop, const StoreOptions& options, Logger& logger)
     : loop_(loop), options_(options), logger_(logger), throttle_(options.throttle), active_buckets_(kActiveBuckets) {
     done_turn_.store = this;
+    idle_timer_.store = this;
+    idle_timer_.on_fire = &Blockstore::on_idle;
     done_turn_.on_run = [](runtime::Deferred* self) {
         Blockstore& store = *static_cast<DoneTurn*>(self)->store;
         List<Operation> ready;  // what they submit and what ends at once waits for the next turn
@@ -56,6 +58,7 @@ int Blockstore::check(const Operation& operation) const {
 
 void Blockstore::submit(Operation& operation) {
     submitting_++;
+    submitted_++;
     begin_activity();
     const bool counted = is_modification(operation.op);
     if (counted) {
@@ -175,6 +178,12 @@ Task<int> Blockstore::admit() {
         co_await waiter;
     }
     writes_in_flight_++;
+    Task<int> room = wait_for_log_room();
+    const int status = co_await room;
+    co_return status;
+}
+
+Task<int> Blockstore::wait_for_log_room() {
     while (log_is_low() && !log_->error()) {
         VITASTOR_PROBE("operation waits for room in the log");
         stalled_++;
@@ -222,7 +231,7 @@ StoreStats Blockstore::stats() const {
     stats.throttled_writes = throttled_writes_;
     stats.throttled_us = throttled_us_;
     stats.object_count = index_->object_count();
-    stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() +
+    stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() + spare_.memory_bytes() +
                          group_marks_.memory_bytes() + group_order_.size() * sizeof(uint32_t);
     stats.device_bytes_written = data_->bytes_written() + (separate_meta_ ? separate_meta_->bytes_written() : 0);
     stats.client_bytes_written = client_bytes_written_;
@@ -232,6 +241,9 @@ StoreStats Blockstore::stats() const {
     stats.meta_sync_writes = separate_meta_ ? separate_meta_->sync_writes() : 0;
     stats.flushes = stats.data_flushes + stats.meta_flushes;
     stats.checksum_errors = checksum_errors_;
+    stats.spare_blocks = spare_.count();
+    stats.spare_granules = spare_.live_granules();
+    stats.moved_bytes = moved_bytes_;
     return stats;
 }
 

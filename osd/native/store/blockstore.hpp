@@ -17,6 +17,7 @@
 #include "store/discarder.hpp"
 #include "store/index.hpp"
 #include "store/meta_log.hpp"
+#include "store/spare_blocks.hpp"
 #include "store/store.hpp"
 #include "store/throttle.hpp"
 
@@ -58,18 +59,36 @@ private:
         uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
     };
     enum class Placement {
-        none,      ///< no data
-        in_place,  ///< into granules that no version uses: data, then entry
-        announced, ///< over one granule in use: entry, then data
-        fresh,     ///< a new block that needs nothing of the old one
-        copied,    ///< a new block that takes over granules of the old one
+        none,       ///< no data
+        home,       ///< to granules of the home block that no version reads there: data, then entry
+        announced,  ///< over granules in use, as many as the device writes whole or not at all: entry, then data
+        fresh,      ///< a new home block that needs nothing of the old one
+        spare,      ///< a run of a spare block: data, then entry
+        rewritten,  ///< a new home block that takes over what the write leaves of the old one
     };
     struct WritePlan {
         Placement placement = Placement::none;
         uint32_t head = kNoSlot;
-        uint32_t block = kNoBlock;  ///< where the data goes
+        uint32_t block = kNoBlock;  ///< home: the old one, or the new one (fresh, rewritten)
         uint32_t first = 0, count = 0;
+        SparePlace spare{};
         bool is_overwrite = false;  ///< gives its old block back
+        bool is_new_block() const { return placement == Placement::fresh || placement == Placement::rewritten; }
+    };
+    struct Reads {  ///< of one operation, in parallel
+        uint32_t running = 0;
+        int status = 0;
+        runtime::WaitList done;
+    };
+    struct Piece {  ///< granules that are neighbours on the device
+        uint64_t offset;
+        uint32_t first, end;
+        bool is_home;
+    };
+    struct MoveBatch {
+        uint32_t running = 0;
+        uint64_t moved = 0;
+        runtime::WaitList done;
     };
 
     // ---- opening and closing (blockstore_open.cpp)
@@ -94,6 +113,7 @@ private:
     runtime::Task<int> write_superblock(Device& device, uint64_t offset, uint64_t uuid);
     runtime::Task<int> load(uint64_t uuid, bool data_is_blank);
     runtime::Task<int> count_blocks();
+    bool count_redirects(uint32_t head);
     runtime::Task<int> settle_replay(Replay& replay);
     runtime::Task<void> run_close(runtime::Completion& done);
     int refuse(int code, std::string text);
@@ -113,19 +133,27 @@ private:
     void begin_activity() { activity_++; }
     void end_activity();
     runtime::Task<int> admit();
+    runtime::Task<int> wait_for_log_room();
     void release_token();
 
     // ---- operations (blockstore_read.cpp, blockstore_write.cpp)
     runtime::Task<void> run_read(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> read_data(Operation& operation, uint32_t slot);
+    runtime::Task<int> read_granules(uint32_t slot, uint32_t first, uint32_t end, const iovec* iov, int count, uint32_t base);
+    runtime::Task<void> read_piece(uint32_t slot, Piece piece, const iovec* iov, int count, uint32_t base, Reads& reads);
+    void find_pieces(uint32_t slot, uint32_t first, uint32_t end, std::vector<Piece>& pieces) const;
     int64_t check_data(Operation& operation, uint32_t slot);
     runtime::Task<void> run_modification(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write_planned(ActiveObject& active, Operation& operation, WritePlan& plan);
     Placement place(const WritePlan& plan, bool stable) const;
+    bool may_announce(const WritePlan& plan, bool stable, uint32_t used_inside) const;
+    runtime::Task<int> find_room(WritePlan& plan, bool stable);
+    runtime::Task<bool> take_spare(WritePlan& plan, bool stable);
+    runtime::Task<int> enable_spare_granules();
     void encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan);
     runtime::Task<int> write_data(const Operation& operation, const WritePlan& plan);
-    runtime::Task<int> copy_block(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> rewrite_block(const Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> remove(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> stabilize(ActiveObject& active, Operation& operation);
@@ -135,8 +163,15 @@ private:
     /// Logs active.entry, waits if `durable`, applies it. 0 or an error (then the index is as before).
     runtime::Task<int> log_and_apply(ActiveObject& active, bool durable);
     void apply_entry(ActiveObject& active, uint64_t position);
-    void release_block(uint32_t block) override;
+    void release_block(uint32_t block) override { release_at(block, release_position_); }
+    void use_spare(const Redirect& run, uint32_t head) override { spare_.use(run.block, run.place, run.count, head); }
+    void release_spare(uint32_t block, uint32_t place, uint32_t count) override {
+        spare_.release(block, place, count, release_position_);
+    }
+    void release_at(uint32_t block, uint64_t position);
     void give_back(uint32_t block);
+    void give_back_empty_spare();
+    uint64_t spare_limit() const;
     uint64_t hold_back_ns(const Operation& operation);
     runtime::Task<uint32_t> allocate_block(bool is_overwrite);
     void end_overwrite(const WritePlan& plan);
@@ -144,7 +179,20 @@ private:
         return geometry_.data_offset + uint64_t{block} * geometry_.block_size;
     }
     uint64_t version_cost() const { return sizeof(EntryHeader) + geometry_.version_bytes; }
-    uint64_t live_bytes() const { return (index_->version_count() + new_versions_) * version_cost(); }
+    uint64_t live_bytes() const {
+        return (index_->version_count() + new_versions_) * version_cost() + index_->redirect_count() * sizeof(Redirect);
+    }
+
+    // ---- the mover of spare granules (mover.cpp)
+    bool is_spare_short() const;
+    bool start_mover(bool idle);
+    runtime::Task<void> run_mover(bool idle);
+    runtime::Task<uint64_t> empty_spare_block(uint32_t block);
+    runtime::Task<void> move_object(uint32_t owner, uint32_t block, MoveBatch& batch);
+    runtime::Task<uint64_t> move_granules(uint32_t head, uint32_t block);
+    runtime::Task<int> copy_home(uint32_t slot, const Redirect& run, std::vector<bool>& good);
+    void watch_idle();
+    static void on_idle(runtime::Timer* timer);
 
     // ---- the cleaner of the log (cleaner.cpp)
     static void on_batch(void* self);
@@ -213,6 +261,23 @@ private:
     uint32_t overwrites_in_flight_ = 0;
     runtime::WaitList block_waiters_;
     uint64_t new_versions_ = 0;
+
+    uint64_t uuid_ = 0;
+    SpareBlocks spare_;
+    uint64_t redirect_limit_ = 0;  ///< bytes of the log that redirects may take
+    bool enabling_ = false;        ///< the superblock is being written
+    runtime::WaitList enable_waiters_;
+    Buffer gap_buffer_;  ///< receives what reads pass over; never looked at
+    bool moving_ = false;
+    uint64_t mover_pass_ = 0;
+    uint64_t mover_progress_ = 0;  ///< spare blocks from which something was moved
+    runtime::WaitList spare_waiters_;
+    uint64_t moved_bytes_ = 0;
+    uint64_t submitted_ = 0;
+    struct IdleTimer : runtime::Timer {
+        Blockstore* store = nullptr;
+        uint64_t submitted = 0;
+    } idle_timer_;
 
     uint32_t group_slots_ = 64;
     SegmentedVector<LogMark> group_marks_;

@@ -57,6 +57,7 @@ Task<void> Blockstore::run_open(runtime::Completion& done) {
     if (status == 0) {
         start_discarder();
         for (const auto& [pool, wish] : pool_wishes_) set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
+        watch_idle();
     }
     end_activity();
     done.on_done(&done, status);
@@ -168,6 +169,7 @@ Task<int> Blockstore::format() {
     Status fits = lay_out(geometry_, options_, data_bytes_, meta_bytes_);
     if (!fits.ok()) co_return refuse(fits.code(), fits.message());
     const uint64_t uuid = loop_.random_u64() | 1;
+    geometry_.incompatible |= kSpareGranules;
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
     log_->start(LogMark{}, LogMark{}, 0, 0);
@@ -194,6 +196,7 @@ Task<int> Blockstore::format() {
 // ---------------------------------------------------------------- an existing store
 
 Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
+    uuid_ = uuid;
     group_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(65536 / geometry_.entry_bytes, 1, 64));
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
@@ -225,9 +228,14 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     co_return 0;
 }
 
-/// Marks the blocks of all versions as taken. A block with two owners is damage.
+/// Marks the blocks of all versions as taken, and spare blocks with the granules that versions have in them. A block with two
+/// owners, or a granule of a spare block with two, is damage.
 Task<int> Blockstore::count_blocks() {
     blocks_.reset(geometry_.block_count);
+    spare_.reset(geometry_.granules);
+    const uint64_t all_objects = geometry_.block_count * version_cost();
+    const uint64_t limit = geometry_.live_limit_bytes();
+    redirect_limit_ = std::min(geometry_.redirect_bytes_max(), limit > all_objects ? limit - all_objects : 0);
     overwrite_reserve_ = std::clamp<uint64_t>(geometry_.block_count / 1024, 2, 128);
     for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
         if (slot % kSlice == kSlice - 1) {
@@ -235,6 +243,13 @@ Task<int> Blockstore::count_blocks() {
             co_await turn;
         }
         if (index_->at(slot).state != SlotState::head) continue;
+        if (!count_redirects(slot)) {
+            char text[256];
+            snprintf(text, sizeof(text), ": the metadata is damaged: granules of object %llx:%llx lie in a place that belongs to "
+                     "something else. If other copies of the data exist, replace this OSD",
+                     Number(index_->object(slot).inode), Number(index_->at(slot).stripe));
+            co_return refuse(-EIO, meta_path() + text);
+        }
         uint32_t previous = kNoBlock;  // versions that share a block are neighbours
         for (uint32_t version = slot; version != kNoSlot; version = index_->at(version).older) {
             const uint32_t block = index_->at(version).block;
@@ -249,6 +264,35 @@ Task<int> Blockstore::count_blocks() {
         }
     }
     co_return 0;
+}
+
+bool Blockstore::count_redirects(uint32_t head) {
+    struct Use {
+        uint64_t place;  ///< granule of the data area
+        uint32_t granule;
+        auto operator<=>(const Use&) const = default;
+    };
+    std::vector<Use> uses;
+    for (uint32_t slot = head; slot != kNoSlot; slot = index_->at(slot).older)
+        for (const Redirect& run : index_->redirects(slot))
+            for (uint32_t i = 0; i < run.count; i++)
+                uses.push_back({uint64_t{run.block} * geometry_.granules + run.place + i, uint32_t{run.first} + i});
+    std::sort(uses.begin(), uses.end());
+    for (size_t i = 0; i < uses.size(); i++) {
+        if (i > 0 && uses[i].place == uses[i - 1].place) {
+            if (uses[i].granule != uses[i - 1].granule) return false;
+            continue;  // several versions share it
+        }
+        const auto block = static_cast<uint32_t>(uses[i].place / geometry_.granules);
+        const auto place = static_cast<uint32_t>(uses[i].place % geometry_.granules);
+        if (!spare_.contains(block)) {
+            if (!blocks_.take(block)) return false;
+            spare_.load(block);
+        }
+        if (spare_.owner(block, place) != SpareBlocks::kNoOwner) return false;
+        spare_.use(block, place, 1, head);
+    }
+    return true;
 }
 
 /// Groups for the cleaner, and the entries that take unfinished writes back.
@@ -300,6 +344,7 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
     int status = 0;
     if (state_ == State::open) state_ = State::closing;
     if (discarder_) discarder_->stop();
+    loop_.disarm(idle_timer_);
     NextTurn first(loop_);
     co_await first;
     while (activity_ > 0) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Reads: one transfer from the first to the last granule in use, holes cleared, every granule checked.
+// Reads: one transfer from the first to the last granule in use, and one for each run in spare blocks, all at a time; holes
+// cleared, every granule checked.
 #include <cstring>
 
 #include "store/blockstore.hpp"
@@ -8,6 +9,15 @@
 namespace vitastor::store {
 
 using runtime::Task;
+
+namespace {
+
+constexpr int kMaxBuffers = 16;          // of one operation; more are copied
+constexpr uint32_t kMaxReads = 64;       // of one operation at a time
+constexpr uint32_t kMaxGaps = 4;         // that one transfer passes over
+constexpr uint64_t kGapBytes = 64 << 10; // each at most
+
+}  // namespace
 
 Task<void> Blockstore::run_read(ActiveObject& active, Operation& operation) {
     const uint32_t head = index_->find(operation.object);
@@ -39,32 +49,121 @@ Task<int64_t> Blockstore::read_data(Operation& operation, uint32_t slot) {
         clear_range(operation.iov, operation.iov_count, 0, operation.len);
         co_return operation.len;
     }
-    const uint64_t skip = uint64_t{from - first} * granularity;
-    const uint64_t length = uint64_t{to - from} * granularity;
-    const uint64_t offset = block_offset(index_->at(slot).block) + uint64_t{from} * granularity;
-    constexpr int kMaxPieces = 16;
     int status;
-    if (operation.iov_count <= kMaxPieces && iov_aligned(operation.iov, operation.iov_count, logical_block_)) {
-        iovec pieces[kMaxPieces];
-        int count = 0;
-        visit_range(operation.iov, operation.iov_count, skip, length, [&](uint8_t* data, uint64_t bytes) {
-            pieces[count++] = {data, bytes};
-        });
-        Task<int> reading = data_->read(pieces, count, offset);
+    if (operation.iov_count <= kMaxBuffers && iov_aligned(operation.iov, operation.iov_count, logical_block_)) {
+        Task<int> reading = read_granules(slot, from, to, operation.iov, operation.iov_count, first);
         status = co_await reading;
     } else {
+        const uint64_t skip = uint64_t{from - first} * granularity;
+        const uint64_t length = uint64_t{to - from} * granularity;
         Buffer copy = loop_.buffers().allocate(length);
         iovec iov{copy.data(), length};
-        Task<int> reading = data_->read(&iov, 1, offset);
+        Task<int> reading = read_granules(slot, from, to, &iov, 1, from);
         status = co_await reading;
         if (status == 0) scatter(copy.data(), operation.iov, operation.iov_count, skip, length);
     }
-    if (status < 0) {
-        log(logger_, LogLevel::error, "%s: cannot read %llu bytes at %llu: %s", options_.data_device.c_str(),
-            static_cast<unsigned long long>(length), static_cast<unsigned long long>(offset), strerror(-status));
-        co_return status;
-    }
+    if (status < 0) co_return status;
     co_return check_data(operation, slot);
+}
+
+/// Granules [first, end) of a version into buffers that begin with granule `base`. What is not in use may hold anything then.
+/// At most kMaxBuffers buffers, aligned.
+Task<int> Blockstore::read_granules(uint32_t slot, uint32_t first, uint32_t end, const iovec* iov, int count, uint32_t base) {
+    Reads reads;
+    bool is_plain = true;
+    for (const Redirect& run : index_->redirects(slot)) is_plain = is_plain && (run.first >= end || run.end() <= first);
+    if (is_plain) {
+        const uint64_t offset = block_offset(index_->at(slot).block) + uint64_t{first} * geometry_.granularity;
+        Task<void> reading = read_piece(slot, {offset, first, end, false}, iov, count, base, reads);
+        reads.running++;
+        co_await reading;
+        co_return reads.status;
+    }
+    std::vector<Piece> pieces;
+    find_pieces(slot, first, end, pieces);
+    if (!gap_buffer_.data()) gap_buffer_ = loop_.buffers().allocate(kGapBytes);
+    for (const Piece& piece : pieces) {
+        while (reads.running >= kMaxReads) {
+            runtime::WaitList::Waiter waiter = reads.done.wait();
+            co_await waiter;
+        }
+        reads.running++;
+        runtime::spawn(read_piece(slot, piece, iov, count, base, reads));
+    }
+    while (reads.running > 0) {
+        runtime::WaitList::Waiter waiter = reads.done.wait();
+        co_await waiter;
+    }
+    co_return reads.status;
+}
+
+/// Runs of granules in use that can be read at once. A read of the home block passes over holes, and over a few granules that
+/// live elsewhere.
+void Blockstore::find_pieces(uint32_t slot, uint32_t first, uint32_t end, std::vector<Piece>& pieces) const {
+    const std::span<const Redirect> runs = index_->redirects(slot);
+    const uint32_t granularity = geometry_.granularity;
+    const uint64_t home = block_offset(index_->at(slot).block);
+    size_t next = 0, open = SIZE_MAX;  // open: the newest piece at home
+    uint32_t gaps = 0, gap_granules = 0;
+    for (uint32_t granule = first; granule < end;) {
+        while (next < runs.size() && runs[next].end() <= granule) next++;
+        if (next < runs.size() && runs[next].first <= granule) {
+            const uint32_t stop = std::min(end, runs[next].end());
+            const uint64_t offset = block_offset(runs[next].block) + uint64_t{runs[next].place + granule - runs[next].first} * granularity;
+            if (!pieces.empty() && !pieces.back().is_home && pieces.back().end == granule &&
+                pieces.back().offset + uint64_t{granule - pieces.back().first} * granularity == offset)
+                pieces.back().end = stop;
+            else
+                pieces.push_back({offset, granule, stop, false});
+            gaps++;
+            gap_granules = std::max(gap_granules, stop - granule);
+            granule = stop;
+            continue;
+        }
+        if (index_->is_allocated(slot, granule)) {
+            const bool joins = open != SIZE_MAX && gaps <= kMaxGaps && uint64_t{gap_granules} * granularity <= kGapBytes;
+            if (!joins) {
+                open = pieces.size();
+                pieces.push_back({home + uint64_t{granule} * granularity, granule, granule, true});
+                gaps = gap_granules = 0;
+            }
+            pieces[open].end = granule + 1;
+        }
+        granule++;
+    }
+}
+
+/// One transfer. Its status, if it is an error, goes to reads.status.
+Task<void> Blockstore::read_piece(uint32_t slot, Piece piece, const iovec* iov, int count, uint32_t base, Reads& reads) {
+    const uint64_t granularity = geometry_.granularity;
+    iovec parts[kMaxBuffers + 2 * kMaxGaps + 2];
+    int part_count = 0;
+    const auto add = [&](uint32_t from, uint32_t to) {
+        visit_range(iov, count, (from - base) * granularity, (to - from) * granularity, [&](uint8_t* data, uint64_t bytes) {
+            parts[part_count++] = {data, bytes};
+        });
+    };
+    uint32_t position = piece.first;
+    if (piece.is_home) {
+        for (const Redirect& run : index_->redirects(slot)) {
+            const uint32_t from = std::max<uint32_t>(run.first, position), to = std::min(run.end(), piece.end);
+            if (from >= to) continue;
+            if (from > position) add(position, from);
+            parts[part_count++] = {gap_buffer_.data(), (to - from) * granularity};
+            position = to;
+        }
+    }
+    if (position < piece.end) add(position, piece.end);
+    Task<int> reading = data_->read(parts, part_count, piece.offset);
+    const int status = co_await reading;
+    if (status < 0) {
+        reads.status = status;
+        log(logger_, LogLevel::error, "%s: cannot read %llu bytes at %llu: %s", options_.data_device.c_str(),
+            static_cast<unsigned long long>((piece.end - piece.first) * granularity),
+            static_cast<unsigned long long>(piece.offset), strerror(-status));
+    }
+    reads.running--;
+    reads.done.notify_all();
 }
 
 /// Clears the holes and compares checksums. The length, or -EDOM.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Modifications: where data goes, in which order data and log entry become durable, and when the index follows.
-#include <bit>
+// Modifications: in which order data and log entry become durable, and when the index follows. Where data goes: placement.cpp.
 #include <cstring>
 
 #include "store/blockstore.hpp"
@@ -13,7 +12,7 @@ using wire::ImmediateCommit;
 
 namespace {
 
-constexpr uint64_t kCopyBytes = 1 << 20;   // of a block at a time
+constexpr uint64_t kCopyBytes = 1 << 20;   // of an unaligned buffer at a time
 constexpr uint32_t kMaxVersions = 250;     // of one object
 constexpr int kMaxPieces = 64;             // of one device write
 
@@ -52,6 +51,7 @@ Task<void> Blockstore::run_modification(ActiveObject& active, Operation& operati
                                       "or replace the device", meta_path().c_str(), strerror(-log_->error()));
     }
     release_token();
+    watch_idle();
     if (const uint64_t delay_ns = result > 0 && throttle_.enabled() ? hold_back_ns(operation) : 0) {
         Pause pause(loop_, delay_ns);
         co_await pause;
@@ -92,16 +92,14 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
         plan.block = head.block;
     }
     const bool adds_version = plan.head == kNoSlot || !stable;
-    if (adds_version && live_bytes() + version_cost() > geometry_.live_limit_bytes()) co_return -ENOSPC;
-    if (adds_version) new_versions_++;
-    plan.placement = place(plan, stable);
-    int64_t result = 0;
-    if (plan.placement == Placement::fresh || plan.placement == Placement::copied) {
-        plan.is_overwrite = stable && plan.block != kNoBlock;
-        Task<uint32_t> allocation = allocate_block(plan.is_overwrite);
-        plan.block = co_await allocation;
-        if (plan.block == kNoBlock) result = log_->error() ? -EIO : -ENOSPC;
+    if (adds_version) {
+        const size_t inherited = plan.head == kNoSlot ? 0 : index_->redirects(plan.head).size_bytes();
+        if (live_bytes() + version_cost() + inherited > geometry_.live_limit_bytes()) co_return -ENOSPC;
+        new_versions_++;
     }
+    plan.placement = place(plan, stable);
+    Task<int> finding = find_room(plan, stable);
+    int64_t result = co_await finding;
     if (result == 0) {
         Task<int64_t> work = write_planned(active, operation, plan);
         result = co_await work;
@@ -109,20 +107,6 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
     if (adds_version) new_versions_--;
     if (result >= 0) client_bytes_written_ += operation.len;
     co_return result;
-}
-
-Blockstore::Placement Blockstore::place(const WritePlan& plan, bool stable) const {
-    if (plan.count == 0) return Placement::none;
-    if (plan.head == kNoSlot || plan.block == kNoBlock) return Placement::fresh;
-    uint32_t used_inside = 0, used = 0;
-    for (uint32_t i = 0; i < plan.count; i++) used_inside += index_->is_allocated(plan.head, plan.first + i);
-    if (used_inside == 0) return Placement::in_place;
-    if (plan.count == 1 && stable && index_->at(plan.head).older == kNoSlot &&
-        geometry_.granularity <= options_.atomic_write_size)
-        return Placement::announced;
-    const uint8_t* bits = index_->allocated(plan.head);
-    for (uint32_t i = 0; i < geometry_.bitmap_bytes; i++) used += static_cast<uint32_t>(std::popcount(bits[i]));
-    return used == used_inside ? Placement::fresh : Placement::copied;
 }
 
 Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operation, WritePlan& plan) {
@@ -137,10 +121,9 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
         const int64_t result = co_await work;
         co_return result;
     }
-    const bool new_block = plan.placement == Placement::fresh || plan.placement == Placement::copied;
     int status = 0;
     if (plan.count) {
-        Task<int> work = plan.placement == Placement::copied ? copy_block(operation, plan) : write_data(operation, plan);
+        Task<int> work = plan.placement == Placement::rewritten ? rewrite_block(operation, plan) : write_data(operation, plan);
         status = co_await work;
         log_->note_data_written();
     }
@@ -150,10 +133,14 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
         Task<int> logging = log_and_apply(active, durable);
         status = co_await logging;
         // After an error of the log the block stays taken: the entry may be on disk.
-    } else if (new_block) {
+    } else if (plan.is_new_block()) {
         blocks_.free(plan.block);
     }
-    if (new_block) end_overwrite(plan);
+    if (plan.is_new_block()) end_overwrite(plan);
+    if (plan.placement == Placement::spare) {
+        spare_.settle(plan.spare, plan.count);
+        give_back_empty_spare();
+    }
     if (active.reserved != kNoSlot) {
         if (status < 0) index_->unreserve(active.reserved);
         active.reserved = kNoSlot;
@@ -172,12 +159,14 @@ void Blockstore::encode_write(ActiveObject& active, const Operation& operation, 
     if (operation.op == StoreOp::write_stable) header.flags |= kEntryStable;
     if (plan.head == kNoSlot) header.flags |= kEntryCreate;
     if (plan.placement == Placement::announced) header.flags |= kEntryIntent;
-    if (plan.placement == Placement::fresh || plan.placement == Placement::copied) header.flags |= kEntryBlock;
+    if (plan.is_new_block()) header.flags |= kEntryBlock;
+    if (plan.placement == Placement::spare) header.flags |= kEntrySpare;
     if (operation.bitmap && (plan.head == kNoSlot ||
                              memcmp(operation.bitmap, index_->bitmap(plan.head), geometry_.bitmap_bytes) != 0))
         header.flags |= kEntryBitmap;
     const bool crcs = geometry_.checksums || plan.placement == Placement::announced;
     header.size = static_cast<uint32_t>(sizeof(header) + (header.flags & kEntryBlock ? 4 : 0) +
+                                        (header.flags & kEntrySpare ? sizeof(SparePlace) : 0) +
                                         (header.flags & kEntryBitmap ? geometry_.bitmap_bytes : 0) +
                                         (crcs ? 4 * size_t{plan.count} : 0));
     active.entry.resize(header.size);
@@ -187,6 +176,10 @@ void Blockstore::encode_write(ActiveObject& active, const Operation& operation, 
     if (header.flags & kEntryBlock) {
         memcpy(out, &plan.block, 4);
         out += 4;
+    }
+    if (header.flags & kEntrySpare) {
+        memcpy(out, &plan.spare, sizeof(SparePlace));
+        out += sizeof(SparePlace);
     }
     if (header.flags & kEntryBitmap) {
         memcpy(out, operation.bitmap, geometry_.bitmap_bytes);
@@ -201,7 +194,9 @@ void Blockstore::encode_write(ActiveObject& active, const Operation& operation, 
 }
 
 Task<int> Blockstore::write_data(const Operation& operation, const WritePlan& plan) {
-    const uint64_t offset = block_offset(plan.block) + operation.offset;
+    const uint64_t offset = plan.placement == Placement::spare
+                                ? block_offset(plan.spare.block) + uint64_t{plan.spare.place} * geometry_.granularity
+                                : block_offset(plan.block) + operation.offset;
     if (operation.iov_count <= kMaxPieces && iov_aligned(operation.iov, operation.iov_count, logical_block_)) {
         Task<int> writing = data_->write(operation.iov, operation.iov_count, offset);
         const int status = co_await writing;
@@ -220,38 +215,7 @@ Task<int> Blockstore::write_data(const Operation& operation, const WritePlan& pl
     co_return 0;
 }
 
-/// The used part of the old block with the new data over it. Old checksums go along: rot is found by the next reader.
-Task<int> Blockstore::copy_block(const Operation& operation, const WritePlan& plan) {
-    const uint32_t granularity = geometry_.granularity;
-    const uint64_t write_start = operation.offset, write_end = operation.offset + uint64_t{operation.len};
-    uint32_t from = 0, to = geometry_.granules;
-    while (from < plan.first && !index_->is_allocated(plan.head, from)) from++;
-    while (to > plan.first + plan.count && !index_->is_allocated(plan.head, to - 1)) to--;
-    const uint64_t start = uint64_t{from} * granularity, end = uint64_t{to} * granularity;
-    const uint64_t old_offset = block_offset(index_->at(plan.head).block), new_offset = block_offset(plan.block);
-    Buffer buffer = loop_.buffers().allocate(std::min(end - start, kCopyBytes));
-    for (uint64_t position = start; position < end;) {
-        const uint64_t length = std::min(end - position, kCopyBytes);
-        iovec iov{buffer.data(), length};
-        const uint64_t cover_start = std::max(position, write_start), cover_end = std::min(position + length, write_end);
-        const bool covered = cover_start == position && cover_end == position + length;
-        if (!covered) {
-            Task<int> reading = data_->read(&iov, 1, old_offset + position);
-            const int status = co_await reading;
-            if (status < 0) co_return status;
-        }
-        if (cover_start < cover_end)
-            gather(buffer.data() + (cover_start - position), operation.iov, operation.iov_count, cover_start - write_start,
-                   cover_end - cover_start);
-        Task<int> writing = data_->write(&iov, 1, new_offset + position);
-        const int status = co_await writing;
-        if (status < 0) co_return status;
-        position += length;
-    }
-    co_return 0;
-}
-
-/// Over one granule that is in use: the entry with the new checksum is durable before the data is touched (safety.md 4).
+/// Over granules that are in use: the entry with the new checksums is durable before the data is touched (safety.md 4).
 Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan) {
     LogIntent intent;
     log_->begin_intent(intent);
@@ -318,53 +282,10 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     release_position_ = position;
     const bool applied = index_->apply(entry, active.reserved, *this);
     VITASTOR_ASSERT(applied);
+    if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);
     active.reserved = kNoSlot;
     cover_slots();
-}
-
-/// From the index: no version uses the block. It may be used again once the entry that says so is durable.
-void Blockstore::release_block(uint32_t block) {
-    if (release_position_ <= log_->durable()) {
-        give_back(block);
-        block_waiters_.notify_all();
-    } else {
-        pending_free_.push_back({release_position_, block});
-    }
-}
-
-void Blockstore::give_back(uint32_t block) {
-    blocks_.free(block);
-    if (discarder_) discarder_->on_free(block);
-}
-
-Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
-    for (;;) {
-        if (blocks_.free_count() > (is_overwrite ? 0 : overwrite_reserve_)) {
-            if (is_overwrite) overwrites_in_flight_++;
-            co_return blocks_.allocate();
-        }
-        if (!pending_free_.empty()) {
-            Task<int> committing = log_->commit();
-            const int status = co_await committing;
-            if (status < 0) co_return kNoBlock;
-        } else if (discarder_ && discarder_->held_blocks() > 0) {
-            VITASTOR_PROBE("write waits for a block under discard");
-            runtime::WaitList::Waiter waiter = block_waiters_.wait();
-            co_await waiter;
-        } else if (is_overwrite && overwrites_in_flight_ > 0) {
-            VITASTOR_PROBE("overwrite waits for a block");
-            runtime::WaitList::Waiter waiter = block_waiters_.wait();
-            co_await waiter;
-        } else {
-            co_return kNoBlock;
-        }
-    }
-}
-
-void Blockstore::end_overwrite(const WritePlan& plan) {
-    if (!plan.is_overwrite) return;
-    overwrites_in_flight_--;
-    block_waiters_.notify_all();
+    give_back_empty_spare();
 }
 
 // ---------------------------------------------------------------- the others

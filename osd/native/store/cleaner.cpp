@@ -50,7 +50,10 @@ void Blockstore::after_batch() {
         pending_free_.pop_front();
         freed = true;
     }
-    if (freed) block_waiters_.notify_all();
+    if (freed) {
+        block_waiters_.notify_all();
+        spare_waiters_.notify_all();
+    }
     const uint64_t bytes = log_->appended() - cleaner_bytes_ - paced_bytes_;
     paced_bytes_ += bytes;
     const uint64_t free = log_->free_pages();

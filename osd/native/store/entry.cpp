@@ -6,13 +6,34 @@
 
 namespace vitastor::store {
 
+namespace {
+
+/// In the order of granules, without overlap, inside both blocks, of granules that are in use (bits; null: any).
+bool check_redirects(const Geometry& geometry, const uint8_t* in, uint32_t count, uint32_t home, const uint8_t* bits) {
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        Redirect run;
+        memcpy(&run, in + i * sizeof(run), sizeof(run));
+        if (run.count == 0 || run.first < end || run.end() > geometry.granules || run.block >= geometry.block_count ||
+            run.block == home || uint32_t{run.place} + run.count > geometry.granules)
+            return false;
+        end = run.end();
+        for (uint32_t granule = run.first; bits && granule < end; granule++)
+            if (!(bits[granule / 8] & (1u << (granule % 8)))) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
 bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, EntryView& entry) {
     if (bytes.size() < sizeof(EntryHeader)) return false;
     memcpy(&entry.header, bytes.data(), sizeof(EntryHeader));
     const EntryHeader& header = entry.header;
     if (header.size != bytes.size()) return false;
     entry.block = kNoBlock;
-    entry.bitmap = entry.crcs = entry.versions = nullptr;
+    entry.bitmap = entry.crcs = entry.versions = entry.redirects = nullptr;
+    entry.spare = {};
     const uint8_t* in = bytes.data() + sizeof(EntryHeader);
     size_t left = bytes.size() - sizeof(EntryHeader);
     switch (header.type) {
@@ -27,6 +48,15 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
                 in += 4;
                 left -= 4;
             }
+            if (entry.has(kEntrySpare)) {
+                if (left < sizeof(SparePlace) || header.count == 0) return false;
+                if (header.flags & (kEntryBlock | kEntryIntent | kEntryCreate)) return false;
+                memcpy(&entry.spare, in, sizeof(SparePlace));
+                if (entry.spare.block >= geometry.block_count || uint32_t{entry.spare.place} + header.count > geometry.granules)
+                    return false;
+                in += sizeof(SparePlace);
+                left -= sizeof(SparePlace);
+            }
             if (entry.has(kEntryBitmap)) {
                 if (left < geometry.bitmap_bytes) return false;
                 entry.bitmap = in;
@@ -34,7 +64,7 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
                 left -= geometry.bitmap_bytes;
             }
             if (entry.has(kEntryCreate) && header.count && !entry.has(kEntryBlock)) return false;
-            if (entry.has(kEntryIntent) && (header.count != 1 || !entry.has(kEntryStable))) return false;
+            if (entry.has(kEntryIntent) && (header.count == 0 || !entry.has(kEntryStable) || entry.has(kEntryBlock))) return false;
             if (geometry.checksums || entry.has(kEntryIntent)) {
                 entry.crcs = in;
                 return left == 4 * size_t{header.count};
@@ -60,9 +90,14 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
                     any = any || in[k];
                     crc_bytes += geometry.checksums ? 4 * static_cast<size_t>(std::popcount(in[k])) : 0;
                 }
-                if (any && version.block == kNoBlock) return false;
+                if ((any || version.redirects) && version.block == kNoBlock) return false;
+                const uint8_t* bits = in;
                 in += geometry.bitmap_bytes;
                 left -= sizeof(version) + 2 * size_t{geometry.bitmap_bytes};
+                const size_t redirect_bytes = size_t{version.redirects} * sizeof(Redirect);
+                if (left < redirect_bytes || !check_redirects(geometry, in, version.redirects, version.block, bits)) return false;
+                in += redirect_bytes;
+                left -= redirect_bytes;
                 if (left < crc_bytes) return false;
                 in += crc_bytes;
                 left -= crc_bytes;
@@ -73,6 +108,10 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
         case EntryType::stabilize:
         case EntryType::rollback:
             return left == 0;
+        case EntryType::moved:
+            entry.redirects = in;
+            return header.count > 0 && left == size_t{header.count} * sizeof(Redirect) &&
+                   check_redirects(geometry, in, header.count, kNoBlock, nullptr);
     }
     return false;
 }

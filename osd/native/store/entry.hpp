@@ -17,7 +17,9 @@ struct EntryView {
     uint32_t block = kNoBlock;
     const uint8_t* bitmap = nullptr;  ///< bitmap_bytes or null
     const uint8_t* crcs = nullptr;    ///< count x u32, unaligned, or null
-    const uint8_t* versions = nullptr;
+    SparePlace spare{};                  ///< write with kEntrySpare
+    const uint8_t* versions = nullptr;   ///< full
+    const uint8_t* redirects = nullptr;  ///< moved: count x Redirect, unaligned
     ObjectId object() const { return {header.inode, header.stripe}; }
     bool has(uint8_t flag) const { return header.flags & flag; }
 };

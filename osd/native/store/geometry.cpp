@@ -12,6 +12,9 @@ namespace vitastor::store {
 
 namespace {
 
+constexpr uint64_t kMaxSpareBlocks = 4096;
+constexpr uint64_t kMaxSpareGranules = 1 << 17;
+
 template <class... Args>
 std::string text(const char* format, Args... args) {
     char buffer[512];
@@ -25,7 +28,9 @@ uint64_t align_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / u
 
 /// Pages of log for that many blocks: two and a half times what they need when full, and room for what is in flight.
 uint64_t log_pages_for(const Geometry& geometry, uint64_t blocks) {
-    const uint64_t live = Geometry::pages_for(blocks * (sizeof(EntryHeader) + geometry.version_bytes));
+    Geometry sized = geometry;
+    sized.block_count = blocks;
+    const uint64_t live = Geometry::pages_for(blocks * (sizeof(EntryHeader) + geometry.version_bytes) + sized.redirect_bytes_max());
     return live * 5 / 2 + 4 * geometry.reserve_pages() / 3;
 }
 
@@ -40,6 +45,11 @@ uint32_t page_crc(const uint8_t* page, size_t crc_offset) {
 
 uint64_t Geometry::reserve_pages() const {
     return 64 + 2 * uint64_t{kMaxWriteDepth} * pages_for(entry_bytes + 8);
+}
+
+uint64_t Geometry::spare_blocks_max() const {
+    const uint64_t most = std::min({kMaxSpareBlocks, kMaxSpareGranules / granules, block_count / 4});
+    return std::max<uint64_t>(most, 4);
 }
 
 uint64_t Geometry::live_limit_bytes() const {
@@ -186,12 +196,12 @@ Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry
     if (needed > area_bytes)
         return Status(-ENOSPC, text("%s: the area is %llu bytes long, the store on it %llu bytes; it was cut off", name,
                                     Number(area_bytes), Number(needed)));
-    geometry.incompatible = super.incompatible;
     geometry.meta_area = shared ? options.data_offset : options.meta_offset;
     geometry.log_offset = geometry.meta_area + super.log_offset;
     geometry.log_pages = super.log_pages;
     geometry.data_offset = options.data_offset + super.data_offset;
     geometry.block_count = super.block_count;
+    geometry.incompatible = super.incompatible;
     if (geometry.log_pages < geometry.reserve_pages() + 16)
         return Status(-EIO, text("%s: the superblock holds an impossible size of the log (%llu pages); replace this OSD",
                                  name, Number(geometry.log_pages)));

@@ -22,13 +22,17 @@ struct Geometry {
     uint32_t version_bytes = 0;  ///< bytes of one version in a full entry, at most
     uint32_t entry_bytes = 0;    ///< the largest entry with one version
 
-    uint64_t incompatible = 0;  ///< bits of the superblock
     uint64_t meta_area = 0;     ///< bytes on the metadata device: superblock and checkpoints
     uint64_t log_offset = 0;    ///< bytes on the metadata device
     uint64_t log_pages = 0;
     uint64_t data_offset = 0;  ///< bytes on the data device
     uint64_t block_count = 0;
+    uint64_t incompatible = 0;  ///< bits of the superblock
 
+    /// Most spare blocks of a store of this size: a quarter of its blocks and 2^17 granules, at least 4.
+    uint64_t spare_blocks_max() const;
+    /// What their redirects may take in the log, in bytes: one each, at worst.
+    uint64_t redirect_bytes_max() const { return spare_blocks_max() * granules * sizeof(Redirect); }
     /// Pages that operations in flight may take while the cleaner waits for room.
     uint64_t reserve_pages() const;
     /// Sum of version_bytes (with entry header) that may be live; beyond it, -ENOSPC.

@@ -32,6 +32,7 @@ void Index::free_slot(uint32_t slot) {
     release_crcs(slot, granule_count(slot));
     Slot& record = at(slot);
     inodes_.drop_user(record.inode);
+    if (record.is_redirected) set_redirects(slot, {});
     record.state = SlotState::free;
     record.hash_next = first_free_;
     first_free_ = slot;
@@ -177,7 +178,8 @@ void Index::unlink(uint32_t slot) {
 // ---------------------------------------------------------------- numbers
 
 uint64_t Index::memory_bytes() const {
-    return slots_.memory_bytes() + crcs_.memory_bytes() + inodes_.memory_bytes() + buckets_.memory_bytes();
+    return slots_.memory_bytes() + crcs_.memory_bytes() + inodes_.memory_bytes() + buckets_.memory_bytes() +
+           redirects_.memory_bytes();
 }
 
 }  // namespace vitastor::store

@@ -18,6 +18,7 @@
 #include "store/entry.hpp"
 #include "store/geometry.hpp"
 #include "store/inode_table.hpp"
+#include "store/redirects.hpp"
 #include "store/segments.hpp"
 #include "store/store.hpp"
 #include "store/store_format.hpp"
@@ -52,7 +53,7 @@ struct Slot {
     SlotState state : 3;
     uint32_t is_stable : 1;
     uint32_t is_pending : 1;  ///< replay: a write was announced whose data may not be there
-    uint32_t unused : 1;
+    uint32_t is_redirected : 1;  ///< granules of this version live in spare blocks
     uint32_t inode : 26;  ///< number in the inode table
     PackedU64 version;
     uint32_t block;
@@ -63,10 +64,13 @@ struct Slot {
 static_assert(sizeof(Slot) == 44 && alignof(Slot) == 4);
 static_assert(InodeTable::kMaxInodes == 1u << 26);
 
-/// Told of every block that no version uses any more.
+/// Told of every block, and every granule of a spare block, that no version uses any more.
 class BlockSink {
 public:
     virtual void release_block(uint32_t block) = 0;
+    /// The granules of a run belong to the object at this slot; may be said again for another version of it.
+    virtual void use_spare(const Redirect& run, uint32_t head) = 0;
+    virtual void release_spare(uint32_t block, uint32_t place, uint32_t count) = 0;
 
 protected:
     ~BlockSink() = default;
@@ -117,6 +121,19 @@ public:
     bool apply(const EntryView& entry, uint32_t reserved, BlockSink& sink);
     /// Appends the full entry of an object to out.
     void encode_full(uint32_t head, std::vector<uint8_t>& out) const;
+
+    // ---- redirects (index_redirects.cpp)
+    /// Runs of granules of a version that live in spare blocks, by first granule. Valid until the next change.
+    std::span<const Redirect> redirects(uint32_t slot) const;
+    /// The granule is in use and lives in the home block.
+    bool is_at_home(uint32_t slot, uint32_t granule) const;
+    /// Some version whose home is `block` reads a granule of the range there.
+    bool is_home_used(uint32_t head, uint32_t block, uint32_t first, uint32_t count) const;
+    /// Log position from which on the redirects of all versions are durable.
+    uint64_t redirect_position(uint32_t head) const;
+    void set_redirect_position(uint32_t head, uint64_t position) { redirects_.set_position(head, position); }
+    /// Runs of all versions together.
+    uint64_t redirect_count() const { return redirects_.run_count(); }
 
     /// True if rolling back to version would meet a stable version newer than it.
     bool has_stable_after(uint32_t head, Version version) const;
@@ -186,6 +203,13 @@ private:
     void drop_older(uint32_t head, uint32_t slot, BlockSink& sink);
     uint32_t push_older(uint32_t head);
     void pop_newest(uint32_t head, BlockSink& sink);
+    bool apply_moved(const EntryView& entry, BlockSink& sink);
+    void set_redirects(uint32_t slot, std::span<const Redirect> runs);
+    void copy_redirects(uint32_t to, uint32_t from);
+    void cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink);
+    void add_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink);
+    void load_redirects(uint32_t head, const uint8_t* in, uint32_t count, BlockSink& sink);
+    void release_redirect(uint32_t head, uint32_t except, const Redirect& run, BlockSink& sink);
 
     Geometry geometry_;
     Segments slots_;
@@ -199,6 +223,7 @@ private:
     std::map<PoolId, Pool> pools_;
     Pool* last_pool_ = nullptr;
     Walker* walkers_ = nullptr;
+    Redirects redirects_;
 };
 
 }  // namespace vitastor::store

@@ -271,20 +271,24 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
     }
     const bool is_write = entry.header.type == EntryType::write;
     uint32_t head = kNoSlot;
-    if (is_write || entry.header.type == EntryType::del) head = index_.find(entry.object());
-    if (head != kNoSlot && index_.at(head).is_pending && (entry.has(kEntryBlock) || !is_write)) {
-        index_.at(head).is_pending = 0;  // the data has moved or is gone: what was announced no longer matters
+    if (is_write || !pending_.empty()) head = index_.find(entry.object());
+    if (head != kNoSlot && index_.at(head).is_pending) {
+        // A later entry of the object: it was appended when the announced data had been written, and is durable after it.
+        index_.at(head).is_pending = 0;
         for (Pending& pending : pending_) pending.dead = pending.dead || pending.slot == head;
     }
     if (is_write && entry.has(kEntryIntent) && head != kNoSlot) {
-        if (!index_.is_allocated(head, entry.header.first)) return -EINVAL;
-        const uint32_t granule = entry.header.first;
         Pending pending{};
         pending.slot = head;
         pending.block = index_.at(head).block;
-        pending.granule = granule;
-        pending.old_crc = geometry_.checksums ? index_.crc(head, granule) : 0;
-        memcpy(&pending.new_crc, entry.crcs, 4);
+        pending.first = entry.header.first;
+        pending.count = entry.header.count;
+        for (uint32_t i = 0; i < pending.count; i++) {
+            if (!index_.is_at_home(head, pending.first + i)) return -EINVAL;
+            pending.old_crcs.push_back(geometry_.checksums ? index_.crc(head, pending.first + i) : 0);
+        }
+        pending.new_crcs.resize(pending.count);
+        memcpy(pending.new_crcs.data(), entry.crcs, 4 * size_t{pending.count});
         pending.page = marks[page_index].page;
         pending.old_version = index_.at(head).version;
         pending.new_version = entry.header.version;
@@ -306,39 +310,26 @@ void Replay::prune() {
     while (!pending_.empty() && pending_.front().page < complete_page_) pending_.pop_front();
 }
 
+/// At most one announced write of each object is in question: see apply().
 Task<int> Replay::verify() {
-    std::vector<Pending*> order;
-    for (Pending& pending : pending_) {
+    Buffer buffer;
+    for (const Pending& pending : pending_) {
         const Slot& slot = index_.at(pending.slot);
-        if (!pending.dead && slot.state == SlotState::head && slot.block == pending.block) order.push_back(&pending);
-    }
-    std::stable_sort(order.begin(), order.end(), [](const Pending* a, const Pending* b) {
-        return a->slot != b->slot ? a->slot < b->slot : a->granule < b->granule;
-    });
-    Buffer buffer = data_.loop().buffers().allocate(std::max<size_t>(geometry_.granularity, kPageSize));
-    for (size_t i = 0; i < order.size();) {
-        std::vector<Pending*> chain;
-        for (size_t k = i; k < order.size() && order[k]->slot == order[i]->slot && order[k]->granule == order[i]->granule;)
-            chain.push_back(order[k++]);
-        i += chain.size();
-        iovec iov{buffer.data(), geometry_.granularity};
-        const uint64_t offset = geometry_.data_offset + uint64_t{chain[0]->block} * geometry_.block_size +
-                                uint64_t{chain[0]->granule} * geometry_.granularity;
+        if (pending.dead || slot.state != SlotState::head || slot.block != pending.block) continue;
+        const uint64_t bytes = uint64_t{pending.count} * geometry_.granularity;
+        if (buffer.size() < bytes) buffer = data_.loop().buffers().allocate(std::max<uint64_t>(bytes, kPageSize));
+        iovec iov{buffer.data(), bytes};
+        const uint64_t offset = geometry_.data_offset + uint64_t{pending.block} * geometry_.block_size +
+                                uint64_t{pending.first} * geometry_.granularity;
         Task<int> reading = data_.read(&iov, 1, offset);
         const int status = co_await reading;
         if (status < 0) {
             log(logger_, LogLevel::error, "%s: cannot read the block of an unfinished write at byte %llu: %s", path_.c_str(),
                 Number(offset), strerror(-status));
-            damaged_granules++;
+            damaged_granules += pending.count;
             continue;
         }
-        settle(chain, crc32c(buffer.data(), geometry_.granularity));
-    }
-    // Versions go back in the reverse order of the writes, over all granules of an object.
-    for (size_t i = pending_.size(); i-- > 0;) {
-        const Pending& pending = pending_[i];
-        if (pending.dropped && index_.at(pending.slot).version == pending.new_version)
-            index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
+        settle(pending, buffer.data());
     }
     for (const Pending& pending : pending_) index_.at(pending.slot).is_pending = 0;
     std::sort(reverted.begin(), reverted.end());
@@ -346,33 +337,35 @@ Task<int> Replay::verify() {
     co_return 0;
 }
 
-/// chain: announced writes of one granule, oldest first. Takes those back that did not reach the disk, newest first.
-void Replay::settle(std::vector<Pending*>& chain, uint32_t disk_crc) {
-    const uint32_t slot = chain[0]->slot;
-    const uint32_t granule = chain[0]->granule;
-    if (geometry_.checksums && index_.crc(slot, granule) == disk_crc) return;
-    bool matched = false, changed = false;
-    for (size_t i = chain.size(); i-- > 0;) {
-        Pending& pending = *chain[i];
-        if (pending.new_crc == disk_crc) {
-            matched = true;
-            break;
-        }
-        pending.dropped = changed = true;
-        if (geometry_.checksums) index_.set_crc(slot, granule, pending.old_crc);
-        matched = !geometry_.checksums || pending.old_crc == disk_crc;
+/// data: what the granules hold. All new: the write happened. Else it did not, and what is not as it was before is damage.
+void Replay::settle(const Pending& pending, const uint8_t* data) {
+    std::vector<uint32_t> damaged;
+    uint32_t done = 0, undone = 0;
+    for (uint32_t i = 0; i < pending.count; i++) {
+        const uint32_t disk_crc = crc32c(data + uint64_t{i} * geometry_.granularity, geometry_.granularity);
+        const bool is_new = disk_crc == pending.new_crcs[i];
+        if (is_new) done++;
+        else undone++;
+        if (geometry_.checksums ? disk_crc != pending.old_crcs[i] : is_new) damaged.push_back(pending.first + i);
     }
-    if (geometry_.checksums && matched) index_.set_crc(slot, granule, disk_crc);
-    if (!changed) return;
-    reverted.push_back(slot);
+    if (undone == 0) return;
     VITASTOR_PROBE("announced write taken back in replay");
-    if (matched) return;
-    damaged_granules++;
-    const ObjectId object = index_.object(slot);
-    log(logger_, LogLevel::error,
-        "%s: granule %u of object %llx:%llx holds neither its old nor its new data; reads of it will fail with EDOM",
-        path_.c_str(), granule, Number(object.inode), Number(object.stripe));
-    if (observer) observer->on_damaged_granule(object, granule);
+    if (geometry_.checksums)
+        for (uint32_t i = 0; i < pending.count; i++) index_.set_crc(pending.slot, pending.first + i, pending.old_crcs[i]);
+    index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
+    reverted.push_back(pending.slot);
+    if (damaged.empty()) return;
+    if (done) VITASTOR_PROBE("announced write of several granules is torn");
+    const ObjectId object = index_.object(pending.slot);
+    for (uint32_t granule : damaged) {
+        damaged_granules++;
+        log(logger_, LogLevel::error, "%s: granule %u of object %llx:%llx %s%s", path_.c_str(), granule, Number(object.inode),
+            Number(object.stripe),
+            done ? "was written, others of the same write were not: the device does not write atomic_write_size whole or not at all"
+                 : "holds neither its old nor its new data",
+            geometry_.checksums ? "; reads of it will fail with EDOM" : "");
+        if (observer) observer->on_damaged_granule(object, granule);
+    }
 }
 
 }  // namespace vitastor::store

@@ -58,16 +58,17 @@ private:
     struct Pending {
         uint32_t slot;
         uint32_t block;
-        uint32_t granule;
-        uint32_t old_crc, new_crc;
+        uint32_t first, count;
         uint64_t page;
         Version old_version, new_version;
         std::vector<uint8_t> old_bitmap;
+        std::vector<uint32_t> old_crcs, new_crcs;
         bool dead;
-        bool dropped;
     };
 
     void release_block(uint32_t) override {}  // who owns what is counted at the end
+    void use_spare(const Redirect&, uint32_t) override {}
+    void release_spare(uint32_t, uint32_t, uint32_t) override {}
     runtime::Task<int> load_checkpoint();
     runtime::Task<const uint8_t*> page_at(uint64_t slot);
     bool is_page(const uint8_t* page) const;
@@ -80,7 +81,7 @@ private:
     int apply(std::span<const uint8_t> bytes, uint32_t page_index);
     void prune();
     runtime::Task<int> verify();
-    void settle(std::vector<Pending*>& chain, uint32_t disk_crc);
+    void settle(const Pending& pending, const uint8_t* data);
     /// 0 if the observer wants to go on.
     int damage(uint64_t slot, const char* what);
     int damage_at(uint64_t offset, std::string text);

@@ -133,6 +133,9 @@ struct StoreStats {
     uint64_t discards = 0, discarded_bytes = 0;
     uint64_t throttled_writes = 0, throttled_us = 0;      ///< held back, and for how long in all
     uint64_t checksum_errors = 0;
+    uint64_t spare_blocks = 0;    ///< used blocks that belong to no object: they hold overwritten granules for a while
+    uint64_t spare_granules = 0;  ///< in use in them
+    uint64_t moved_bytes = 0;     ///< copied from spare blocks back to their places
 };
 
 struct InodeSpace {

@@ -15,9 +15,10 @@ inline constexpr char kCheckpointMagic[8] = {'V', 'S', 'C', 'H', 'E', 'C', 'K', 
 inline constexpr uint32_t kPageMagic = 0x31474c56;  // "VLG1"
 
 /// Compatibility bits: a reader refuses unknown bits of `incompatible`, opens read-only with unknown bits of
-/// `ro_compatible`, and ignores unknown bits of `compatible`. None is defined yet.
+/// `ro_compatible`, and ignores unknown bits of `compatible`.
+inline constexpr uint64_t kSpareGranules = 1;  ///< incompatible: redirects to spare blocks, announced writes of several granules
 inline constexpr uint64_t kLogElsewhere = 16;  ///< incompatible: the log does not begin behind the checkpoints (after a resize)
-inline constexpr uint64_t kKnownIncompatible = kLogElsewhere;
+inline constexpr uint64_t kKnownIncompatible = kSpareGranules | kLogElsewhere;
 inline constexpr uint64_t kKnownRoCompatible = 0;
 
 /// Page 0 of the metadata area, and of the data area when that is on a device of its own.
@@ -78,6 +79,7 @@ enum class EntryType : uint8_t {
     del = 3,        ///< the object with all versions
     stabilize = 4,  ///< versions up to and including `version`
     rollback = 5,   ///< unstable versions newer than `version`
+    moved = 7,      ///< redirected granules have been copied to the home block
 };
 
 inline constexpr uint8_t kEntryStable = 1;
@@ -85,15 +87,17 @@ inline constexpr uint8_t kEntryCreate = 2;   ///< write: the object did not exis
 inline constexpr uint8_t kEntryBlock = 4;    ///< write: a u32 block number follows, the version lives there
 inline constexpr uint8_t kEntryIntent = 8;   ///< write: the data is written in place after this entry
 inline constexpr uint8_t kEntryBitmap = 16;  ///< write: the external bitmap follows
+inline constexpr uint8_t kEntrySpare = 32;   ///< write: a SparePlace follows, the granules live there
 
 /// Starts every entry. Entries are a byte stream that runs through the payloads of the pages.
-/// write: [u32 block] [external bitmap] count x u32 CRC32C (intents always, others only with checksums).
-/// full: count x { VersionHeader, external bitmap, internal bitmap, u32 CRC32C of each allocated granule (with checksums) }.
+/// write: [u32 block] [SparePlace] [external bitmap] count x u32 CRC32C (intents always, others only with checksums).
+/// full: count x { VersionHeader, external bitmap, internal bitmap, Redirects, u32 CRC32C of each allocated granule (with checksums) }.
+/// moved: count x Redirect: these granules are at home again, in every version that had them there.
 struct EntryHeader {
     uint32_t size;  ///< bytes with this header
     EntryType type;
     uint8_t flags;
-    uint16_t count;  ///< write: granules; full: versions
+    uint16_t count;  ///< write: granules; full: versions; moved: redirects
     uint64_t inode, stripe, version;
     uint32_t first;  ///< write: first granule
     uint32_t reserved;
@@ -103,9 +107,29 @@ static_assert(sizeof(EntryHeader) == 40);
 struct VersionHeader {
     uint64_t version;
     uint32_t block;
-    uint32_t flags;  ///< kEntryStable
+    uint16_t flags;      ///< kEntryStable
+    uint16_t redirects;  ///< that follow, in the order of `first`
 };
 static_assert(sizeof(VersionHeader) == 16);
+
+/// Where a run of granules lives in a spare block.
+struct SparePlace {
+    uint32_t block;
+    uint16_t place;  ///< granule in the spare block
+    uint16_t reserved;
+};
+static_assert(sizeof(SparePlace) == 8);
+
+/// A run of granules of one version that does not live in its home block.
+struct Redirect {
+    uint32_t block;  ///< a spare block
+    uint16_t first;  ///< granule of the object
+    uint16_t count;
+    uint16_t place;  ///< granule of the spare block
+    uint16_t reserved;
+    uint32_t end() const { return uint32_t{first} + count; }
+};
+static_assert(sizeof(Redirect) == 12);
 
 inline constexpr uint32_t kNoBlock = UINT32_MAX;
 inline constexpr uint32_t kMaxGranules = 32768;

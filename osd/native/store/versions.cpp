@@ -14,6 +14,7 @@ bool Index::block_shared(uint32_t head, uint32_t except, uint32_t block) const {
 
 /// Lets go of the block of one version (which stays in its slot).
 void Index::drop_version(uint32_t head, uint32_t slot, BlockSink& sink) {
+    cut_redirects(head, slot, 0, geometry_.granules, sink);
     const uint32_t block = at(slot).block;
     if (block == kNoBlock || block_shared(head, slot, block)) {
         at(slot).block = kNoBlock;
@@ -69,6 +70,7 @@ uint32_t Index::push_older(uint32_t head) {
     allocate_crcs(older);
     if (const uint32_t count = granule_count(head); geometry_.checksums && count)
         memcpy(crc_array(older), crc_array(head), 4 * size_t{count});
+    copy_redirects(older, head);
     at(head).older = older;
     version_count_++;
     return older;
@@ -86,6 +88,7 @@ void Index::pop_newest(uint32_t head, BlockSink& sink) {
     target.older = source.older;
     target.is_stable = source.is_stable;
     target.crcs = source.crcs;
+    copy_redirects(head, older);
     memcpy(bitmap(head), bitmap(older), 2 * size_t{geometry_.bitmap_bytes});
     if (const uint32_t count = granule_count(head); geometry_.checksums && count)
         crcs_.set_owner(CrcArrays::class_of(count), target.crcs, head);
@@ -101,6 +104,7 @@ bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
         apply_full(entry, sink);
         return true;
     }
+    if (header.type == EntryType::moved) return apply_moved(entry, sink);
     const uint32_t head = find(entry.object());
     if (head == kNoSlot) return false;
     if (header.type == EntryType::del) {
@@ -149,6 +153,11 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     }
     if (entry.bitmap) memcpy(bitmap(head), entry.bitmap, geometry_.bitmap_bytes);
     put_granules(head, header.first, header.count, entry.crcs);
+    if (!entry.has(kEntryBlock)) cut_redirects(head, head, header.first, uint32_t{header.first} + header.count, sink);
+    if (entry.has(kEntrySpare)) {
+        const Redirect run{entry.spare.block, static_cast<uint16_t>(header.first), header.count, entry.spare.place, 0};
+        add_redirect(head, head, run, sink);
+    }
     return true;
 }
 
@@ -180,6 +189,8 @@ void Index::apply_full(const EntryView& entry, BlockSink& sink) {
         in += geometry_.bitmap_bytes;
         const uint8_t* bits = in;
         in += geometry_.bitmap_bytes;
+        load_redirects(head, in, version.redirects, sink);
+        in += version.redirects * sizeof(Redirect);
         replace_granules(head, bits, in);
         if (geometry_.checksums) in += 4 * size_t{granule_count(head)};
     }
@@ -191,18 +202,24 @@ void Index::encode_full(uint32_t head, std::vector<uint8_t>& out) const {
         chain.push_back(slot);
     const auto count = static_cast<uint16_t>(chain.size());
     const size_t start = out.size();
-    out.resize(start + sizeof(EntryHeader) + count * size_t{geometry_.version_bytes});
+    size_t runs = 0;
+    for (uint32_t slot : chain) runs += redirects(slot).size();
+    out.resize(start + sizeof(EntryHeader) + count * size_t{geometry_.version_bytes} + runs * sizeof(Redirect));
     uint8_t* place = out.data() + start + sizeof(EntryHeader);
     for (uint16_t i = count; i-- > 0;) {
         const uint32_t slot = chain[i];
         const Slot& record = at(slot);
-        const VersionHeader version{record.version, record.block, record.is_stable ? kEntryStable : 0u};
+        const std::span<const Redirect> redirected = redirects(slot);
+        const VersionHeader version{record.version, record.block, static_cast<uint16_t>(record.is_stable ? kEntryStable : 0),
+                                    static_cast<uint16_t>(redirected.size())};
         memcpy(place, &version, sizeof(version));
         place += sizeof(version);
         memcpy(place, bitmap(slot), geometry_.bitmap_bytes);
         place += geometry_.bitmap_bytes;
         memcpy(place, allocated(slot), geometry_.bitmap_bytes);
         place += geometry_.bitmap_bytes;
+        if (!redirected.empty()) memcpy(place, redirected.data(), redirected.size_bytes());
+        place += redirected.size_bytes();
         if (const uint32_t granules = granule_count(slot); geometry_.checksums && granules) {
             memcpy(place, const_cast<Index*>(this)->crc_array(slot), 4 * size_t{granules});
             place += 4 * size_t{granules};

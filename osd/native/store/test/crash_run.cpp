@@ -359,8 +359,8 @@ std::string CrashRun::read_state(Rig& rig, std::vector<OracleObject>& found) {
     const StoreStats stats = rig.store->stats();
     uint64_t used = 0;
     for (const auto& space : rig.store->space_by_inode()) used += space.bytes / shape_.block_size;
-    if (stats.free_blocks + used != stats.total_blocks)
-        return std::to_string(used) + " blocks used, " + std::to_string(stats.free_blocks) + " free, of " + std::to_string(stats.total_blocks);
+    if (stats.free_blocks + used + stats.spare_blocks != stats.total_blocks)
+        return std::to_string(used) + " blocks used, " + std::to_string(stats.spare_blocks) + " spare, " + std::to_string(stats.free_blocks) + " free, of " + std::to_string(stats.total_blocks);
     return {};
 }
 

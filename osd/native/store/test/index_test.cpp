@@ -29,6 +29,8 @@ Geometry geometry_of(uint32_t block_size, uint32_t granularity, bool checksums =
 
 struct NoSink final : BlockSink {
     void release_block(uint32_t) override {}
+    void use_spare(const Redirect&, uint32_t) override {}
+    void release_spare(uint32_t, uint32_t, uint32_t) override {}
 };
 
 /// An index fed with entries, and how much it may take.

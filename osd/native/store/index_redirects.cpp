@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Granules that live in spare blocks, as the index sees them: versions inherit redirects and give them up like blocks.
+#include <algorithm>
+
+#include "base/assert.hpp"
+#include "store/index.hpp"
+
+namespace vitastor::store {
+
+std::span<const Redirect> Index::redirects(uint32_t slot) const {
+    if (!at(slot).is_redirected) return {};
+    return redirects_.of(slot);
+}
+
+bool Index::is_at_home(uint32_t slot, uint32_t granule) const {
+    if (!is_allocated(slot, granule)) return false;
+    for (const Redirect& run : redirects(slot))
+        if (granule >= run.first && granule < run.end()) return false;
+    return true;
+}
+
+bool Index::is_home_used(uint32_t head, uint32_t block, uint32_t first, uint32_t count) const {
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older) {
+        if (at(slot).block != block) continue;
+        const std::span<const Redirect> runs = redirects(slot);
+        size_t next = 0;
+        for (uint32_t granule = first; granule < first + count; granule++) {
+            if (!is_allocated(slot, granule)) continue;
+            while (next < runs.size() && runs[next].end() <= granule) next++;
+            if (next == runs.size() || runs[next].first > granule) return true;
+        }
+    }
+    return false;
+}
+
+uint64_t Index::redirect_position(uint32_t head) const {
+    uint64_t position = 0;
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
+        if (at(slot).is_redirected) position = std::max(position, redirects_.position(slot));
+    return position;
+}
+
+void Index::set_redirects(uint32_t slot, std::span<const Redirect> runs) {
+    redirects_.set(slot, runs);
+    at(slot).is_redirected = runs.empty() ? 0 : 1;
+}
+
+void Index::copy_redirects(uint32_t to, uint32_t from) {
+    const std::span<const Redirect> runs = redirects(from);
+    if (runs.empty() && !at(to).is_redirected) return;
+    const uint64_t position = redirects_.position(from);
+    const std::vector<Redirect> copy(runs.begin(), runs.end());
+    set_redirects(to, copy);
+    redirects_.set_position(to, position);
+}
+
+/// No version but `except` has the granule there: it is free.
+void Index::release_redirect(uint32_t head, uint32_t except, const Redirect& run, BlockSink& sink) {
+    for (uint32_t i = 0; i < run.count; i++) {
+        const uint32_t granule = uint32_t{run.first} + i;
+        bool shared = false;
+        for (uint32_t slot = head; slot != kNoSlot && !shared; slot = at(slot).older) {
+            if (slot == except) continue;
+            for (const Redirect& other : redirects(slot))
+                shared = shared || (other.block == run.block && granule >= other.first && granule < other.end() &&
+                                    other.place + (granule - other.first) == run.place + i);
+        }
+        if (!shared) sink.release_spare(run.block, run.place + i, 1);
+    }
+}
+
+void Index::cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink) {
+    if (!at(slot).is_redirected) return;
+    std::vector<Redirect> kept, cut;
+    for (const Redirect& run : redirects_.of(slot)) {
+        const uint32_t from = std::max<uint32_t>(run.first, first), to = std::min(run.end(), end);
+        if (from >= to) {
+            kept.push_back(run);
+            continue;
+        }
+        const auto part = [&run](uint32_t start, uint32_t stop) {
+            return Redirect{run.block, static_cast<uint16_t>(start), static_cast<uint16_t>(stop - start),
+                            static_cast<uint16_t>(run.place + (start - run.first)), 0};
+        };
+        if (run.first < from) kept.push_back(part(run.first, from));
+        if (to < run.end()) kept.push_back(part(to, run.end()));
+        cut.push_back(part(from, to));
+    }
+    if (cut.empty()) return;
+    const uint64_t position = redirects_.position(slot);
+    set_redirects(slot, kept);
+    redirects_.set_position(slot, position);
+    for (const Redirect& run : cut) release_redirect(head, slot, run, sink);
+}
+
+/// The range of the version has no redirect yet.
+void Index::add_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink) {
+    const std::span<const Redirect> runs = redirects(slot);
+    std::vector<Redirect> next(runs.begin(), runs.end());
+    const auto place = std::lower_bound(next.begin(), next.end(), run.first, [](const Redirect& other, uint32_t first) {
+        return other.first < first;
+    });
+    next.insert(place, run);
+    const uint64_t position = redirects_.position(slot);
+    set_redirects(slot, next);
+    redirects_.set_position(slot, position);
+    sink.use_spare(run, head);
+}
+
+/// Redirects in a full entry are the whole truth about a version.
+void Index::load_redirects(uint32_t head, const uint8_t* in, uint32_t count, BlockSink& sink) {
+    if (count == 0 && !at(head).is_redirected) return;
+    std::vector<Redirect> runs(count);
+    if (count) memcpy(runs.data(), in, count * sizeof(Redirect));
+    set_redirects(head, runs);
+    for (const Redirect& run : runs) sink.use_spare(run, head);
+}
+
+/// Granules that have been copied home, in every version that had them at that place.
+bool Index::apply_moved(const EntryView& entry, BlockSink& sink) {
+    const uint32_t head = find(entry.object());
+    if (head == kNoSlot) return false;
+    for (uint16_t i = 0; i < entry.header.count; i++) {
+        Redirect moved;
+        memcpy(&moved, entry.redirects + i * sizeof(moved), sizeof(moved));
+        for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older) {
+            std::vector<std::pair<uint32_t, uint32_t>> parts;  // of this version, as first and end
+            for (const Redirect& run : redirects(slot)) {
+                if (run.block != moved.block || run.place + moved.first != moved.place + run.first) continue;
+                const uint32_t from = std::max(run.first, moved.first), to = std::min(run.end(), moved.end());
+                if (from < to) parts.push_back({from, to});
+            }
+            for (const auto& [from, to] : parts) cut_redirects(head, slot, from, to, sink);
+        }
+    }
+    return true;
+}
+
+}  // namespace vitastor::store

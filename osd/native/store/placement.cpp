@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Where data goes (docs/adr/0031-spare-granules.md), and the blocks and spare granules that it needs.
+#include <algorithm>
+#include <bit>
+
+#include "store/blockstore.hpp"
+#include "store/iov.hpp"
+
+namespace vitastor::store {
+
+using runtime::Task;
+
+namespace {
+
+constexpr uint64_t kCopyBytes = 1 << 20;         // of a block at a time
+constexpr uint32_t kMaxAnnouncedGranules = 256;  // their checksums must fit into what the log keeps free for an entry
+constexpr uint64_t kRewriteShare = 2;            // a block is rewritten if it keeps at most 1/2 as much as the write brings
+
+}  // namespace
+
+Blockstore::Placement Blockstore::place(const WritePlan& plan, bool stable) const {
+    if (plan.count == 0) return Placement::none;
+    if (plan.head == kNoSlot || plan.block == kNoBlock) return Placement::fresh;
+    uint32_t inside = 0, used = 0;
+    for (uint32_t i = 0; i < plan.count; i++) inside += index_->is_allocated(plan.head, plan.first + i);
+    if (inside == 0) return Placement::home;
+    const Slot& head = index_->at(plan.head);
+    const bool is_plain = head.older == kNoSlot && !head.is_redirected;
+    if (!is_plain && !index_->is_home_used(plan.head, plan.block, plan.first, plan.count)) {
+        if (index_->redirect_position(plan.head) <= log_->durable()) {
+            VITASTOR_PROBE("overwrite goes home");
+            return Placement::home;
+        }
+        VITASTOR_PROBE("home is free but not durably");
+    } else if (may_announce(plan, stable, inside)) {
+        return Placement::announced;
+    }
+    const uint8_t* bits = index_->allocated(plan.head);
+    for (uint32_t i = 0; i < geometry_.bitmap_bytes; i++) used += static_cast<uint32_t>(std::popcount(bits[i]));
+    if (used == inside) return Placement::fresh;
+    return (used - inside) * kRewriteShare <= plan.count ? Placement::rewritten : Placement::spare;
+}
+
+/// The device writes the range whole or not at all, and every granule of it has an old state at home that replay can tell.
+bool Blockstore::may_announce(const WritePlan& plan, bool stable, uint32_t used_inside) const {
+    if (!stable || used_inside != plan.count || index_->at(plan.head).older != kNoSlot) return false;
+    if (uint64_t{plan.count} * geometry_.granularity > options_.atomic_write_size) return false;
+    for (const Redirect& run : index_->redirects(plan.head))
+        if (run.first < plan.first + plan.count && plan.first < run.end()) return false;
+    return plan.count == 1 ||
+           (plan.count <= kMaxAnnouncedGranules && std::has_single_bit(plan.count) && plan.first % plan.count == 0);
+}
+
+/// Takes what the placement needs; where there is none of it, another placement. 0, or an error and nothing is taken.
+Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
+    if (plan.placement == Placement::announced && plan.count > 1) {
+        VITASTOR_PROBE("announced write of several granules");
+        Task<int> enabling = enable_spare_granules();
+        const int status = co_await enabling;
+        co_return status;
+    }
+    bool spare_tried = false;
+    if (plan.placement == Placement::spare) {
+        Task<bool> taking = take_spare(plan, stable);
+        const bool taken = co_await taking;
+        if (taken) co_return 0;
+        if (log_->error()) co_return -EIO;
+        if (!index_->is_home_used(plan.head, plan.block, plan.first, plan.count)) {
+            VITASTOR_PROBE("no spare room: home is made free durably");
+            plan.placement = Placement::home;
+            Task<int> committing = log_->commit();
+            const int status = co_await committing;
+            co_return status < 0 ? -EIO : 0;
+        }
+        VITASTOR_PROBE("no spare room: the block is rewritten");
+        plan.placement = Placement::rewritten;
+        spare_tried = true;
+    }
+    if (!plan.is_new_block()) co_return 0;
+    plan.is_overwrite = stable && plan.block != kNoBlock;
+    Task<uint32_t> allocation = allocate_block(plan.is_overwrite);
+    const uint32_t block = co_await allocation;
+    if (block != kNoBlock) {
+        plan.block = block;
+        co_return 0;
+    }
+    plan.is_overwrite = false;
+    if (log_->error()) co_return -EIO;
+    if (plan.placement == Placement::rewritten && !spare_tried) {
+        VITASTOR_PROBE("no free block: the write goes to spare granules");
+        plan.placement = Placement::spare;
+        Task<bool> taking = take_spare(plan, stable);
+        const bool taken = co_await taking;
+        if (taken) co_return 0;
+    }
+    co_return log_->error() ? -EIO : -ENOSPC;
+}
+
+/// A fixed part of the store, and more while blocks are free anyway: the more granules wait in spare blocks, the more of them
+/// are overwritten before they have to be moved.
+uint64_t Blockstore::spare_limit() const {
+    const uint64_t most = geometry_.spare_blocks_max();
+    const uint64_t least = std::clamp<uint64_t>(geometry_.block_count / 64, 4, most);
+    const uint64_t free = blocks_.free_count() + pending_free_.size() + spare_.count();
+    return std::clamp(free / 4 * 3, least, most);
+}
+
+Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
+    const uint64_t more = (uint64_t{writes_in_flight_} + 1) * 2 * sizeof(Redirect);  // a run may cut another in two
+    if (plan.count >= geometry_.granules || index_->redirect_count() * sizeof(Redirect) + more > redirect_limit_) {
+        VITASTOR_PROBE("no room in the log for another redirect");
+        co_return false;
+    }
+    Task<int> enabling = enable_spare_granules();
+    const int enabled = co_await enabling;
+    if (enabled < 0) co_return false;
+    // The last block stays for overwrites that need a fresh one; what must stay revocable takes no block of the reserve.
+    const uint64_t floor = stable ? 1 : overwrite_reserve_;
+    for (;;) {
+        if (const std::optional<SparePlace> place = spare_.take(plan.count)) {
+            plan.spare = *place;
+            if (is_spare_short()) start_mover(false);
+            co_return true;
+        }
+        if (spare_.count() < spare_limit()) {
+            if (blocks_.free_count() > floor) {
+                spare_.open(blocks_.allocate());
+                continue;
+            }
+            if (!pending_free_.empty()) {
+                Task<int> committing = log_->commit();
+                const int status = co_await committing;
+                if (status < 0) co_return false;
+                continue;
+            }
+            if (discarder_ && discarder_->held_blocks() > 0) {
+                runtime::WaitList::Waiter waiter = block_waiters_.wait();
+                co_await waiter;
+                continue;
+            }
+        }
+        const uint64_t progress = mover_progress_;
+        if (!start_mover(false)) co_return false;
+        VITASTOR_PROBE("write waits for spare granules");
+        runtime::WaitList::Waiter waiter = spare_waiters_.wait();
+        co_await waiter;
+        if (log_->error() || (mover_progress_ == progress && !moving_)) co_return false;
+    }
+}
+
+/// Older programs must not open a store with redirects. Once in the life of a store; the change fits into one sector.
+Task<int> Blockstore::enable_spare_granules() {
+    while (enabling_) {
+        runtime::WaitList::Waiter waiter = enable_waiters_.wait();
+        co_await waiter;
+    }
+    if (geometry_.incompatible & kSpareGranules) co_return 0;
+    VITASTOR_PROBE("a store of an older release gets spare granules");
+    enabling_ = true;
+    geometry_.incompatible |= kSpareGranules;
+    Task<int> writing = write_superblock(*meta_, meta_area(), uuid_);
+    int status = co_await writing;
+    if (status == 0 && !options_.meta_device.empty()) {
+        Task<int> copying = write_superblock(*data_, options_.data_offset, uuid_);
+        status = co_await copying;
+    }
+    if (status < 0) {
+        geometry_.incompatible &= ~kSpareGranules;
+        log(logger_, LogLevel::error, "%s: cannot write the superblock: %s", meta_path().c_str(), strerror(-status));
+    }
+    enabling_ = false;
+    enable_waiters_.notify_all();
+    co_return status < 0 ? -EIO : 0;
+}
+
+/// The used part of the old block with the new data over it. Old checksums go along: rot is found by the next reader.
+Task<int> Blockstore::rewrite_block(const Operation& operation, const WritePlan& plan) {
+    const uint32_t granularity = geometry_.granularity;
+    const uint64_t write_start = operation.offset, write_end = operation.offset + uint64_t{operation.len};
+    uint32_t from = 0, to = geometry_.granules;
+    while (from < plan.first && !index_->is_allocated(plan.head, from)) from++;
+    while (to > plan.first + plan.count && !index_->is_allocated(plan.head, to - 1)) to--;
+    const uint64_t start = uint64_t{from} * granularity, end = uint64_t{to} * granularity;
+    const uint64_t step = std::max<uint64_t>(kCopyBytes, granularity);
+    Buffer buffer = loop_.buffers().allocate(std::min(end - start, step));
+    for (uint64_t position = start; position < end;) {
+        const uint64_t length = std::min(end - position, step), stop = position + length;
+        iovec iov{buffer.data(), length};
+        const auto base = static_cast<uint32_t>(position / granularity);
+        const uint64_t cover_start = std::clamp(write_start, position, stop), cover_end = std::clamp(write_end, position, stop);
+        const std::pair<uint64_t, uint64_t> kept[2] = {{position, cover_start}, {std::max(cover_end, cover_start), stop}};
+        for (const auto& [kept_start, kept_end] : kept) {
+            if (kept_start >= kept_end) continue;
+            Task<int> reading = read_granules(plan.head, static_cast<uint32_t>(kept_start / granularity),
+                                              static_cast<uint32_t>(kept_end / granularity), &iov, 1, base);
+            const int status = co_await reading;
+            if (status < 0) co_return status;
+        }
+        if (cover_start < cover_end)
+            gather(buffer.data() + (cover_start - position), operation.iov, operation.iov_count, cover_start - write_start,
+                   cover_end - cover_start);
+        Task<int> writing = data_->write(&iov, 1, block_offset(plan.block) + position);
+        const int status = co_await writing;
+        if (status < 0) co_return status;
+        position = stop;
+    }
+    co_return 0;
+}
+
+// ---------------------------------------------------------------- blocks
+
+/// It may be used again once the log is durable up to the entry that gave it up.
+void Blockstore::release_at(uint32_t block, uint64_t position) {
+    if (position <= log_->durable()) {
+        give_back(block);
+        block_waiters_.notify_all();
+    } else {
+        pending_free_.push_back({position, block});
+    }
+}
+
+void Blockstore::give_back(uint32_t block) {
+    blocks_.free(block);
+    if (discarder_) discarder_->on_free(block);
+}
+
+void Blockstore::give_back_empty_spare() {
+    while (const std::optional<SpareBlocks::Empty> empty = spare_.take_empty()) release_at(empty->block, empty->position);
+}
+
+Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
+    for (;;) {
+        if (blocks_.free_count() > (is_overwrite ? 0 : overwrite_reserve_)) {
+            if (is_overwrite) overwrites_in_flight_++;
+            co_return blocks_.allocate();
+        }
+        if (!pending_free_.empty()) {
+            Task<int> committing = log_->commit();
+            const int status = co_await committing;
+            if (status < 0) co_return kNoBlock;
+        } else if (discarder_ && discarder_->held_blocks() > 0) {
+            VITASTOR_PROBE("write waits for a block under discard");
+            runtime::WaitList::Waiter waiter = block_waiters_.wait();
+            co_await waiter;
+        } else if (is_overwrite && overwrites_in_flight_ > 0) {
+            VITASTOR_PROBE("overwrite waits for a block");
+            runtime::WaitList::Waiter waiter = block_waiters_.wait();
+            co_await waiter;
+        } else if (spare_.count() > spare_limit()) {
+            // Blocks that were free when they became spare ones.
+            const uint64_t progress = mover_progress_;
+            if (!start_mover(false)) co_return kNoBlock;
+            VITASTOR_PROBE("write waits for a spare block to become free");
+            runtime::WaitList::Waiter waiter = spare_waiters_.wait();
+            co_await waiter;
+            if (log_->error() || (mover_progress_ == progress && !moving_)) co_return kNoBlock;
+        } else {
+            co_return kNoBlock;
+        }
+    }
+}
+
+void Blockstore::end_overwrite(const WritePlan& plan) {
+    if (!plan.is_overwrite) return;
+    overwrites_in_flight_--;
+    block_waiters_.notify_all();
+}
+
+}  // namespace vitastor::store
