@@ -26,6 +26,12 @@ const tlsToEtcd: Story = {
 
     const file = (name: string): string => join(lab.dir, 'tls', name);
     writeFileSync(file('empty.crt'), '');
+    // Daemons keep trying, and say what to look at.
+    const wrong = { etcd_ca: file('other.crt') };
+    const daemons = [await lab.startMonitor('mon2', wrong), await lab.startOsd(4, wrong, { wait: false })];
+    for (const daemon of daemons) await daemon.waitForLine(/certificate.*etcd_ca/, 30_000);
+    for (const daemon of daemons) await daemon.stop();
+
     const cases: [what: string, settings: Record<string, string>, ...says: RegExp[]][] = [
       ['another authority', { etcd_ca: file('other.crt') }, /certificate/i, /etcd_ca/, /https:\/\/127\.0\.0\.1/],
       ['no certificate of our own', { etcd_cert: '', etcd_key: '' }, /etcd_cert and etcd_key/],
