@@ -167,7 +167,7 @@ private:
 offline::JobRequest read_request(JsReader& reader) {
     offline::JobRequest request;
     request.kind = static_cast<JobKind>(reader.word("kind", {"read_superblock", "write_superblock", "clear_superblock", "dump_objects",
-                                                              "dump_log", "check", "layout"}));
+                                                              "dump_log", "check", "layout", "resize"}));
     request.place.data_device = reader.text("dataDevice");
     request.place.data_offset = reader.u64("dataOffset");
     request.place.data_size = reader.u64("dataSize");
@@ -184,6 +184,12 @@ offline::JobRequest read_request(JsReader& reader) {
     request.bitmap_granularity = reader.u32("bitmapGranularity");
     request.checksums = reader.boolean("checksums");
     request.device_bytes = reader.u64("deviceSize");
+    request.places.data_size = reader.u64("newDataSize");
+    request.places.meta_device = reader.text("newMetaDevice");
+    request.places.meta_offset = reader.u64("newMetaOffset");
+    request.places.meta_size = reader.u64("newMetaSize");
+    request.places.force = request.force;
+    request.resize = reader.boolean("dryRun") ? offline::ResizeMode::dry_run : offline::ResizeMode::really;
     return request;
 }
 

@@ -134,6 +134,11 @@ Task<int> store_job(runtime::Loop& loop, const JobRequest& request, const Output
 
 Task<int> run_job(runtime::Loop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error) {
     if (request.kind == JobKind::layout) co_return layout_job(loop, request, output, error);
+    if (request.kind == JobKind::resize) {
+        Task<int> resizing = resize_store(loop, request.place, request.places, request.resize, output, logger, error);
+        const int resized = co_await resizing;
+        co_return resized;
+    }
     const bool is_superblock = request.kind == JobKind::read_superblock || request.kind == JobKind::write_superblock ||
                                request.kind == JobKind::clear_superblock;
     Task<int> work = is_superblock ? superblock_job(loop, request, output, error)

@@ -6,10 +6,11 @@
 
 #include "offline/offline_store.hpp"
 #include "offline/report.hpp"
+#include "offline/resize.hpp"
 
 namespace vitastor::offline {
 
-enum class JobKind : uint8_t { read_superblock, write_superblock, clear_superblock, dump_objects, dump_log, check, layout };
+enum class JobKind : uint8_t { read_superblock, write_superblock, clear_superblock, dump_objects, dump_log, check, layout, resize };
 
 struct JobRequest {
     JobKind kind{};
@@ -23,6 +24,9 @@ struct JobRequest {
     uint32_t block_size = 131072, bitmap_granularity = 4096;
     bool checksums = true;
     uint64_t device_bytes = 0;  ///< 0: ask the device
+    // resize
+    store::NewPlaces places;
+    ResizeMode resize = ResizeMode::really;
 
     static constexpr uint64_t kPageRoom = 4096;
 };

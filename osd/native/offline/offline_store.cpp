@@ -129,7 +129,10 @@ Task<int> OfflineStore::open() {
         Geometry again = geometry_;
         Result<SuperblockInfo> copy_info =
             decode_superblock(copy.data(), again, options_, place_.data_device, data_bytes_, true);
-        if (!copy_info.ok()) {
+        const bool is_store = memcmp(copy.data(), kSuperMagic, sizeof(kSuperMagic)) == 0;
+        if (!copy_info.ok() && is_store && copy_info.status().code() != -EIO) {  // sound, and of something else
+            co_return refuse(copy_info.status().code(), copy_info.status().message());
+        } else if (!copy_info.ok()) {
             found("superblock", place_.data_device, place_.data_offset, copy_info.status().message());
         } else if (copy_info.value().uuid != uuid_ && copy_info.value().uuid != info.value().previous_uuid) {
             co_return refuse(-EINVAL, place_.data_device + ": holds the data of another store than the metadata on " +

@@ -44,6 +44,8 @@ public:
     const StoreOptions& options() const override { return options_; }
 
 private:
+    friend class Relayout;
+
     enum class State { fresh, opening, open, closing, closed, failed };
 
     /// An object with operations in flight. Recycled, so that its buffer keeps its memory.

@@ -131,12 +131,14 @@ Task<int> Blockstore::open_store() {
         Result<SuperblockInfo> data_info =
             decode_superblock(data_head, again, options_, options_.data_device, data_bytes_, true);
         if (!data_info.ok()) co_return refuse(data_info.status().code(), data_info.status().message());
-        copy_is_old = data_info.value().uuid != uuid;
-        if (copy_is_old && (!info.value().previous_uuid || data_info.value().uuid != info.value().previous_uuid))
+        const bool differs = again.data_offset != geometry_.data_offset || again.block_count != geometry_.block_count ||
+                             again.log_pages != geometry_.log_pages;
+        const bool may_be_old = info.value().previous_uuid && data_info.value().uuid == info.value().previous_uuid;
+        copy_is_old = may_be_old && (differs || data_info.value().uuid != uuid);
+        if (data_info.value().uuid != uuid && !may_be_old)
             co_return refuse(-EINVAL, options_.data_device + ": holds the data of another store than the metadata on " +
                                           options_.meta_device + "; check the device names");
-        if (again.data_offset != geometry_.data_offset || again.block_count != geometry_.block_count ||
-            again.log_pages != geometry_.log_pages)
+        if (differs && !may_be_old)
             co_return refuse(-EIO, options_.data_device + ": its superblock and the one on " + options_.meta_device +
                                        " describe different sizes; replace this OSD");
     }

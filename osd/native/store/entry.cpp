@@ -116,4 +116,28 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
     return false;
 }
 
+void map_blocks(const Geometry& geometry, std::span<uint8_t> full, const std::function<uint32_t(uint32_t)>& map) {
+    EntryHeader header;
+    memcpy(&header, full.data(), sizeof(header));
+    uint8_t* in = full.data() + sizeof(header);
+    for (uint16_t i = 0; i < header.count; i++) {
+        VersionHeader version;
+        memcpy(&version, in, sizeof(version));
+        if (version.block != kNoBlock) version.block = map(version.block);
+        memcpy(in, &version, sizeof(version));
+        in += sizeof(version) + geometry.bitmap_bytes;
+        size_t crc_bytes = 0;
+        for (uint32_t k = 0; k < geometry.bitmap_bytes; k++)
+            crc_bytes += geometry.checksums ? 4 * static_cast<size_t>(std::popcount(in[k])) : 0;
+        in += geometry.bitmap_bytes;
+        for (uint16_t k = 0; k < version.redirects; k++, in += sizeof(Redirect)) {
+            Redirect run;
+            memcpy(&run, in, sizeof(run));
+            run.block = map(run.block);
+            memcpy(in, &run, sizeof(run));
+        }
+        in += crc_bytes;
+    }
+}
+
 }  // namespace vitastor::store
