@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint32_t kMoves = 16;                             // objects at a time
 constexpr uint32_t kMaxMoved = 256;                         // of one object in one entry
+constexpr uint32_t kPassVictims = 256;                      // after so many, blocks that could not be moved are tried again
 constexpr uint64_t kMoveBytes = 1 << 20;                    // of one transfer
 constexpr uint64_t kIdleNs = 1000 * runtime::kNsPerMs;      // without requests
 
@@ -39,8 +40,9 @@ bool Blockstore::start_mover(bool idle) {
 }
 
 Task<void> Blockstore::run_mover(bool idle) {
-    const uint64_t pass = ++mover_pass_;
+    mover_pass_++;
     const uint64_t submitted = submitted_;
+    uint32_t victims = 0;
     NextTurn turn(loop_);
     co_await turn;
     for (;;) {
@@ -48,11 +50,13 @@ Task<void> Blockstore::run_mover(bool idle) {
         const int status = co_await room;
         const bool is_wanted = is_spare_short() || !spare_waiters_.empty();
         if (status < 0 || state_ != State::open || !(is_wanted || (idle && submitted == submitted_))) break;
-        const uint32_t block = spare_.victim(pass, idle || !spare_waiters_.empty());
+        const uint32_t block = spare_.victim(mover_pass_, idle || !spare_waiters_.empty());
         if (block == kNoBlock) break;
         Task<uint64_t> emptying = empty_spare_block(block);
         const uint64_t moved = co_await emptying;
         if (moved) mover_progress_++;
+        else spare_.exclude(block, mover_pass_);
+        if (moved && ++victims % kPassVictims == 0) mover_pass_++;
         spare_waiters_.notify_all();
         NextTurn next(loop_);
         co_await next;

@@ -2,6 +2,7 @@
 #include "store/spare_blocks.hpp"
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/assert.hpp"
 
@@ -105,18 +106,27 @@ std::optional<SpareBlocks::Empty> SpareBlocks::take_empty() {
 }
 
 uint32_t SpareBlocks::victim(uint64_t pass, bool open_too) {
+    turn_++;
+    const auto rank = [this](const Block& block) {  // small ones first: rested, closed, little in it
+        return std::tuple(block.rests_until > turn_, block.is_open, block.live);
+    };
     uint32_t found = kNoBlock;
     const Block* best = nullptr;
     for (const auto& [number, block] : blocks_) {
-        if (block.pass == pass || !block.live || (block.is_open && !open_too)) continue;
-        if (best && (best->is_open < block.is_open || (best->is_open == block.is_open && best->live <= block.live))) continue;
+        if (block.excluded == pass || !block.live || (block.is_open && !open_too)) continue;
+        if (best && rank(*best) <= rank(block)) continue;
         best = &block;
         found = number;
     }
     if (found == kNoBlock) return found;
-    blocks_.at(found).pass = pass;
+    blocks_.at(found).rests_until = turn_ + kRestTurns;
     if (blocks_.at(found).is_open) close(found);
     return found;
+}
+
+void SpareBlocks::exclude(uint32_t number, uint64_t pass) {
+    const auto place = blocks_.find(number);
+    if (place != blocks_.end()) place->second.excluded = pass;
 }
 
 std::vector<uint32_t> SpareBlocks::owners(uint32_t number) const {

@@ -45,9 +45,12 @@ public:
     /// A block that has become empty, once; it is no spare block any more.
     std::optional<Empty> take_empty();
 
-    /// The block with the fewest granules in use that this pass of the mover has not had, or kNoBlock. open_too: also those
-    /// that are still being filled; they are closed.
+    /// The block with the fewest granules in use that is not excluded from this pass of the mover, or kNoBlock. One that it has
+    /// just had comes again a few turns later: what was in use may be free then. open_too: also those that are still being
+    /// filled; they are closed.
     uint32_t victim(uint64_t pass, bool open_too);
+    /// Nothing of it can be moved now.
+    void exclude(uint32_t block, uint64_t pass);
     /// Owners of the granules in use of a block, each once.
     std::vector<uint32_t> owners(uint32_t block) const;
 
@@ -61,16 +64,19 @@ private:
         uint32_t live = 0;
         uint32_t on_way = 0;
         bool is_open = false;
-        uint64_t pass = 0;
+        uint64_t excluded = 0;  ///< from this pass
+        uint64_t rests_until = 0;
         uint64_t position = 0;
         std::vector<uint32_t> owners;
     };
     static constexpr size_t kMaxOpen = 8;
+    static constexpr uint64_t kRestTurns = 16;
     void close(uint32_t block);
     void check_empty(uint32_t number, const Block& block);
 
     uint32_t granules_ = 0;
     uint64_t live_ = 0;
+    uint64_t turn_ = 0;  ///< victims so far
     std::map<uint32_t, Block> blocks_;
     std::vector<uint32_t> open_;  ///< at most kMaxOpen
     std::vector<Empty> empty_;

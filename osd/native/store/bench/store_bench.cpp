@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks, and a flush after every write.
+// The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks; by name also a flush after every
+// write, overwrites of other sizes, and unstable writes that are stabilised.
 //   store_bench FILE [--size MB] [--seconds S] [--repeat N] [--fill PERCENT] [--only CASE,...] [--json] [--no-fsync]
-//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll]
+//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES]
 // FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
-// time of all threads, bytes written to the device per client byte. --json: one JSON object a line.
+// time of all threads, bytes written to the device per client byte, how often the metadata log went round. --json: one JSON object a line.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -48,6 +50,8 @@ struct Case {
     uint32_t read_percent;  ///< of the operations; the others write
     bool sequential;
     bool flush;  ///< a sync after every write; counts as one operation with it
+    bool unstable = false;  ///< writes are unstable and stabilised; a pair counts as one operation
+    bool by_name = false;   ///< only if it is asked for
 };
 
 constexpr Case kFill{"fill", 16, 0, 0, true, false};
@@ -61,8 +65,20 @@ constexpr Case kCases[] = {
     {"mixed.4k.q128", 128, 4096, 70, false, false},
     {"read.4k.q1", 1, 4096, 100, false, false},
     {"read.4k.q128", 128, 4096, 100, false, false},
-    {"flush.4k.q1", 1, 4096, 0, false, true},
-    {"flush.4k.q128", 128, 4096, 0, false, true},
+    {"flush.4k.q1", 1, 4096, 0, false, true, false, true},
+    {"flush.4k.q128", 128, 4096, 0, false, true, false, true},
+    {"write.8k.q1", 1, 8192, 0, false, false, false, true},
+    {"write.8k.q128", 128, 8192, 0, false, false, false, true},
+    {"write.16k.q1", 1, 16384, 0, false, false, false, true},
+    {"write.16k.q128", 128, 16384, 0, false, false, false, true},
+    {"write.64k.q1", 1, 65536, 0, false, false, false, true},
+    {"write.64k.q128", 128, 65536, 0, false, false, false, true},
+    {"write.124k.q1", 1, 126976, 0, false, false, false, true},
+    {"write.124k.q128", 128, 126976, 0, false, false, false, true},
+    {"unstable.4k.q1", 1, 4096, 0, false, false, true, true},
+    {"unstable.4k.q128", 128, 4096, 0, false, false, true, true},
+    {"unstable.64k.q1", 1, 65536, 0, false, false, true, true},
+    {"unstable.64k.q128", 128, 65536, 0, false, false, true, true},
 };
 
 struct Bench;
@@ -80,6 +96,7 @@ struct Bench {
     Store& store;
     uint64_t objects;
     bool json;
+    std::string path;
     std::vector<Version> versions;
     Case now = kFill;
     uint32_t bytes = 0;
@@ -97,7 +114,7 @@ struct Bench {
         job.object_number = now.sequential ? submitted % objects : next_random(random) % objects;
         submitted++;
         const bool reads = now.read_percent && next_random(random) % 100 < now.read_percent;
-        job.op = reads ? StoreOp::read : StoreOp::write_stable;
+        job.op = reads ? StoreOp::read : now.unstable ? StoreOp::write : StoreOp::write_stable;
         job.object = {full_inode(1, 1), job.object_number * block};
         job.offset = bytes == block ? 0 : static_cast<uint32_t>(next_random(random) % (block / bytes)) * bytes;
         job.len = bytes;
@@ -112,7 +129,14 @@ struct Bench {
 
     void done(Job& job) {
         // A write that another one of the same object has overtaken in the random order is no error.
-        if (job.result != job.len && job.result != -EEXIST) errors++;
+        if (job.op == StoreOp::stabilize ? job.result != 0 && job.result != -ENOENT : job.result != job.len && job.result != -EEXIST)
+            errors++;
+        if (job.op == StoreOp::write && job.result >= 0) {
+            job.op = StoreOp::stabilize;
+            job.bitmap = nullptr;
+            store.submit(job);
+            return;
+        }
         if (now.flush && job.op == StoreOp::write_stable) {
             job.op = StoreOp::sync;
             job.len = 0;
@@ -129,6 +153,7 @@ struct Bench {
         bytes = what.bytes ? what.bytes : store.options().block_size;
         std::vector<Job> jobs(what.depth);
         const StoreStats before = store.stats();
+        const double turns_before = log_turns();
         const uint64_t start = loop.now_exact_ns();
         const double cpu = cpu_seconds();
         end_ns = start + static_cast<uint64_t>(seconds * 1e9);
@@ -149,10 +174,20 @@ struct Bench {
         }
         while (running > 0) loop.run_once(runtime::kNever);
         const double elapsed = static_cast<double>(loop.now_exact_ns() - start) / 1e9;
-        report(elapsed, cpu_seconds() - cpu, before, store.stats());
+        report(elapsed, cpu_seconds() - cpu, before, store.stats(), log_turns() - turns_before);
     }
 
-    void report(double elapsed, double cpu, const StoreStats& before, const StoreStats& after) const {
+    /// How often the start of the metadata log has gone round since formatting (docs/formats/store.md 2 and 3).
+    double log_turns() const {
+        const int fd = open(path.c_str(), O_RDONLY);
+        uint64_t pages = 0, first = 0, second = 0;
+        const bool good = fd >= 0 && pread(fd, &pages, 8, 80) == 8 && pread(fd, &first, 8, 4096 + 32) == 8 &&
+                          pread(fd, &second, 8, 8192 + 32) == 8;
+        if (fd >= 0) close(fd);
+        return good && pages ? static_cast<double>(std::max(first, second)) / static_cast<double>(pages) : 0;
+    }
+
+    void report(double elapsed, double cpu, const StoreStats& before, const StoreStats& after, double turns) const {
         const auto count = static_cast<double>(finished);
         const auto client = static_cast<double>(after.client_bytes_written - before.client_bytes_written);
         const auto device = static_cast<double>(after.device_bytes_written - before.device_bytes_written);
@@ -163,13 +198,15 @@ struct Bench {
         if (json) {
             printf("{\"case\":\"%s\",\"bytes\":%u,\"depth\":%u,\"operations\":%.0f,\"seconds\":%.6f,\"iops\":%.1f,"
                    "\"latency_us_mean\":%.2f,\"latency_us_p99\":%.2f,\"cpu_seconds\":%.6f,\"write_cost\":%.4f,"
-                   "\"flushes\":%llu,\"errors\":%llu}\n",
-                   now.name, bytes, now.depth, count, elapsed, count / elapsed, average_us, p99_us, cpu, cost, flushes,
+                   "\"flushes\":%llu,\"log_turns\":%.2f,\"moved_bytes\":%llu,\"spare_blocks\":%llu,\"spare_granules\":%llu,\"errors\":%llu}\n",
+                   now.name, bytes, now.depth, count, elapsed, count / elapsed, average_us, p99_us, cpu, cost, flushes, turns,
+                   static_cast<unsigned long long>(after.moved_bytes - before.moved_bytes),
+                   static_cast<unsigned long long>(after.spare_blocks), static_cast<unsigned long long>(after.spare_granules),
                    static_cast<unsigned long long>(errors));
         } else {
             printf("%-16s %9.0f ops/s  %8.1f us average  %8.1f us p99  %6.2f us cpu/op  %8.0f ops per core-second", now.name,
                    count / elapsed, average_us, p99_us, cpu * 1e6 / count, count / cpu);
-            if (client > 0) printf("  write cost %.3f", cost);
+            if (client > 0) printf("  write cost %.3f, log went round %.2f times", cost, turns);
             printf(errors ? "  %llu ERRORS\n" : "\n", static_cast<unsigned long long>(errors));
         }
         fflush(stdout);
@@ -205,6 +242,7 @@ bool parse(int argc, char** argv, Settings& settings) {
             else if (arg == "--repeat") settings.repeat = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--fill") settings.fill_percent = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--only") settings.only = "," + std::string(value) + ",";
+            else if (arg == "--atomic") settings.store.atomic_write_size = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--mode")
                 settings.store.immediate_commit = !strcmp(value, "none")    ? wire::ImmediateCommit::none
                                                   : !strcmp(value, "small") ? wire::ImmediateCommit::small
@@ -236,7 +274,7 @@ void run_all(Bench& bench, const Settings& settings) {
     bench.run(kFill, 1e6, bench.objects);
     for (uint32_t round = 0; round < settings.repeat; round++) {
         for (const Case& what : kCases) {
-            const bool chosen = settings.only.empty() ? !what.flush
+            const bool chosen = settings.only.empty() ? !what.by_name
                                                       : settings.only.find("," + std::string(what.name) + ",") != std::string::npos;
             if (chosen) bench.run(what, settings.seconds, UINT64_MAX);
         }
@@ -278,7 +316,7 @@ int main(int argc, char** argv) {
     const bool works = opened.wait(loop) >= 0;
     if (works) {
         const uint64_t objects = store->stats().total_blocks * settings.fill_percent / 100;
-        Bench bench{loop, *store, objects, settings.json, std::vector<Version>(objects)};
+        Bench bench{loop, *store, objects, settings.json, settings.path, std::vector<Version>(objects)};
         run_all(bench, settings);
     } else {
         fprintf(stderr, "%s\n", store->error().c_str());
