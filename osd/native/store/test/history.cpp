@@ -176,7 +176,7 @@ private:
         if (shape_.mode == ImmediateCommit::all) return true;
         if (op.op == StoreOp::stabilize || op.op == StoreOp::rollback) return op.result == 0 && changed_;
         if (shape_.mode == ImmediateCommit::none) return false;
-        return op.len < shape_.block_size;
+        return op.result >= 0 && op.len < shape_.block_size;
     }
 
     void submit(const Step& step) {
