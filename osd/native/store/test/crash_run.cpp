@@ -12,18 +12,18 @@ using wire::ImmediateCommit;
 
 std::string CrashShape::text() const {
     char out[256];
-    snprintf(out, sizeof(out), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u",
+    snprintf(out, sizeof(out), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d",
              static_cast<int>(mode), fsync, checksums, block_size, granularity, atomic_write_size, separate_meta, dirty, near_wrap,
-             small_log, objects);
+             small_log, objects, discard);
     return std::string(out) + (prepare.empty() ? "" : " prepare=" + to_text(prepare));
 }
 
 bool CrashShape::parse(const std::string& text, CrashShape& shape) {
-    int numbers[7];
-    const int read = sscanf(text.c_str(), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u",
+    int numbers[8];
+    const int read = sscanf(text.c_str(), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d",
                             &numbers[0], &numbers[1], &numbers[2], &shape.block_size, &shape.granularity, &shape.atomic_write_size,
-                            &numbers[3], &numbers[4], &numbers[5], &numbers[6], &shape.objects);
-    if (read != 11) return false;
+                            &numbers[3], &numbers[4], &numbers[5], &numbers[6], &shape.objects, &numbers[7]);
+    if (read != 12) return false;
     shape.mode = static_cast<ImmediateCommit>(numbers[0]);
     shape.fsync = numbers[1];
     shape.checksums = numbers[2];
@@ -31,6 +31,7 @@ bool CrashShape::parse(const std::string& text, CrashShape& shape) {
     shape.dirty = numbers[4];
     shape.near_wrap = numbers[5];
     shape.small_log = numbers[6];
+    shape.discard = numbers[7];
     const size_t at = text.find(" prepare=");
     return at == std::string::npos || from_text(text.substr(at + 9), shape.prepare);
 }
@@ -72,8 +73,13 @@ void CrashRun::prepare_rig(Rig& rig) const {
     const uint64_t log = (shape_.granularity < 4096 ? 5 : 4) << 20;
     rig.make_disks(shape_.separate_meta ? data + (1 << 20) : data + log, shape_.separate_meta ? log : 0);
     // A crash is made from the trace, the disks of the rig itself need no cache.
+    if (shape_.discard) {
+        rig.options.discard_freed = DiscardFreed::on;
+        rig.options.min_discard_size = shape_.block_size;
+    }
     for (auto& [name, disk] : rig.loop.disks) {
         disk.is_volatile = false;
+        disk.can_discard = shape_.discard;
         disk.atomic_unit = std::max(4096u, shape_.atomic_write_size);
     }
 }
@@ -234,6 +240,7 @@ std::string CrashRun::execute(const Steps& steps, uint32_t depth) {
         runner_.start(*op);
     }
     while (flying_ > 0) runner_.loop.run_once(0);
+    for (int i = 0; i < 500 && shape_.discard && !runner_.loop.idle(); i++) runner_.loop.run_once(0);  // its timer
     uint64_t start = 0, log_pages = 1, tail[2] = {};
     if (problem_.empty()) {
         runner_.close();

@@ -22,6 +22,7 @@ struct CrashShape {
     bool dirty = false;     ///< the area was full of old bytes before formatting: every sector of a page can be torn
     bool near_wrap = false; ///< the log begins at the last but one place of its circle
     bool small_log = false; ///< the smallest log that is accepted: the cleaner has work after a few operations
+    bool discard = false;   ///< freed blocks are given back to the device
     uint32_t objects = 2;
     Steps prepare;          ///< done before, one after another, and durable
     std::string text() const;

@@ -55,6 +55,7 @@ std::vector<CrashShape> shapes() {
                     if (prepared) shape.prepare = kPrepared;
                     shape.dirty = fsync == checksums;
                     shape.near_wrap = prepared;
+                    shape.discard = prepared && checksums;
                     all.push_back(shape);
                 }
     return all;
@@ -194,13 +195,21 @@ TEST_CASE("long random sequences, a power failure at every I/O") {
         shape.dirty = random.chance(50);
         shape.near_wrap = random.chance(50);
         shape.objects = 1 + static_cast<uint32_t>(random.below(4));
-        if (random.chance(25)) {  // four entries fill a page
+        shape.discard = random.chance(30);
+        const bool big_entries = random.chance(25);
+        if (big_entries) {  // four entries fill a page
             shape.block_size = 131072;
             shape.granularity = 512;
             shape.objects = 4;
         }
         CrashRun run(shape);
-        const Steps steps = random_steps(random, 8 + static_cast<uint32_t>(random.below(30)), shape.objects, shape.block_size / shape.granularity);
+        Steps steps = random_steps(random, 8 + static_cast<uint32_t>(random.below(30)), shape.objects, shape.block_size / shape.granularity);
+        if (big_entries && random.chance(50))  // announced writes, whole blocks and syncs side by side
+            for (Step& step : steps) {
+                const uint64_t form = random.below(10);
+                step = {form < 4 ? Step::write_fitting : form < 8 ? Step::write_stable : Step::sync, step.object, form < 4 ? step.first : 0,
+                        form < 4 ? 1u : 256u, 1, false};
+            }
         const uint32_t depth = random.chance(30) ? 1 : 1 + static_cast<uint32_t>(random.below(10));
         const bool good = run_one(run, shape, steps, depth, seed, {2, 2});
         total.add(run.count);

@@ -42,6 +42,7 @@ struct FakeDisk {
     std::vector<Write> unflushed;  ///< completed, not durable
     bool is_volatile = false;
     bool locked = false;
+    bool can_discard = false;  ///< a discarded range holds noise
     uint64_t small_sectors_below = UINT64_MAX;  ///< writes before this offset tear at 512 bytes, others at atomic_unit
     uint64_t atomic_unit = 4096;                ///< a power of two: what lies between two multiples of it is written whole or not at all
     /// End of the piece that begins at offset and cannot be torn.
@@ -92,7 +93,7 @@ public:
             std::vector<FakeDisk::Write> writes = std::move(disk.unflushed);
             disk.unflushed.clear();
             for (auto& op : operations_)
-                if (op.kind == Kind::write && &disk == &disk_of(op.file)) writes.push_back({op.offset, std::move(op.data)});
+                if ((op.kind == Kind::write || op.kind == Kind::discard) && &disk == &disk_of(op.file)) writes.push_back({op.offset, std::move(op.data)});
             for (const auto& write : writes) {
                 const uint64_t mood = random_.below(3);  // all, nothing, or each sector as it comes
                 for (uint64_t at = 0, next = 0; at < write.data.size(); at = next) {
@@ -131,8 +132,9 @@ public:
             any = true;
             deferred->on_run(deferred);
         }
-        if (any) return;
-        if (operations_.empty()) {  // time jumps to the next timer
+        if (any && (operations_.empty() || !random_.chance(25))) return;  // who defers for ever does not hold up the disks
+        // Time jumps to the next timer when there is nothing else; now and then also while transfers take their time.
+        if (operations_.empty() || (!timers_.empty() && random_.chance(2))) {
             if (timers_.empty()) return;
             auto next = std::min_element(timers_.begin(), timers_.end(), [](const runtime::Timer* a, const runtime::Timer* b) {
                 return a->deadline_ns < b->deadline_ns;
@@ -145,7 +147,8 @@ public:
             return;
         }
         if (!crashed && io_count >= crash_at) crash();
-        const size_t index = random_.below(operations_.size());
+        size_t index = random_.below(operations_.size());
+        for (size_t i = 0; i < operations_.size() && operations_[index].not_before > io_count; i++) index = (index + 1) % operations_.size();
         Io op = std::move(operations_[index]);
         operations_.erase(operations_.begin() + static_cast<ptrdiff_t>(index));
         io_count++;
@@ -188,14 +191,15 @@ public:
         runtime::FileInfo info;
         info.size_bytes = disk_of(file).current.size();
         info.is_direct = true;
+        info.can_discard = disk_of(file).can_discard;
         return info;
     }
     void read(runtime::File file, const iovec* iov, int count, uint64_t offset, runtime::Completion& done) override {
-        Io op{Kind::read, file, offset, {}, {iov, iov + count}, 0, &done, 0};
+        Io op{Kind::read, file, offset, {}, {iov, iov + count}, 0, &done, 0, slowness()};
         operations_.push_back(std::move(op));
     }
     void write(runtime::File file, const iovec* iov, int count, uint64_t offset, runtime::Completion& done) override {
-        Io op{Kind::write, file, offset, {}, {}, 0, &done, ++last_id_};
+        Io op{Kind::write, file, offset, {}, {}, 0, &done, ++last_id_, slowness()};
         for (int i = 0; i < count; i++) {
             const auto* data = static_cast<const uint8_t*>(iov[i].iov_base);
             VITASTOR_ASSERT(reinterpret_cast<uintptr_t>(data) % 512 == 0);  // as direct I/O demands
@@ -207,10 +211,20 @@ public:
         operations_.push_back(std::move(op));
     }
     void sync(runtime::File file, runtime::Completion& done) override {
-        operations_.push_back({Kind::sync, file, 0, {}, {}, disk_of(file).unflushed.size(), &done, ++last_id_});
+        operations_.push_back({Kind::sync, file, 0, {}, {}, disk_of(file).unflushed.size(), &done, ++last_id_, slowness()});
         if (trace) trace->push_back({DiskEvent::Kind::flush_issued, last_id_, path_of(file), 0, {}, 0});
     }
-    void discard(runtime::File, uint64_t, uint64_t, runtime::Completion&) override { VITASTOR_ASSERT(false); }
+    void discard(runtime::File file, uint64_t offset, uint64_t length, runtime::Completion& done) override {
+        VITASTOR_ASSERT(disk_of(file).can_discard && offset % 4096 == 0 && length % 4096 == 0 && length > 0);
+        VITASTOR_ASSERT(offset + length <= disk_of(file).current.size());
+        Io op{Kind::discard, file, offset, std::vector<uint8_t>(length), {}, 0, &done, ++last_id_, slowness()};
+        for (uint64_t at = 0; at < length; at += 8) {
+            const uint64_t word = random_.next();
+            memcpy(op.data.data() + at, &word, 8);
+        }
+        if (trace) trace->push_back({DiskEvent::Kind::write_issued, op.id, path_of(file), offset, op.data, length});
+        operations_.push_back(std::move(op));
+    }
     void close_file(runtime::File file) override {
         disk_of(file).locked = false;
         files_[static_cast<size_t>(file)].clear();
@@ -232,7 +246,7 @@ protected:
     }
 
 private:
-    enum class Kind { read, write, sync };
+    enum class Kind { read, write, sync, discard };
     struct Io {
         Kind kind;
         runtime::File file;
@@ -242,7 +256,10 @@ private:
         size_t flush_count;
         runtime::Completion* completion;
         uint64_t id;
+        uint64_t not_before;  ///< others go first until so many I/Os are done
     };
+    /// A few transfers take very long.
+    uint64_t slowness() { return random_.chance(4) ? io_count + 1 + random_.below(60) : 0; }
     const std::string& path_of(runtime::File file) const { return files_[static_cast<size_t>(file)]; }
     FakeDisk& disk_of(runtime::File file) { return disks.at(path_of(file)); }
     int64_t perform(Io& op) {
@@ -264,17 +281,17 @@ private:
         }
         // Now and then a transfer is short, but never inside a piece that is written whole.
         const uint64_t unit = op.kind == Kind::write && op.offset >= disk.small_sectors_below ? disk.atomic_unit : 512;
-        if (length > unit && random_.chance(3)) {
+        if (length > unit && op.kind != Kind::discard && random_.chance(3)) {
             const uint64_t to = (op.offset + unit * (1 + random_.below(length / unit))) / unit * unit;
             if (to > op.offset && to < op.offset + length) length = to - op.offset;
         }
-        if (op.kind == Kind::write) {
+        if (op.kind == Kind::write || op.kind == Kind::discard) {
             op.data.resize(length);
             if (trace) trace->push_back({DiskEvent::Kind::write_done, op.id, path_of(op.file), op.offset, {}, length});
             memcpy(disk.current.data() + op.offset, op.data.data(), length);
             if (disk.is_volatile) disk.unflushed.push_back({op.offset, std::move(op.data)});
             else memcpy(disk.durable.data() + op.offset, disk.current.data() + op.offset, length);
-            return static_cast<int64_t>(length);
+            return op.kind == Kind::discard ? 0 : static_cast<int64_t>(length);
         }
         if (op.offset > INT64_MAX) return -EINVAL;  // as the kernel
         uint64_t offset = op.offset, left = op.offset > disk.current.size() ? 0 : std::min(length, disk.current.size() - op.offset);

@@ -32,6 +32,11 @@ public:
         rig_.options.max_write_iodepth = shape.write_depth;
         oracle_.granules = rig_.granules();
         rig_.make_disks(shape.disk_size, shape.separate_meta ? shape.meta_size : 0);
+        if (shape.discard) {
+            rig_.options.discard_freed = DiscardFreed::on;
+            rig_.options.min_discard_size = shape.block_size << shape.seed % 3;
+            for (auto& [path, disk] : rig_.loop.disks) disk.can_discard = true;
+        }
         for (auto& [path, disk] : rig_.loop.disks) disk.atomic_unit = std::max(4096u, shape.atomic_write_size);
         if (shape.atomic_write_size < 4096)
             for (auto& [path, disk] : rig_.loop.disks) disk.small_sectors_below = UINT64_MAX;

@@ -32,6 +32,7 @@ struct HistoryShape {
     uint64_t meta_size = 6 << 20;  ///< with separate_meta
     bool small_log = false;        ///< the smallest log that is accepted
     bool near_wrap = false;        ///< it begins at the end of its circle
+    bool discard = false;          ///< freed blocks are given back to the device
     static HistoryShape random(uint64_t seed);
     /// Areas at the borders of buffers and segments: exactly n blocks and n ± 1, pages of the log around multiples of its batches.
     static HistoryShape at_border(uint64_t seed);

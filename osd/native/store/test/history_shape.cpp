@@ -60,6 +60,7 @@ HistoryShape HistoryShape::random(uint64_t seed) {
     if (shape.separate_meta || shape.block_size > 65536) shape.disk_size = 8 << 20;
     shape.small_log = shape.ballast == 0 && random.chance(20);
     shape.near_wrap = random.chance(30);
+    shape.discard = random.chance(40);
     return shape;
 }
 
@@ -97,26 +98,26 @@ std::string HistoryShape::text() const {
     char text[512];
     snprintf(text, sizeof(text),
              "seed=%llu steps=%u depth=%u objects=%u crash_at=%lld restarts=%d replicated=%d ballast=%u block=%u granule=%u mode=%d "
-             "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d",
+             "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d",
              static_cast<unsigned long long>(seed), steps, depth, objects, static_cast<long long>(crash_at), restarts,
              replicated_only, ballast, block_size, granularity, static_cast<int>(mode), fsync, checksums, separate_meta,
              atomic_write_size, write_depth, static_cast<unsigned long long>(disk_size), static_cast<unsigned long long>(meta_size),
-             small_log, near_wrap);
+             small_log, near_wrap, discard);
     return text;
 }
 
 bool HistoryShape::parse(const std::string& text, HistoryShape& shape) {
     unsigned long long seed, disk, meta;
     long long crash;
-    int flags[8];
+    int flags[9];
     const int read = sscanf(
         text.c_str(),
         "seed=%llu steps=%u depth=%u objects=%u crash_at=%lld restarts=%d replicated=%d ballast=%u block=%u granule=%u mode=%d "
-        "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d",
+        "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d",
         &seed, &shape.steps, &shape.depth, &shape.objects, &crash, &flags[0], &flags[1], &shape.ballast, &shape.block_size,
         &shape.granularity, &flags[2], &flags[3], &flags[4], &flags[5], &shape.atomic_write_size, &shape.write_depth, &disk, &meta,
-        &flags[6], &flags[7]);
-    if (read != 20) return false;
+        &flags[6], &flags[7], &flags[8]);
+    if (read != 21) return false;
     shape.seed = seed;
     shape.crash_at = static_cast<uint64_t>(crash);
     shape.restarts = flags[0];
@@ -129,6 +130,7 @@ bool HistoryShape::parse(const std::string& text, HistoryShape& shape) {
     shape.meta_size = meta;
     shape.small_log = flags[6];
     shape.near_wrap = flags[7];
+    shape.discard = flags[8];
     return true;
 }
 
@@ -213,6 +215,7 @@ std::string explain(HistoryShape shape, const std::string& problem) {
     simpler([](HistoryShape& tried) { tried.separate_meta = false; });
     simpler([](HistoryShape& tried) { tried.near_wrap = tried.small_log = false; });
     simpler([](HistoryShape& tried) { tried.fsync = false; });
+    simpler([](HistoryShape& tried) { tried.discard = false; });
     simpler([](HistoryShape& tried) { tried.mode = ImmediateCommit::all; });
     simpler([](HistoryShape& tried) { tried.atomic_write_size = 4096; });
     steps = shrink(steps, 300, [&](const Steps& tried) { return fails(shape, tried); });
