@@ -24,6 +24,7 @@
 namespace vitastor::store {
 
 class Replay;
+class Salvage;
 
 class Blockstore final : public Store, private BlockSink {
 public:
@@ -114,8 +115,11 @@ private:
     runtime::Task<int> format();
     runtime::Task<int> write_superblock(Device& device, uint64_t offset, uint64_t uuid);
     runtime::Task<int> load(uint64_t uuid, bool data_is_blank);
-    runtime::Task<int> count_blocks();
+    runtime::Task<int> count_blocks(Salvage* salvage);
     bool count_redirects(uint32_t head);
+    runtime::Task<void> name_damage(uint64_t uuid, std::string error);
+    void drop_touched(Salvage& salvage);
+    runtime::Task<int> rewrite_log();
     runtime::Task<int> settle_replay(Replay& replay);
     runtime::Task<void> run_close(runtime::Completion& done);
     int refuse(int code, std::string text);
@@ -175,6 +179,7 @@ private:
     void give_back_empty_spare();
     uint64_t spare_limit() const;
     uint64_t hold_back_ns(const Operation& operation);
+    double spare_fill() const;
     runtime::Task<uint32_t> allocate_block(bool is_overwrite);
     void end_overwrite(const WritePlan& plan);
     uint64_t block_offset(uint32_t block) const {

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <set>
 
 #include "store/blockstore.hpp"
 #include "store/replay.hpp"
+#include "store/salvage.hpp"
 
 namespace vitastor::store {
 
@@ -203,9 +205,17 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
     Replay replay(*meta_, *data_, *index_, uuid, meta_path(), logger_);
+    Salvage salvage(geometry_, meta_path(), logger_);
+    if (options_.skip_damaged_metadata) replay.observer = &salvage;
     Task<int> replaying = replay.run();
     int status = co_await replaying;
+    if (status == -EIO && !replay.observer) {
+        Task<void> naming = name_damage(uuid, replay.error());
+        co_await naming;
+        co_return status;
+    }
     if (status < 0) co_return refuse(status, replay.error());
+    if (salvage.damages()) drop_touched(salvage);
     if (data_is_blank) {
         if (replay.entries)
             co_return refuse(-EINVAL, options_.data_device + ": the data area is empty, but the metadata on " +
@@ -218,11 +228,16 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     }
     log_->start(replay.tail, replay.end, replay.max_sequence + loop_.random_u64() % (1u << 20),
                 replay.checkpoint_sequence);
-    Task<int> counting = count_blocks();
+    Task<int> counting = count_blocks(options_.skip_damaged_metadata ? &salvage : nullptr);
     status = co_await counting;
     if (status < 0) co_return status;
+    if (salvage.damages()) salvage.report(options_.readonly ? "left out" : "dropped; if other copies exist, they bring it back");
     Task<int> settling = settle_replay(replay);
     status = co_await settling;
+    if (status == 0 && salvage.damages() && !options_.readonly) {
+        Task<int> rewriting = rewrite_log();
+        status = co_await rewriting;
+    }
     if (status < 0) co_return refuse(status, meta_path() + ": cannot write to the metadata log: " + strerror(-status));
     if (replay.entries)
         log(logger_, LogLevel::info, "%s: loaded %llu objects; %llu of %llu blocks are free", meta_path().c_str(),
@@ -232,7 +247,8 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
 
 /// Marks the blocks of all versions as taken, and spare blocks with the granules that versions have in them. A block with two
 /// owners, or a granule of a spare block with two, is damage.
-Task<int> Blockstore::count_blocks() {
+Task<int> Blockstore::count_blocks(Salvage* salvage) {
+    std::set<uint32_t> disputed;
     blocks_.reset(geometry_.block_count);
     spare_.reset(geometry_.granules);
     const uint64_t all_objects = geometry_.block_count * version_cost();
@@ -246,6 +262,12 @@ Task<int> Blockstore::count_blocks() {
         }
         if (index_->at(slot).state != SlotState::head) continue;
         if (!count_redirects(slot)) {
+            if (salvage) {
+                salvage->touch(index_->object(slot));
+                for (uint32_t version = slot; version != kNoSlot; version = index_->at(version).older)
+                    for (const Redirect& run : index_->redirects(version)) disputed.insert(run.block);
+                continue;
+            }
             char text[256];
             snprintf(text, sizeof(text), ": the metadata is damaged: granules of object %llx:%llx lie in a place that belongs to "
                      "something else. If other copies of the data exist, replace this OSD",
@@ -258,6 +280,10 @@ Task<int> Blockstore::count_blocks() {
             if (block == kNoBlock || block == previous) continue;
             previous = block;
             if (blocks_.take(block)) continue;
+            if (salvage) {
+                disputed.insert(block);
+                continue;
+            }
             char text[256];
             snprintf(text, sizeof(text), ": the metadata is damaged: block %u belongs to two objects, one of them %llx:%llx. "
                      "If other copies of the data exist, replace this OSD", block,
@@ -265,7 +291,75 @@ Task<int> Blockstore::count_blocks() {
             co_return refuse(-EIO, meta_path() + text);
         }
     }
-    co_return 0;
+    if (disputed.empty()) co_return 0;
+    for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
+        if (index_->at(slot).state != SlotState::head) continue;
+        for (uint32_t version = slot; version != kNoSlot; version = index_->at(version).older) {
+            bool is_disputed = disputed.count(index_->at(version).block) > 0;
+            for (const Redirect& run : index_->redirects(version)) is_disputed = is_disputed || disputed.count(run.block) > 0;
+            if (is_disputed) salvage->touch(index_->object(slot));
+        }
+    }
+    salvage->on_damage(geometry_.log_offset, std::to_string(disputed.size()) + " blocks have two owners");
+    drop_touched(*salvage);
+    Task<int> again = count_blocks(nullptr);
+    const int status = co_await again;
+    co_return status;
+}
+
+/// Removes the touched objects from the index. Before blocks are counted for the last time.
+void Blockstore::drop_touched(Salvage& salvage) {
+    struct Nobody final : BlockSink {
+        void release_block(uint32_t) override {}
+        void use_spare(const Redirect&, uint32_t) override {}
+        void release_spare(uint32_t, uint32_t, uint32_t) override {}
+    } nobody;
+    salvage.settle();
+    for (const ObjectId& object : salvage.touched()) {
+        EntryView entry{};
+        entry.header.size = sizeof(entry.header);
+        entry.header.type = EntryType::del;
+        entry.header.inode = object.inode;
+        entry.header.stripe = object.stripe;
+        entry.header.version = kNewestVersion;
+        index_->apply(entry, kNoSlot, nobody);
+    }
+}
+
+/// The start was refused because of damage: reads once more, behind it too, to say which objects it touches.
+Task<void> Blockstore::name_damage(uint64_t uuid, std::string error) {
+    index_ = std::make_unique<Index>(geometry_);
+    Salvage salvage(geometry_, meta_path(), logger_);
+    Replay replay(*meta_, *data_, *index_, uuid, meta_path(), logger_);
+    replay.observer = &salvage;
+    Task<int> replaying = replay.run();
+    const int status = co_await replaying;
+    if (status == 0 && salvage.damages()) {
+        salvage.settle();
+        salvage.report("it would be dropped");
+        error += ". To start without the " + std::to_string(salvage.touched().size()) +
+                 " objects that are known to be touched (named in the log), set skip_corrupted_meta_entries once";
+    }
+    refuse(-EIO, std::move(error));
+}
+
+/// Everything is written to the log anew and its start moves behind the damage, so that the next start is an ordinary one.
+Task<int> Blockstore::rewrite_log() {
+    cleaning_ = true;
+    int status = 0;
+    const uint64_t end = log_->mark().slot;
+    for (size_t i = 0; i < group_marks_.size() && status == 0 && group_marks_[group_order_.front()].slot < end; i++) {
+        Task<int> cleaning = clean_slice();
+        status = co_await cleaning;
+    }
+    if (status == 0) {
+        Task<bool> moving = move_tail(true);
+        const bool moved = co_await moving;
+        if (!moved) log_->fail(log_->error() ? log_->error() : -EIO);
+        log(logger_, LogLevel::info, "%s: the metadata is written anew, without the damage", meta_path().c_str());
+    }
+    cleaning_ = false;
+    co_return status;
 }
 
 bool Blockstore::count_redirects(uint32_t head) {
@@ -325,6 +419,7 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
     int status = co_await flushing;
     if (status < 0) co_return status;
     for (uint32_t slot : replay.reverted) {
+        if (index_->at(slot).state != SlotState::head) continue;  // dropped because of damage
         clean_buffer_.clear();
         index_->encode_full(slot, clean_buffer_);
         log_->append(clean_buffer_);

@@ -65,7 +65,7 @@ uint64_t Blockstore::hold_back_ns(const Operation& operation) {
     const uint64_t cost_ns = throttle_.cost_ns(operation.object, operation.offset, operation.len);
     if (options_.immediate_commit == ImmediateCommit::none && data_->is_volatile())
         throttle_.add_backlog(cost_ns, data_->next_flush());
-    const uint64_t delay_ns = throttle_.delay_ns(loop_.now_ns(), cost_ns, throttle_.fill(data_->flushes_finished()));
+    const uint64_t delay_ns = throttle_.delay_ns(loop_.now_ns(), cost_ns, std::max(throttle_.fill(data_->flushes_finished()), spare_fill()));
     throttled_writes_ += delay_ns > 0;
     throttled_us_ += delay_ns / 1000;
     return delay_ns;

@@ -29,6 +29,11 @@ bool Blockstore::is_spare_short() const {
     return spare_.count() > limit - std::max<uint64_t>(limit / 16, 1);
 }
 
+/// 0 … 1 over the last quarter of the spare room: what the data device still has to write a second time.
+double Blockstore::spare_fill() const {
+    return std::clamp(4 * static_cast<double>(spare_.count()) / static_cast<double>(spare_limit()) - 3, 0.0, 1.0);
+}
+
 /// True if the mover is at work now.
 bool Blockstore::start_mover(bool idle) {
     if (moving_) return true;

@@ -87,7 +87,10 @@ Task<const uint8_t*> Replay::page_at(uint64_t slot) {
         iovec iov{chunk_.data(), chunk_pages_ * kPageSize};
         Task<int> reading = meta_.read(&iov, 1, geometry_.log_offset + physical * kPageSize);
         const int status = co_await reading;
-        if (status < 0) {
+        if (status < 0 && observer) {
+            Task<void> salvaging = read_singly();
+            co_await salvaging;
+        } else if (status < 0) {
             char text[256];
             snprintf(text, sizeof(text), "%s: cannot read the metadata log at byte %llu: %s", path_.c_str(),
                      Number(geometry_.log_offset + physical * kPageSize), strerror(-status));
@@ -96,6 +99,21 @@ Task<const uint8_t*> Replay::page_at(uint64_t slot) {
         }
     }
     co_return chunk_.data() + (physical - chunk_start_) * kPageSize;
+}
+
+/// The pages of the chunk one by one; those that cannot be read become zeroes.
+Task<void> Replay::read_singly() {
+    for (uint64_t i = 0; i < chunk_pages_; i++) {
+        iovec iov{chunk_.data() + i * kPageSize, kPageSize};
+        const uint64_t offset = geometry_.log_offset + (chunk_start_ + i) * kPageSize;
+        Task<int> reading = meta_.read(&iov, 1, offset);
+        const int status = co_await reading;
+        if (status == 0) continue;
+        memset(iov.iov_base, 0, kPageSize);
+        observer->on_damage(offset, "the metadata log cannot be read at byte " + std::to_string(offset) + " of the device: " +
+                                        strerror(-status));
+        observer->on_lost({chunk_.data() + i * kPageSize, kPageSize});  // it may have been the newest of all
+    }
 }
 
 bool Replay::is_page(const uint8_t* page) const {
@@ -122,7 +140,13 @@ Task<int> Replay::run() {
         Task<bool> finding = find_next(next);
         const bool found = co_await finding;
         if (!found) break;
+        observer->on_cut_entry(carry_);
         carry_.clear();  // the rest of this entry is lost
+        // The damaged copy of a page may stand before an older copy of it that could be read.
+        const uint64_t before = std::min<uint64_t>(kWindow, end.slot - tail.slot);
+        Task<int> showing = show_lost(end.slot - before, next.slot);
+        status = co_await showing;
+        if (status < 0) co_return status;
     }
     Task<int> verifying = verify();
     status = co_await verifying;
@@ -208,6 +232,16 @@ Task<bool> Replay::find_next(LogMark& next) {
         co_return true;
     }
     co_return false;
+}
+
+Task<int> Replay::show_lost(uint64_t from, uint64_t to) {
+    for (uint64_t slot = from; slot < to; slot++) {
+        Task<const uint8_t*> reading = page_at(slot);
+        const uint8_t* page = co_await reading;
+        if (!page) co_return -EIO;
+        if (!is_page(page)) observer->on_lost({page, kPageSize});
+    }
+    co_return 0;
 }
 
 int Replay::process(const uint8_t* page, uint64_t slot) {

@@ -25,6 +25,10 @@ public:
     virtual void on_entry(const EntryView& /*entry*/, uint64_t /*page*/, bool /*applied*/) {}
     /// The metadata are damaged at a byte of their device. True: go on behind the damage. The result is not to be written on.
     virtual bool on_damage(uint64_t /*offset*/, const std::string& /*text*/) { return false; }
+    /// A page between the last one that could be read and the one behind the damage; kPageSize bytes as they are on the disk.
+    virtual void on_lost(std::span<const uint8_t> /*page*/) {}
+    /// An entry whose end was lost: its first bytes.
+    virtual void on_cut_entry(std::span<const uint8_t> /*start*/) {}
     /// A granule holds neither what its last write announced nor what was there before.
     virtual void on_damaged_granule(const ObjectId& /*object*/, uint32_t /*granule*/) {}
 
@@ -77,6 +81,8 @@ private:
     runtime::Task<int> check_end(uint64_t slot);
     /// The first page behind `end` that is newer than it: where reading goes on after lost pages. False: none.
     runtime::Task<bool> find_next(LogMark& next);
+    runtime::Task<int> show_lost(uint64_t from, uint64_t to);
+    runtime::Task<void> read_singly();
     int process(const uint8_t* page, uint64_t slot);
     int apply(std::span<const uint8_t> bytes, uint32_t page_index);
     void prune();
