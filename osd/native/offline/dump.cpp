@@ -20,6 +20,7 @@ const char* type_name(EntryType type) {
         case EntryType::del: return "delete";
         case EntryType::stabilize: return "stable";
         case EntryType::rollback: return "rollback";
+        case EntryType::tombstone: return "tombstone";
         case EntryType::moved: return "moved";
         default: return "other";
     }

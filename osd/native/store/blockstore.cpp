@@ -218,6 +218,11 @@ Version Blockstore::peek(const ObjectId& object, Version version, uint8_t* bitma
     return index_->at(slot).version;
 }
 
+Version Blockstore::tombstone(const ObjectId& object) const {
+    const uint32_t slot = index_ ? index_->find_any(object) : kNoSlot;
+    return slot != kNoSlot && index_->at(slot).state == SlotState::tombstone ? Version{index_->at(slot).version} : 0;
+}
+
 StoreStats Blockstore::stats() const {
     StoreStats stats;
     if (!index_ || !log_) return stats;
@@ -231,6 +236,7 @@ StoreStats Blockstore::stats() const {
     stats.throttled_writes = throttled_writes_;
     stats.throttled_us = throttled_us_;
     stats.object_count = index_->object_count();
+    stats.tombstone_count = index_->tombstone_count();
     stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() + spare_.memory_bytes() +
                          group_marks_.memory_bytes() + group_order_.size() * sizeof(uint32_t);
     stats.device_bytes_written = data_->bytes_written() + (separate_meta_ ? separate_meta_->bytes_written() : 0);

@@ -35,6 +35,8 @@ public:
     const std::string& error() const override { return error_; }
     void submit(Operation& operation) override;
     void list(ListOperation& operation) override;
+    void forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) override;
+    Version tombstone(const ObjectId& object) const override;
     void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) override;
     Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
     void set_throttle(const ThrottleOptions& throttle) override { throttle_.configure(throttle); }
@@ -156,12 +158,14 @@ private:
     bool may_announce(const WritePlan& plan, bool stable, uint32_t used_inside) const;
     runtime::Task<int> find_room(WritePlan& plan, bool stable);
     runtime::Task<bool> take_spare(WritePlan& plan, bool stable);
-    runtime::Task<int> enable_spare_granules();
+    /// Sets an incompatible bit of the superblock, durably, if it is not set.
+    runtime::Task<int> enable(uint64_t feature);
     void encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan);
     runtime::Task<int> write_data(const Operation& operation, const WritePlan& plan);
     runtime::Task<int> rewrite_block(const Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> remove(ActiveObject& active, Operation& operation);
+    runtime::Task<int64_t> bury(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> stabilize(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> roll_back(ActiveObject& active, Operation& operation);
     runtime::Task<void> run_sync(Operation& operation);
@@ -187,7 +191,8 @@ private:
     }
     uint64_t version_cost() const { return sizeof(EntryHeader) + geometry_.version_bytes; }
     uint64_t live_bytes() const {
-        return (index_->version_count() + new_versions_) * version_cost() + index_->redirect_count() * sizeof(Redirect);
+        return (index_->version_count() + new_versions_) * version_cost() + index_->redirect_count() * sizeof(Redirect) +
+               index_->tombstone_count() * sizeof(EntryHeader);
     }
 
     // ---- the mover of spare granules (mover.cpp)
@@ -217,6 +222,8 @@ private:
     runtime::Task<void> run_list(ListOperation& operation);
     runtime::Task<int> walk(ListOperation& operation);
     runtime::Task<void> run_rebuild(PoolId pool);
+    runtime::Task<void> run_forget(PoolId pool, PgNum pg, Version version, runtime::Completion& done);
+    bool forget_some(Index::Walker& walker, Version version, int64_t& forgotten);
     void end_generation(uint64_t generation);
     struct PoolWish {
         uint32_t pg_count = 0;
@@ -268,6 +275,7 @@ private:
     uint32_t overwrites_in_flight_ = 0;
     runtime::WaitList block_waiters_;
     uint64_t new_versions_ = 0;
+    uint64_t new_tombstones_ = 0;  ///< on their way
 
     uint64_t uuid_ = 0;
     SpareBlocks spare_;

@@ -173,7 +173,7 @@ Task<int> Blockstore::format() {
     Status fits = lay_out(geometry_, options_, data_bytes_, meta_bytes_);
     if (!fits.ok()) co_return refuse(fits.code(), fits.message());
     const uint64_t uuid = loop_.random_u64() | 1;
-    geometry_.incompatible |= kSpareGranules;
+    geometry_.incompatible |= kSpareGranules | kTombstones;
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
     log_->start(LogMark{}, LogMark{}, 0, 0);
@@ -405,7 +405,7 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
             group_order_.push_back(static_cast<uint32_t>(group_marks_.size()));
             group_marks_.push_back(end);
         }
-        if (index_->at(slot).state != SlotState::head) continue;
+        if (!index_->is_linked(slot)) continue;
         const LogMark& needed = replay.marks[replay.slot_pages[slot]];
         if (needed.slot < group_marks_.back().slot) group_marks_.back() = needed;
     }

@@ -90,6 +90,9 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
         for (uint32_t older = head.older; older != kNoSlot; older = index_->at(older).older) versions++;
         if (!stable && versions >= kMaxVersions) co_return -ENOSPC;
         plan.block = head.block;
+    } else if (const Version deleted = tombstone(operation.object); operation.version <= deleted) {
+        operation.version = deleted;
+        co_return -EEXIST;
     }
     const bool adds_version = plan.head == kNoSlot || !stable;
     if (adds_version) {
@@ -110,7 +113,7 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
 }
 
 Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operation, WritePlan& plan) {
-    if (plan.head == kNoSlot) {
+    if (index_->find_any(operation.object) == kNoSlot) {  // a tombstone gives its slot
         active.reserved = index_->reserve(operation.object);
         if (active.reserved == kNoSlot) co_return -ENOSPC;
         cover_slots();
@@ -302,10 +305,46 @@ void Blockstore::encode_simple(ActiveObject& active, EntryType type, Version ver
 }
 
 Task<int64_t> Blockstore::remove(ActiveObject& active, Operation& operation) {
+    if (operation.tombstone) {
+        Task<int64_t> work = bury(active, operation);
+        const int64_t result = co_await work;
+        co_return result;
+    }
     if (index_->find(operation.object) == kNoSlot) co_return 0;
     encode_simple(active, EntryType::del, operation.version);
     Task<int> logging = log_and_apply(active, options_.immediate_commit != ImmediateCommit::none);
     const int status = co_await logging;
+    co_return status;
+}
+
+/// Deletes and leaves a tombstone, which is never older than what it covers.
+Task<int64_t> Blockstore::bury(ActiveObject& active, Operation& operation) {
+    if (operation.version == kNewestVersion) co_return -EINVAL;  // nothing could ever be created above it
+    const uint32_t slot = index_->find_any(operation.object);
+    if (slot != kNoSlot && operation.version < index_->at(slot).version) operation.version = index_->at(slot).version;
+    if (operation.version == 0) co_return 0;
+    const bool is_new = slot == kNoSlot || index_->at(slot).state != SlotState::tombstone;
+    if (!is_new && operation.version == index_->at(slot).version) co_return 0;
+    if (is_new && index_->tombstone_count() + new_tombstones_ >= options_.max_tombstones) co_return -ENOSPC;
+    if (slot == kNoSlot && live_bytes() + version_cost() > geometry_.live_limit_bytes()) co_return -ENOSPC;
+    if (is_new) new_tombstones_++;
+    Task<int> enabling = enable(kTombstones);
+    int status = co_await enabling;
+    if (status == 0 && slot == kNoSlot) {
+        active.reserved = index_->reserve(operation.object);
+        if (active.reserved == kNoSlot) status = -ENOSPC;
+        cover_slots();
+    }
+    if (status == 0) {
+        encode_simple(active, EntryType::tombstone, operation.version);
+        Task<int> logging = log_and_apply(active, options_.immediate_commit != ImmediateCommit::none);
+        status = co_await logging;
+    }
+    if (active.reserved != kNoSlot) {
+        index_->unreserve(active.reserved);
+        active.reserved = kNoSlot;
+    }
+    if (is_new) new_tombstones_--;
     co_return status;
 }
 

@@ -114,8 +114,8 @@ void Blockstore::emit_group(uint32_t group) {
     for (uint64_t i = first; i < end; i++) {
         const auto slot = static_cast<uint32_t>(i);
         const Slot& record = index_->at(slot);
-        if (record.state != SlotState::head && record.state != SlotState::reserved) continue;
-        if (record.state == SlotState::head) {
+        if (!index_->is_linked(slot) && record.state != SlotState::reserved) continue;
+        if (record.state != SlotState::reserved) {
             clean_buffer_.clear();
             index_->encode_full(slot, clean_buffer_);
             log_->append(clean_buffer_);

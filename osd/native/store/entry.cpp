@@ -104,6 +104,8 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
             }
             return left == 0 && previous == header.version;
         }
+        case EntryType::tombstone:
+            return left == 0 && header.version != 0;
         case EntryType::del:
         case EntryType::stabilize:
         case EntryType::rollback:

@@ -134,6 +134,11 @@ void Index::replace_granules(uint32_t slot, const uint8_t* bits, const uint8_t* 
 // ---------------------------------------------------------------- hash
 
 uint32_t Index::find(const ObjectId& object) const {
+    const uint32_t slot = find_any(object);
+    return slot != kNoSlot && at(slot).state == SlotState::head ? slot : kNoSlot;
+}
+
+uint32_t Index::find_any(const ObjectId& object) const {
     const uint32_t inode = inodes_.find(object.inode);
     if (inode == InodeTable::kNone) return kNoSlot;
     uint32_t slot = buckets_.first(ObjectIdHash()(object));
@@ -157,10 +162,10 @@ void Index::link(uint32_t slot) {
     uint32_t& first = buckets_.first(ObjectIdHash()(object(slot)));
     record.hash_next = first;
     first = slot;
-    object_count_++;
+    linked_count_++;
     pg_link(slot);
     buckets_.grow(
-        object_count_, [this](uint32_t item) { return ObjectIdHash()(object(item)); },
+        linked_count_, [this](uint32_t item) { return ObjectIdHash()(object(item)); },
         [this](uint32_t item) -> uint32_t& { return at(item).hash_next; });
 }
 
@@ -171,7 +176,7 @@ void Index::unlink(uint32_t slot) {
         place = &at(*place).hash_next;
     }
     *place = at(slot).hash_next;
-    object_count_--;
+    linked_count_--;
     pg_unlink(slot);
 }
 

@@ -32,6 +32,7 @@ enum class SlotState : uint32_t {
     reserved,  ///< belongs to an object whose first entry is on its way to the log; only the cleaner sees it
     head,      ///< newest version of an object
     older,     ///< an older version, hangs from a head
+    tombstone, ///< no version is left, only that the object was deleted at `version`
 };
 
 /// A 64-bit number that needs no alignment above 4: slots have no gaps.
@@ -80,7 +81,14 @@ class Index {
 public:
     explicit Index(const Geometry& geometry);
 
+    /// The head of an object, kNoSlot if it has no version.
     uint32_t find(const ObjectId& object) const;
+    /// Its head or its tombstone.
+    uint32_t find_any(const ObjectId& object) const;
+    /// Linked in the hash and in the list of its PG; full entries can be made of it.
+    bool is_linked(uint32_t slot) const {
+        return at(slot).state == SlotState::head || at(slot).state == SlotState::tombstone;
+    }
     /// The newest version of the object ≤ version, as a slot; kNoSlot if none.
     uint32_t find_version(uint32_t head, Version version) const;
     Slot& at(uint32_t slot) { return *reinterpret_cast<Slot*>(raw(slot)); }
@@ -119,7 +127,7 @@ public:
     /// Changes the state as the entry says. reserved: the slot from reserve() for an entry that creates, or kNoSlot.
     /// Returns false if the entry changes an object that is not there (in replay: its full entry is still to come).
     bool apply(const EntryView& entry, uint32_t reserved, BlockSink& sink);
-    /// Appends the full entry of an object to out.
+    /// Appends the full entry of an object, or the entry of a tombstone, to out.
     void encode_full(uint32_t head, std::vector<uint8_t>& out) const;
 
     // ---- redirects (index_redirects.cpp)
@@ -171,7 +179,8 @@ public:
 
     // ---- numbers
     uint32_t slot_count() const { return slot_count_; }  ///< slots ever used; all slot numbers are below it
-    uint64_t object_count() const { return object_count_; }
+    uint64_t object_count() const { return linked_count_ - tombstone_count_; }
+    uint64_t tombstone_count() const { return tombstone_count_; }
     uint64_t version_count() const { return version_count_; }
     /// What is allocated, with malloc's own bytes.
     uint64_t memory_bytes() const;
@@ -200,6 +209,8 @@ private:
     void remove_object(uint32_t head, BlockSink& sink);
     bool apply_write(const EntryView& entry, uint32_t reserved, BlockSink& sink);
     void apply_full(const EntryView& entry, BlockSink& sink);
+    void apply_tombstone(const EntryView& entry, uint32_t reserved, BlockSink& sink);
+    void raise_tombstone(uint32_t slot);
     void drop_older(uint32_t head, uint32_t slot, BlockSink& sink);
     uint32_t push_older(uint32_t head);
     void pop_newest(uint32_t head, BlockSink& sink);
@@ -218,7 +229,8 @@ private:
     HashBuckets buckets_;
     uint32_t slot_count_ = 0;
     uint32_t first_free_ = kNoSlot;
-    uint64_t object_count_ = 0;
+    uint64_t linked_count_ = 0;
+    uint64_t tombstone_count_ = 0;
     uint64_t version_count_ = 0;
     std::map<PoolId, Pool> pools_;
     Pool* last_pool_ = nullptr;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Listings of one PG, and the lists of objects by PG, in slices of well under a millisecond.
+// Listings of one PG, its tombstones, and the lists of objects by PG, in slices of well under a millisecond.
 #include <algorithm>
 
 #include "store/blockstore.hpp"
@@ -81,6 +81,10 @@ Task<int> Blockstore::walk(ListOperation& operation) {
         const ObjectId object = index_->object(head);
         walk.walker.position = index_->at(head).pg_next;
         if (object < least || most < object) continue;
+        if (index_->at(head).state == SlotState::tombstone) {
+            operation.listing.tombstones.push_back({object, index_->at(head).version});
+            continue;
+        }
         for (uint32_t slot = head; slot != kNoSlot; slot = index_->at(slot).older) {
             const Slot& version = index_->at(slot);
             if (!version.is_stable) {
@@ -108,6 +112,68 @@ Task<int> Blockstore::walk(ListOperation& operation) {
         }
     }
     co_return 0;
+}
+
+// ---------------------------------------------------------------- tombstones
+
+void Blockstore::forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) {
+    begin_activity();
+    runtime::spawn(run_forget(pool, pg, version, done));
+}
+
+/// A slice takes the place of one modification, and of the log no more than the smallest one.
+Task<void> Blockstore::run_forget(PoolId id, PgNum pg, Version version, runtime::Completion& done) {
+    NextTurn turn(loop_);
+    co_await turn;
+    int64_t result = state_ != State::open ? -EIO : options_.readonly ? -EROFS : 0;
+    bool finished = result < 0;
+    while (!finished) {
+        auto wish = pool_wishes_.find(id);
+        while (wish != pool_wishes_.end() && wish->second.rebuilding) {
+            runtime::WaitList::Waiter waiter = rebuild_waiters_.wait();
+            co_await waiter;
+        }
+        const Index::Pool& pool = index_->pool(id);
+        if (!pool.configured || pg == 0 || pg > pool.pg_count) result = -EINVAL;
+        if (result < 0 || index_->tombstone_count() == 0) break;
+        const uint64_t generation = pool.generation;
+        Walk walk(*index_);
+        walk.walker.position = pool.heads[pg - 1];
+        while (!finished && pool.generation == generation) {
+            Task<int> admission = admit();
+            const int admitted = co_await admission;
+            if (admitted < 0 || state_ != State::open) result = -EIO;
+            finished = result < 0 || (pool.generation == generation && forget_some(walk.walker, version, result));
+            release_token();
+            NextTurn next(loop_);
+            co_await next;
+        }
+    }
+    done.on_done(&done, result);
+    end_activity();
+}
+
+/// True at the end of the list. Objects with a modification at work are passed over: it decides over their tombstone.
+bool Blockstore::forget_some(Index::Walker& walker, Version version, int64_t& forgotten) {
+    constexpr uint64_t kBytes = kPagePayload;
+    const uint64_t before = log_->appended();
+    for (uint32_t steps = 0; steps < kSlice && log_->appended() - before + sizeof(EntryHeader) <= kBytes; steps++) {
+        const uint32_t slot = walker.position;
+        if (slot == kNoSlot) return true;
+        const Slot& record = index_->at(slot);
+        walker.position = record.pg_next;
+        if (record.state != SlotState::tombstone || record.version > version) continue;
+        const ObjectId object = index_->object(slot);
+        const ActiveObject* active = find_active(object);
+        if (active && active->writing) continue;
+        EntryView entry;
+        entry.header = {sizeof(EntryHeader), EntryType::del, 0, 0, object.inode, object.stripe, record.version, 0, 0};
+        const auto* bytes = reinterpret_cast<const uint8_t*>(&entry.header);
+        log_->append({bytes, sizeof(EntryHeader)});
+        index_->apply(entry, kNoSlot, *this);
+        forgotten++;
+    }
+    return walker.position == kNoSlot;
 }
 
 // ---------------------------------------------------------------- PGs

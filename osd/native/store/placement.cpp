@@ -55,7 +55,7 @@ bool Blockstore::may_announce(const WritePlan& plan, bool stable, uint32_t used_
 Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
     if (plan.placement == Placement::announced && plan.count > 1) {
         VITASTOR_PROBE("announced write of several granules");
-        Task<int> enabling = enable_spare_granules();
+        Task<int> enabling = enable(kSpareGranules);
         const int status = co_await enabling;
         co_return status;
     }
@@ -111,7 +111,7 @@ Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
         VITASTOR_PROBE("no room in the log for another redirect");
         co_return false;
     }
-    Task<int> enabling = enable_spare_granules();
+    Task<int> enabling = enable(kSpareGranules);
     const int enabled = co_await enabling;
     if (enabled < 0) co_return false;
     // The last block stays for overwrites that need a fresh one; what must stay revocable takes no block of the reserve.
@@ -148,16 +148,16 @@ Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
     }
 }
 
-/// Older programs must not open a store with redirects. Once in the life of a store; the change fits into one sector.
-Task<int> Blockstore::enable_spare_granules() {
+/// Older programs must not open a store with what they do not know. Once in its life for each bit; the change fits into one sector.
+Task<int> Blockstore::enable(uint64_t feature) {
     while (enabling_) {
         runtime::WaitList::Waiter waiter = enable_waiters_.wait();
         co_await waiter;
     }
-    if (geometry_.incompatible & kSpareGranules) co_return 0;
-    VITASTOR_PROBE("a store of an older release gets spare granules");
+    if (geometry_.incompatible & feature) co_return 0;
+    VITASTOR_PROBE("a store of an older release gets a new feature");
     enabling_ = true;
-    geometry_.incompatible |= kSpareGranules;
+    geometry_.incompatible |= feature;
     Task<int> writing = write_superblock(*meta_, meta_area(), uuid_);
     int status = co_await writing;
     if (status == 0 && !options_.meta_device.empty()) {
@@ -165,7 +165,7 @@ Task<int> Blockstore::enable_spare_granules() {
         status = co_await copying;
     }
     if (status < 0) {
-        geometry_.incompatible &= ~kSpareGranules;
+        geometry_.incompatible &= ~feature;
         log(logger_, LogLevel::error, "%s: cannot write the superblock: %s", meta_path().c_str(), strerror(-status));
     }
     enabling_ = false;

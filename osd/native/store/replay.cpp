@@ -331,8 +331,9 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
         index_.at(head).is_pending = 1;
     }
     const bool applied = index_.apply(entry, kNoSlot, *this);
-    if (applied && (entry.header.type == EntryType::full || (is_write && entry.has(kEntryCreate)))) {
-        head = index_.find(entry.object());
+    if (applied && (entry.header.type == EntryType::full || entry.header.type == EntryType::tombstone ||
+                    (is_write && entry.has(kEntryCreate)))) {
+        head = index_.find_any(entry.object());
         if (slot_pages.size() < index_.slot_count()) slot_pages.resize(index_.slot_count());
         slot_pages[head] = page_index;
     }

@@ -54,6 +54,7 @@ struct StoreOptions {
     runtime::FileIo data_io = runtime::FileIo::direct;
     runtime::FileIo meta_io = runtime::FileIo::direct;
     uint32_t max_write_iodepth = 128;
+    uint64_t max_tombstones = 1 << 20;  ///< 56 bytes of memory and 40 of the log each
     uint32_t atomic_write_size = 4096;  ///< bytes that the data device writes whole or not at all; below the granularity, overwrites are redirected
     /// How long open() waits for the lock: the kernel may need a moment to let go of a killed process's files (safety.md 3).
     uint32_t lock_wait_ms = 2000;
@@ -93,6 +94,9 @@ struct Operation : ListNode {
     /// 0 or len on success. -ENOENT (no version ≤), -EEXIST (write not newer than what is stored), -ENOSPC (nothing changed), -EDOM (checksum),
     /// -EIO, -EINVAL, -EROFS, -EBUSY (rollback: a newer stable version exists).
     int64_t result = 0;
+    /// del: leave a durable tombstone {object, version} (safety.md 6). version out: the one that is there now, at least the newest
+    /// version or tombstone found. Nothing to say (no object, version 0): 0 without one. -ENOSPC, nothing changed: max_tombstones.
+    bool tombstone = false;
     void (*on_done)(Operation* self) = nullptr;
     // ---- private to the store while in flight
     uint64_t store_data[12] = {};
@@ -109,6 +113,7 @@ struct ListRange {
 struct Listing {
     std::vector<ObjectVersion> stable;    ///< newest stable version of each object
     std::vector<ObjectVersion> unstable;  ///< every unstable version newer than that
+    std::vector<ObjectVersion> tombstones;  ///< in the range, whatever stable_limit says; objects that are in neither other list
 };
 
 /// One listing at work; runs in slices of well under 1 ms. Owned by the caller until on_done.
@@ -124,6 +129,7 @@ struct StoreStats {
     uint64_t total_blocks = 0;
     uint64_t free_blocks = 0;
     uint64_t object_count = 0;
+    uint64_t tombstone_count = 0;
     uint64_t memory_bytes = 0;       ///< index, bitmaps, checksums
     uint64_t device_bytes_written = 0;
     uint64_t client_bytes_written = 0;
@@ -155,6 +161,11 @@ public:
     virtual void list(ListOperation& operation) = 0;
     /// Tells how objects of a pool map to PGs, so that listings need not scan everything. Rebuilds the index in slices.
     virtual void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) = 0;
+    /// Forgets the tombstones of a PG up to and including `version`, in slices; durable with the next sync or durable operation after
+    /// the answer. Those of objects that are being changed stay. Answers how many went, -EINVAL (no such PG), -EIO, -EROFS.
+    virtual void forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) = 0;
+    /// Version of an object's tombstone; 0: it has none. Synchronous, memory only.
+    virtual Version tombstone(const ObjectId& object) const = 0;
     /// Copies the external bitmap (bitmap_bytes()) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
     virtual Version peek(const ObjectId& object, Version version, uint8_t* bitmap) = 0;
     /// Takes effect for what is submitted from here on.

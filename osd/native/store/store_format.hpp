@@ -17,8 +17,9 @@ inline constexpr uint32_t kPageMagic = 0x31474c56;  // "VLG1"
 /// Compatibility bits: a reader refuses unknown bits of `incompatible`, opens read-only with unknown bits of
 /// `ro_compatible`, and ignores unknown bits of `compatible`.
 inline constexpr uint64_t kSpareGranules = 1;  ///< incompatible: redirects to spare blocks, announced writes of several granules
+inline constexpr uint64_t kTombstones = 2;     ///< incompatible: tombstone entries
 inline constexpr uint64_t kLogElsewhere = 16;  ///< incompatible: the log does not begin behind the checkpoints (after a resize)
-inline constexpr uint64_t kKnownIncompatible = kSpareGranules | kLogElsewhere;
+inline constexpr uint64_t kKnownIncompatible = kSpareGranules | kTombstones | kLogElsewhere;
 inline constexpr uint64_t kKnownRoCompatible = 0;
 
 /// Page 0 of the metadata area, and of the data area when that is on a device of its own.
@@ -76,9 +77,10 @@ inline constexpr uint16_t kNoEntry = 0xffff;
 enum class EntryType : uint8_t {
     full = 1,       ///< everything about one object: count versions, oldest first
     write = 2,      ///< a new version
-    del = 3,        ///< the object with all versions
+    del = 3,        ///< the object with all versions, or its tombstone
     stabilize = 4,  ///< versions up to and including `version`
     rollback = 5,   ///< unstable versions newer than `version`
+    tombstone = 6,  ///< no version is left; the object was deleted at `version`
     moved = 7,      ///< redirected granules have been copied to the home block
 };
 

@@ -27,6 +27,11 @@ void Index::drop_version(uint32_t head, uint32_t slot, BlockSink& sink) {
 
 void Index::remove_object(uint32_t head, BlockSink& sink) {
     unlink(head);
+    if (at(head).state == SlotState::tombstone) {
+        tombstone_count_--;
+        free_slot(head);
+        return;
+    }
     uint32_t slot = head;
     while (slot != kNoSlot) {
         drop_version(head, slot, sink);
@@ -105,7 +110,11 @@ bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
         return true;
     }
     if (header.type == EntryType::moved) return apply_moved(entry, sink);
-    const uint32_t head = find(entry.object());
+    if (header.type == EntryType::tombstone) {
+        apply_tombstone(entry, reserved, sink);
+        return true;
+    }
+    const uint32_t head = header.type == EntryType::del ? find_any(entry.object()) : find(entry.object());
     if (head == kNoSlot) return false;
     if (header.type == EntryType::del) {
         remove_object(head, sink);
@@ -128,8 +137,11 @@ bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
 
 bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
     const EntryHeader& header = entry.header;
-    uint32_t head = find(entry.object());
-    if (head == kNoSlot) {
+    uint32_t head = find_any(entry.object());
+    if (head != kNoSlot && at(head).state == SlotState::tombstone) {
+        if (!entry.has(kEntryCreate)) return false;
+        raise_tombstone(head);
+    } else if (head == kNoSlot) {
         if (!entry.has(kEntryCreate)) return false;
         head = reserved;
         if (head == kNoSlot) {
@@ -140,7 +152,7 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
         version_count_++;
     } else if (header.count && !entry.has(kEntryBlock) && at(head).block == kNoBlock) {
         return false;
-    } else if (!entry.has(kEntryStable)) {
+    } else if (!entry.has(kEntryStable) && at(head).version != header.version) {  // equal: the cleaner has repeated a creation
         push_older(head);
     }
     Slot& record = at(head);
@@ -161,10 +173,44 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     return true;
 }
 
+/// The object is created again, in the slot of its tombstone.
+void Index::raise_tombstone(uint32_t slot) {
+    at(slot).state = SlotState::head;
+    tombstone_count_--;
+    version_count_++;
+}
+
+/// An older tombstone gets the newer version. An object keeps its slot.
+void Index::apply_tombstone(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
+    uint32_t slot = find_any(entry.object());
+    if (slot != kNoSlot && at(slot).state == SlotState::tombstone) {
+        if (at(slot).version < entry.header.version) at(slot).version = entry.header.version;
+        return;
+    }
+    if (slot == kNoSlot) {
+        slot = reserved != kNoSlot ? reserved : reserve(entry.object());
+        VITASTOR_ASSERT(slot != kNoSlot);
+        link(slot);
+    } else {
+        drop_version(slot, slot, sink);
+        drop_older(slot, slot, sink);
+        release_crcs(slot, granule_count(slot));
+        memset(bitmap(slot), 0, 2 * size_t{geometry_.bitmap_bytes});
+        version_count_--;
+    }
+    Slot& record = at(slot);
+    record.state = SlotState::tombstone;
+    record.is_stable = record.is_pending = 0;
+    record.version = entry.header.version;
+    tombstone_count_++;
+}
+
 void Index::apply_full(const EntryView& entry, BlockSink& sink) {
     // The head slot is kept if the object is there: slots are handed out in the order of first appearance.
-    uint32_t head = find(entry.object());
-    if (head == kNoSlot) {
+    uint32_t head = find_any(entry.object());
+    if (head != kNoSlot && at(head).state == SlotState::tombstone) {
+        raise_tombstone(head);
+    } else if (head == kNoSlot) {
         head = reserve(entry.object());
         VITASTOR_ASSERT(head != kNoSlot);
         link(head);
@@ -197,6 +243,17 @@ void Index::apply_full(const EntryView& entry, BlockSink& sink) {
 }
 
 void Index::encode_full(uint32_t head, std::vector<uint8_t>& out) const {
+    if (at(head).state == SlotState::tombstone) {
+        EntryHeader header{};
+        header.size = sizeof(header);
+        header.type = EntryType::tombstone;
+        header.inode = object(head).inode;
+        header.stripe = at(head).stripe;
+        header.version = at(head).version;
+        const auto* bytes = reinterpret_cast<const uint8_t*>(&header);
+        out.insert(out.end(), bytes, bytes + sizeof(header));
+        return;
+    }
     std::vector<uint32_t> chain;
     for (uint32_t slot = head; slot != kNoSlot && chain.size() < UINT16_MAX; slot = at(slot).older)
         chain.push_back(slot);

@@ -44,6 +44,22 @@ void MemoryStore::list(store::ListOperation& operation) {
 
 void MemoryStore::set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t stripe) { pgs_[pool] = {pg_count, stripe}; }
 
+bool MemoryStore::is_in_pg(const ObjectId& object, PoolId pool, PgNum pg) const {
+    auto it = pgs_.find(pool);
+    if (it == pgs_.end() || pool_of(object.inode) != pool) return false;
+    return (object.stripe & ~kRoleMask) / it->second.second % it->second.first + 1 == pg;
+}
+
+void MemoryStore::forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) {
+    forgets_.push_back({pool, pg, version, &done});
+    kick();
+}
+
+Version MemoryStore::tombstone(const ObjectId& object) const {
+    auto it = disk_.tombstones.find(object);
+    return it == disk_.tombstones.end() ? 0 : it->second;
+}
+
 Version MemoryStore::peek(const ObjectId& object, Version version, uint8_t* bitmap) {
     auto it = disk_.objects.find(object);
     if (it == disk_.objects.end()) return 0;
@@ -72,8 +88,7 @@ void MemoryStore::run() {
         op->result = pool == pgs_.end() ? -EAGAIN : 0;
         ObjectId from{op->range.min_inode, op->range.min_stripe}, to{op->range.max_inode, op->range.max_stripe};
         for (auto it = disk_.objects.lower_bound(from); it != disk_.objects.end() && it->first <= to && op->result == 0; ++it) {
-            uint64_t stripe = it->first.stripe & ~kRoleMask;
-            if (stripe / pool->second.second % pool->second.first + 1 != op->range.pg) continue;
+            if (!is_in_pg(it->first, op->range.pool, op->range.pg)) continue;
             Version stable = 0;
             for (auto& [version, copy] : it->second) {
                 if (copy.stable) stable = version;
@@ -83,9 +98,23 @@ void MemoryStore::run() {
                 if (version > stable) op->listing.unstable.push_back({it->first, version});
             }
         }
+        for (auto& [object, version] : disk_.tombstones) {
+            if (op->result == 0 && from <= object && object <= to && is_in_pg(object, op->range.pool, op->range.pg))
+                op->listing.tombstones.push_back({object, version});
+        }
         op->on_done(op);
     }
-    if (done_ && queue_.empty() && lists_.empty()) {
+    std::deque<Forget> forgets;
+    forgets.swap(forgets_);
+    for (const Forget& forget : forgets) {
+        auto pool = pgs_.find(forget.pool);
+        const bool known = pool != pgs_.end() && forget.pg >= 1 && forget.pg <= pool->second.first;
+        const auto count = static_cast<int64_t>(std::erase_if(disk_.tombstones, [&](const auto& item) {
+            return item.second <= forget.version && is_in_pg(item.first, forget.pool, forget.pg);
+        }));
+        forget.done->on_done(forget.done, known ? count : -EINVAL);
+    }
+    if (done_ && queue_.empty() && lists_.empty() && forgets_.empty()) {
         runtime::Completion* done = std::exchange(done_, nullptr);
         done->on_done(done, 0);
     }
@@ -97,6 +126,12 @@ int64_t MemoryStore::write(store::Operation& op) {
         op.version = versions.rbegin()->first;
         return -EEXIST;
     }
+    if (const Version deleted = tombstone(op.object); op.version <= deleted) {
+        disk_.objects.erase(op.object);  // made above, empty
+        op.version = deleted;
+        return -EEXIST;
+    }
+    disk_.tombstones.erase(op.object);
     MemoryDisk::Copy copy;
     if (versions.empty()) {
         copy.data.resize(options_.block_size);
@@ -146,6 +181,11 @@ void MemoryStore::execute(store::Operation& op) {
             op.result = write(op);
             return;
         case StoreOp::del:
+            if (op.tombstone) {
+                op.version = std::max(op.version, tombstone(op.object));
+                if (found != disk_.objects.end()) op.version = std::max(op.version, found->second.rbegin()->first);
+                if (op.version) disk_.tombstones[op.object] = op.version;
+            }
             if (found != disk_.objects.end()) disk_.objects.erase(found);
             return;
         case StoreOp::stabilize:
@@ -170,6 +210,7 @@ store::StoreStats MemoryStore::stats() const {
     store::StoreStats stats;
     stats.total_blocks = 1000;
     stats.object_count = disk_.objects.size();
+    stats.tombstone_count = disk_.tombstones.size();
     stats.free_blocks = 1000 - std::min<uint64_t>(1000, stats.object_count);
     return stats;
 }

@@ -17,6 +17,7 @@ struct MemoryDisk {
         std::vector<uint8_t> data, bitmap;
     };
     std::map<ObjectId, std::map<Version, Copy>> objects;
+    std::map<ObjectId, Version> tombstones;
     /// Orders: negative errno for an operation, 0 = go on.
     std::function<int64_t(const store::Operation&)> fault;
     bool hold = false;  ///< operations wait until it is false again
@@ -32,6 +33,8 @@ public:
     void submit(store::Operation& operation) override;
     void list(store::ListOperation& operation) override;
     void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) override;
+    void forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) override;
+    Version tombstone(const ObjectId& object) const override;
     Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
     store::StoreStats stats() const override;
     std::vector<store::InodeSpace> space_by_inode() const override;
@@ -43,6 +46,7 @@ private:
     void execute(store::Operation& op);
     int64_t write(store::Operation& op);
     void kick();
+    bool is_in_pg(const ObjectId& object, PoolId pool, PgNum pg) const;
 
     runtime::Loop& loop_;
     store::StoreOptions options_;
@@ -50,6 +54,13 @@ private:
     std::string error_;
     std::deque<store::Operation*> queue_;
     std::deque<store::ListOperation*> lists_;
+    struct Forget {
+        PoolId pool;
+        PgNum pg;
+        Version version;
+        runtime::Completion* done;
+    };
+    std::deque<Forget> forgets_;
     std::map<PoolId, std::pair<uint32_t, uint64_t>> pgs_;
     struct Turn : runtime::Deferred {
         MemoryStore* store = nullptr;

@@ -172,7 +172,7 @@ void CrashRun::completed(TestOp* op) {
     if (op->op == StoreOp::read) {
         const OracleVersion* version = nullptr;
         for (const auto& each : object.now)
-            if (each.version <= op->wanted) version = &each;
+            if (!each.tombstone && each.version <= op->wanted) version = &each;
         bool good = version ? op->result == op->len && op->version == version->version : op->result == -ENOENT;
         for (uint32_t i = 0; version && good && i < op->len / shape_.granularity; i++)
             good = read_granule(op->data + i * shape_.granularity, shape_.granularity) == version->granules[op->offset / shape_.granularity + i];
@@ -345,6 +345,7 @@ std::string CrashRun::read_state(Rig& rig, std::vector<OracleObject>& found) {
         if (result) return "listing answered " + std::to_string(result);
         for (const auto& entry : listing.unstable) listed[entry.object].push_back({entry.version, false});
         for (const auto& entry : listing.stable) listed[entry.object].push_back({entry.version, true});
+        for (const auto& entry : listing.tombstones) listed[entry.object].push_back({entry.version, true});
     }
     found.clear();
     for (uint32_t i = 0; i < shape_.objects; i++) {
@@ -417,7 +418,7 @@ bool CrashRun::is_allowed(const std::vector<OracleObject>& states, const OracleO
     for (const auto& base : states) {
         bool fits = base.size() == found.size();
         for (size_t i = 0; i < found.size() && fits; i++) {
-            fits = found[i].version == base[i].version && found[i].stable == base[i].stable && found[i].bitmap == base[i].bitmap;
+            fits = found[i].version == base[i].version && found[i].tombstone == base[i].tombstone && found[i].stable == base[i].stable && found[i].bitmap == base[i].bitmap;
             for (size_t g = 0; g < found[i].granules.size() && fits; g++) {
                 fits = false;
                 for (const auto& state : states)

@@ -34,6 +34,7 @@ Steps letters(uint32_t object) {
 Steps alphabet() {
     Steps all = letters(0), second = letters(1);
     all.insert(all.end(), second.begin(), second.end());
+    all.push_back({Step::bury, 0, 0, 0, 1, false});
     all.push_back({Step::sync, 0, 0, 0, 1, false});
     return all;
 }
@@ -160,7 +161,7 @@ Steps random_steps(Random& random, uint32_t count, uint32_t objects, uint32_t gr
         else if (kind < 11) step.kind = Step::write_unstable;
         else if (kind < 14) step.kind = Step::stabilize;
         else if (kind < 15) step.kind = Step::rollback;
-        else if (kind < 17) step.kind = Step::del;
+        else if (kind < 17) step.kind = random.chance(50) ? Step::bury : Step::del;
         else if (kind < 18) step.kind = Step::sync;
         else step.kind = Step::read;
         if (step.kind == Step::stabilize || step.kind == Step::rollback)

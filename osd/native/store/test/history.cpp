@@ -73,6 +73,9 @@ public:
                 rig_.loop.crash_at = shape_.crash_at;
                 if (!open("second")) break;
                 compare_all("after a restart");
+            } else if (step.kind == Step::forget) {
+                settle();
+                if (problem_.empty() && !rig_.loop.crashed) forget();
             } else if (step.kind == Step::crash) {
                 if (shape_.crash_at == UINT64_MAX) rig_.loop.crash_at = rig_.loop.io_count + step.count;
             } else {
@@ -94,6 +97,23 @@ public:
     }
 
 private:
+    /// All tombstones of both PGs go, with the next sync for good.
+    void forget() {
+        for (PgNum pg = 1; pg <= 2; pg++) {
+            const int64_t forgotten = rig_.forget(1, pg, kNewestVersion);
+            if (forgotten < 0 && !rig_.loop.crashed) fail("forgetting tombstones answered " + std::to_string(forgotten));
+        }
+        for (auto& [id, object] : objects_) {
+            if (object.now.empty() || !object.now.back().tombstone) continue;
+            if (rig_.loop.crashed) {
+                object.maybe.push_back({});
+            } else {
+                object.now.clear();
+                object.possible.push_back({});
+            }
+        }
+    }
+
     HistoryResult finish() {
         settle();
         if (problem_.empty() && rig_.store && !rig_.loop.crashed && opened_) {
@@ -103,11 +123,13 @@ private:
                 rig_.run(*op);
                 if (op->result != 0 && !rig_.loop.crashed) fail("final delete answered " + std::to_string(op->result));
             }
+            forget();
             auto sync = rig_.simple(StoreOp::sync, {}, 0);
             rig_.run(*sync);
             const StoreStats stats = rig_.store->stats();
             uint64_t kept = 0;  // ballast that is there
             for (const auto& space : rig_.store->space_by_inode()) kept += space.bytes / shape_.block_size;
+            if (!rig_.loop.crashed && stats.tombstone_count) fail(std::to_string(stats.tombstone_count) + " tombstones are left");
             if (problem_.empty() && !rig_.loop.crashed && stats.free_blocks + kept != stats.total_blocks)
                 fail("blocks are lost: " + std::to_string(stats.free_blocks) + " of " + std::to_string(stats.total_blocks) +
                      " free after deleting everything");
@@ -178,8 +200,9 @@ private:
     static void synced(Tracked& object) { object.possible.assign(1, object.now); }
 
     bool durable_at_once(const TestOp& op) const {
+        if (!changed_) return false;  // a refusal, or nothing to do: says nothing about what was before
         if (shape_.mode == ImmediateCommit::all) return true;
-        if (op.op == StoreOp::stabilize || op.op == StoreOp::rollback) return op.result == 0 && changed_;
+        if (op.op == StoreOp::stabilize || op.op == StoreOp::rollback) return op.result == 0;
         if (shape_.mode == ImmediateCommit::none) return false;
         return op.result >= 0 && op.len < shape_.block_size;
     }
@@ -263,7 +286,7 @@ private:
         }
         changed_ = !(next == object.now);
         object.now = next;
-        object.possible.push_back(next);
+        if (changed_) object.possible.push_back(next);
         if (durable_at_once(*op)) {
             synced(object);
             generation_[op->object]++;
@@ -275,7 +298,7 @@ private:
         if (rig_.loop.crashed && op.result < 0) return;
         const OracleVersion* found = nullptr;
         for (const auto& version : object)
-            if (version.version <= op.wanted) found = &version;
+            if (!version.tombstone && version.version <= op.wanted) found = &version;
         if (!found) {
             if (op.result != -ENOENT) fail("read of a missing version answered " + std::to_string(op.result));
             return;
@@ -304,6 +327,7 @@ private:
             if (result) fail("listing answered " + std::to_string(result));
             for (const auto& entry : listing.unstable) listed[entry.object].push_back({entry.version, false});
             for (const auto& entry : listing.stable) listed[entry.object].push_back({entry.version, true});
+            for (const auto& entry : listing.tombstones) listed[entry.object].push_back({entry.version, true});
         }
         for (auto& [id, object] : objects_) {
             bool broken = false;
@@ -349,7 +373,7 @@ private:
             if (base->size() != found.size()) continue;
             bool fits = true;
             for (size_t i = 0; i < found.size() && fits; i++) {
-                fits = found[i].version == (*base)[i].version && found[i].stable == (*base)[i].stable &&
+                fits = found[i].version == (*base)[i].version && found[i].tombstone == (*base)[i].tombstone && found[i].stable == (*base)[i].stable &&
                        found[i].bitmap == (*base)[i].bitmap;
                 for (size_t g = 0; g < found[i].granules.size() && fits; g++) {
                     bool any = false;

@@ -147,6 +147,11 @@ Steps HistoryShape::generate() const {
             all.push_back(step);
             continue;
         }
+        if (random.chance(1)) {
+            step.kind = Step::forget;
+            all.push_back(step);
+            continue;
+        }
         const uint64_t kind = random.below(100);
         step.first = static_cast<uint32_t>(random.below(granules));
         if (kind < 60) {
@@ -162,7 +167,7 @@ Steps HistoryShape::generate() const {
             if (kind == 24) step.kind = Step::write_stable;  // over an unstable one: refused
             step.flag = random.chance(60);
         } else if (kind < 68) {
-            step.kind = Step::del;
+            step.kind = kind < 64 ? Step::bury : Step::del;
             step.flag = random.chance(50);
         } else if (kind < 83) {
             step.kind = kind < 78 ? Step::stabilize : Step::rollback;

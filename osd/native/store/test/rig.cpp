@@ -35,6 +35,7 @@ int64_t Oracle::apply(OracleObject& object, const TestOp& op) const {
             const bool stable = op.op == StoreOp::write_stable;
             if (!object.empty() && op.wanted <= object.back().version) return -EEXIST;
             if (stable && !object.empty() && !object.back().stable) return -EINVAL;
+            if (!object.empty() && object.back().tombstone) object.clear();
             OracleVersion next;
             if (object.empty()) {
                 next.granules.assign(granules, 0);
@@ -50,11 +51,22 @@ int64_t Oracle::apply(OracleObject& object, const TestOp& op) const {
             object.push_back(next);
             return op.len;
         }
-        case StoreOp::del:
+        case StoreOp::del: {
+            if (!op.tombstone) {
+                if (!object.empty() && !object.back().tombstone) object.clear();
+                return 0;
+            }
+            OracleVersion left;
+            left.version = std::max(op.wanted, object.empty() ? 0 : object.back().version);
+            left.stable = left.tombstone = true;
+            left.granules.assign(granules, 0);
+            left.bitmap.assign(granules / 8, 0);
             object.clear();
+            if (left.version) object.push_back(left);
             return 0;
+        }
         case StoreOp::stabilize: {
-            if (object.empty() || op.wanted > object.back().version) return -ENOENT;
+            if (object.empty() || object.back().tombstone || op.wanted > object.back().version) return -ENOENT;
             size_t last = 0;
             bool found = false;
             for (size_t i = 0; i < object.size(); i++)
@@ -68,6 +80,7 @@ int64_t Oracle::apply(OracleObject& object, const TestOp& op) const {
             return 0;
         }
         case StoreOp::rollback:
+            if (!object.empty() && object.back().tombstone) return 0;
             for (const auto& version : object)
                 if (version.stable && version.version > op.wanted) return -EBUSY;
             while (!object.empty() && object.back().version > op.wanted) object.pop_back();
@@ -241,6 +254,21 @@ std::unique_ptr<TestOp> Rig::simple(StoreOp kind, const ObjectId& object, Versio
     return op;
 }
 
+int64_t Rig::forget(PoolId pool, PgNum pg, Version version) {
+    struct Done : runtime::Completion {
+        bool finished = false;
+        int64_t result = 0;
+    } done;
+    done.on_done = [](runtime::Completion* self, int64_t result) {
+        static_cast<Done*>(self)->finished = true;
+        static_cast<Done*>(self)->result = result;
+    };
+    store->forget_tombstones(pool, pg, version, done);
+    VITASTOR_ASSERT(!done.finished);
+    while (!done.finished) loop.run_once(0);
+    return done.result;
+}
+
 Listing Rig::list(PoolId pool, PgNum pg, int64_t* result, uint32_t stable_limit) {
     struct Done : ListOperation {
         bool finished = false;
@@ -280,6 +308,16 @@ OracleObject Rig::inspect(const ObjectId& object, bool* broken) {
         limit = op->version - 1;
         if (limit == 0) break;
     }
+    if (const Version deleted = store->tombstone(object); deleted && found.empty()) {
+        OracleVersion left;
+        left.version = deleted;
+        left.stable = left.tombstone = true;
+        left.granules.assign(granules(), 0);
+        left.bitmap.assign(granules() / 8, 0);
+        found.push_back(left);
+    } else if (deleted) {
+        *broken = true;  // both an object and a tombstone
+    }
     return found;
 }
 
@@ -287,6 +325,7 @@ std::string Rig::describe(const OracleObject& object) const {
     if (object.empty()) return "absent";
     std::string text;
     for (const auto& version : object) {
+        if (version.tombstone) return " tombstone v" + std::to_string(version.version);
         text += " v" + std::to_string(version.version) + (version.stable ? "s[" : "u[");
         for (uint32_t tag : version.granules) text += tag ? std::to_string(tag) + " " : ". ";
         text += "] bits " + std::to_string(version.bitmap[0]);

@@ -35,6 +35,7 @@ uint32_t read_granule(const uint8_t* data, uint32_t size);
 struct OracleVersion {
     Version version = 0;
     bool stable = false;
+    bool tombstone = false;  ///< alone; without data, and no operation finds it
     std::vector<uint32_t> granules;
     std::vector<uint8_t> bitmap;
     bool operator==(const OracleVersion&) const = default;
@@ -82,13 +83,14 @@ public:
     int reopen();
     void run(TestOp& op);  ///< to its end
     void start(TestOp& op);
+    int64_t forget(PoolId pool, PgNum pg, Version version);  ///< tombstones, to the end
     Listing list(PoolId pool, PgNum pg, int64_t* result = nullptr, uint32_t stable_limit = 0);
 
     std::unique_ptr<TestOp> write(const ObjectId& object, Version version, uint32_t first, uint32_t count, uint32_t tag,
                                   bool stable = true) const;
     std::unique_ptr<TestOp> read(const ObjectId& object, Version version, uint32_t first, uint32_t count) const;
     std::unique_ptr<TestOp> simple(StoreOp kind, const ObjectId& object, Version version) const;
-    /// All versions of one object as the store tells them, through list and read. EDOM anywhere: *broken = true.
+    /// All versions of one object as the store tells them, through read, or its tombstone. EDOM anywhere: *broken = true.
     OracleObject inspect(const ObjectId& object, bool* broken);
     uint32_t granules() const { return options.block_size / options.bitmap_granularity; }
     std::string describe(const OracleObject& object) const;

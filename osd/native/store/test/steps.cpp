@@ -51,10 +51,12 @@ std::string describe(const Step& step, uint32_t granularity) {
         case Step::write_unstable: return "write unstable" + object + write;
         case Step::write_fitting: return "write (unstable if the object has unstable versions)" + object + write;
         case Step::del: return "delete" + object + (step.flag ? ", versions start again from 1" : "");
+        case Step::bury: return "delete" + object + " with a tombstone";
         case Step::stabilize: return "stabilise" + object + of;
         case Step::rollback: return "roll back" + object + of;
         case Step::sync: return "sync";
         case Step::read: return "read" + object + range + of;
+        case Step::forget: return "forget all tombstones";
         case Step::restart: return "close and open again";
         case Step::crash: return "the power fails after " + std::to_string(step.count) + " more I/Os";
         default: return "unknown";
@@ -111,6 +113,12 @@ std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const O
         case Step::del: {
             auto op = rig.simple(StoreOp::del, id, last_version + 1);
             if (step.flag) last_version = 0;
+            return op;
+        }
+        case Step::bury: {
+            auto op = rig.simple(StoreOp::del, id, last_version + 1);
+            last_version++;
+            op->tombstone = true;
             return op;
         }
         case Step::stabilize: return rig.simple(StoreOp::stabilize, id, existing());

@@ -18,10 +18,12 @@ struct Step {
         write_unstable = 'u',
         write_fitting = 'a',  ///< unstable if the object has unstable versions, else stable
         del = 'd',
+        bury = 'D',  ///< delete that leaves a tombstone
         stabilize = 's',
         rollback = 'r',
         sync = 'y',
         read = 'R',
+        forget = 'F',   ///< histories: all tombstones go
         restart = 'X',  ///< close and open
         crash = 'K',    ///< the power fails after `count` more I/Os
     };

@@ -430,3 +430,68 @@ TEST_CASE("close in mode none writes what is waiting, also when the cleaner woul
         CHECK(rig.store->stats().object_count == 40);
     }
 }
+
+TEST_CASE("tombstones: left by deletes, seen by listings and writes, forgotten by version") {
+    Rig rig(1);
+    rig.options.max_tombstones = 3;
+    rig.make_disks(8 << 20);
+    REQUIRE(rig.open() == 0);
+    rig.store->set_pool_pgs(1, 1, 32768);
+    const auto remove = [&](uint64_t number, Version version, bool tombstone = true) {
+        auto op = rig.simple(StoreOp::del, object_id(1, number, 32768), version);
+        op->tombstone = tombstone;
+        rig.run(*op);
+        return op->result < 0 ? op->result : static_cast<int64_t>(op->version);
+    };
+    const auto write = [&](uint64_t number, Version version) {
+        auto op = rig.write(object_id(1, number, 32768), version, 0, 2, 7);
+        rig.run(*op);
+        return op->result == -EEXIST ? -static_cast<int64_t>(op->version) : op->result;
+    };
+    CHECK(write(1, 5) == 8192);
+    CHECK(remove(1, 6) == 6);
+    CHECK(remove(2, 9) == 9);         // was never there
+    CHECK(remove(2, 3) == 9);         // the newer one is kept
+    CHECK(remove(3, 0) == 0);         // says nothing
+    CHECK(remove(2, kNewestVersion) == -EINVAL);
+    CHECK(write(4, 20) == 8192);
+    CHECK(remove(4, 10) == 20);       // covers what was there
+    CHECK(remove(5, 1) == -ENOSPC);   // max_tombstones
+    CHECK(write(5, 1) == 8192);
+    CHECK(remove(5, 2) == -ENOSPC);
+    CHECK(remove(5, 2, false) == 2);  // without one
+    CHECK(remove(2, 12, false) == 12);
+    StoreStats stats = rig.store->stats();
+    CHECK(stats.object_count == 0);
+    CHECK(stats.tombstone_count == 3);
+    CHECK(stats.free_blocks == stats.total_blocks);
+    REQUIRE(rig.reopen() == 0);
+    rig.store->set_pool_pgs(1, 1, 32768);
+    CHECK(write(1, 6) == -6);
+    CHECK(write(2, 9) == -9);
+    CHECK(rig.store->tombstone(object_id(1, 2, 32768)) == 9);
+    CHECK(rig.store->peek(object_id(1, 2, 32768), kNewestVersion, nullptr) == 0);
+    auto read = rig.read(object_id(1, 1, 32768), kNewestVersion, 0, 1);
+    rig.run(*read);
+    CHECK(read->result == -ENOENT);
+    Listing listing = rig.list(1, 1);
+    CHECK(listing.stable.empty());
+    CHECK(listing.unstable.empty());
+    std::sort(listing.tombstones.begin(), listing.tombstones.end());
+    REQUIRE(listing.tombstones.size() == 3);
+    CHECK(listing.tombstones[0] == ObjectVersion{object_id(1, 1, 32768), 6});
+    CHECK(listing.tombstones[1] == ObjectVersion{object_id(1, 2, 32768), 9});
+    CHECK(listing.tombstones[2] == ObjectVersion{object_id(1, 4, 32768), 20});
+    CHECK(write(1, 7) == 8192);  // creation above it takes its place
+    CHECK(rig.store->tombstone(object_id(1, 1, 32768)) == 0);
+    CHECK(rig.forget(1, 2, 9) == -EINVAL);
+    CHECK(rig.forget(1, 1, 9) == 1);
+    CHECK(write(2, 1) == 8192);
+    CHECK(write(4, 20) == -20);
+    REQUIRE(rig.reopen() == 0);
+    stats = rig.store->stats();
+    CHECK(stats.object_count == 2);
+    CHECK(stats.tombstone_count == 1);
+    rig.store->set_pool_pgs(1, 1, 32768);
+    CHECK(rig.list(1, 1).stable.size() == 2);
+}
