@@ -20,11 +20,13 @@ public:
         if (level == LogLevel::error) errors++;
         if (level == LogLevel::warning) warnings++;
         last = text;
+        if (level == LogLevel::error) all += text + "\n";
         if (print) fprintf(stderr, "log %d: %s\n", static_cast<int>(level), text.c_str());
     }
     bool print = false;
     int errors = 0, warnings = 0;
     std::string last;
+    std::string all;  ///< errors
 };
 
 /// Contents of a granule: a tag, 0 = a hole or zeroes.
