@@ -109,6 +109,7 @@ describe('vitastor-disk as a program', { timeout: 60_000 }, () => {
     assert.equal((await run(['check'])).exit, 1);
     assert.equal((await run(['frobnicate'])).stderr, 'unknown command: frobnicate; see --help\n');
     assert.match((await run(['prepare', fresh])).stderr, /not available: make partitions by hand/);
+    assert.match((await run(['resize', fresh])).stderr, /holds no store/);
     const link = join(dir, 'vitastor-dump-journal');
     await symlink(program, link);
     assert.match((await run([fresh], '', link)).stderr, /holds no store/);

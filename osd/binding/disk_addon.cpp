@@ -175,6 +175,7 @@ offline::JobRequest read_request(JsReader& reader) {
     request.place.meta_offset = reader.u64("metaOffset");
     request.place.meta_size = reader.u64("metaSize");
     request.place.io = static_cast<runtime::FileIo>(reader.word("io", {"direct", "cached", "direct_sync"}));
+    request.place.is_shared_device = reader.boolean("isSharedDevice");
     request.force = reader.boolean("force");
     request.json = reader.text("json");
     request.room_bytes = reader.u64("roomBytes");

@@ -27,6 +27,14 @@ export const DISK_CATALOG: readonly DiskCatalogEntry[] = [
   { name: 'dump-meta', usage: 'dump-meta DEVICE | OSD OPTIONS', summary: 'Print the objects of a stopped OSD as JSON', load: () => import('./commands/dump-meta.js') },
   { name: 'dump-journal', usage: 'dump-journal [--json] [--format entries|blocks] DEVICE | OSD OPTIONS', summary: 'Print what the metadata log of a stopped OSD holds', load: () => import('./commands/dump-journal.js') },
   { name: 'check', usage: 'check [--no-data] [--json] DEVICE | OSD OPTIONS', summary: 'Check the store of a stopped OSD and name every damage', load: () => import('./commands/check.js') },
+  {
+    name: 'resize', usage: 'resize [--data-size S] [--move-meta T] [--new-meta-size S] [--dry-run] DEVICE',
+    summary: 'Resize the areas of a stopped OSD, or move its metadata', load: () => import('./commands/resize.js'),
+  },
+  {
+    name: 'raw-resize', usage: 'raw-resize OSD OPTIONS --new_data_len S --new_meta_device T --new_meta_offset S --new_meta_len S',
+    summary: 'The same, with all places said one by one', load: () => import('./commands/raw-resize.js'),
+  },
 ];
 
 export function findDiskCommand(name: string): DiskCatalogEntry | undefined {

@@ -3,7 +3,7 @@
 
 import { Command } from '@oclif/core/command';
 import type { FlagInput } from '@oclif/core/interfaces';
-import { type JsonObject, parseSize, VitastorError } from '@vitastor/core';
+import { type JsonObject, parseBoolean, parseSize, VitastorError } from '@vitastor/core';
 import { jsonLine, NO_REQUEST, runJob, type JobRequest, type StartJob } from './native.js';
 
 export interface DiskEnvironment {
@@ -13,6 +13,23 @@ export interface DiskEnvironment {
   stdin(): Promise<string>;
   /** Ctrl-C. */
   signal: AbortSignal;
+}
+
+export type StorePlace = Pick<
+  JobRequest,
+  'dataDevice' | 'dataOffset' | 'dataSize' | 'metaDevice' | 'metaOffset' | 'metaSize' | 'isSharedDevice'
+>;
+
+/**
+ * Which parameters place the metadata, as the OSD takes them: those of meta_device, or of a journal_device alone; null: one area with
+ * the data.
+ */
+export function metadataPrefix(parameters: JsonObject): 'meta' | 'journal' | null {
+  const isElsewhere = (name: string): boolean => {
+    const device = parameters[name];
+    return typeof device === 'string' && device !== '' && device !== parameters['data_device'];
+  };
+  return isElsewhere('meta_device') ? 'meta' : isElsewhere('journal_device') ? 'journal' : null;
 }
 
 export interface DiskContext {
@@ -102,9 +119,7 @@ export abstract class DiskCommand extends Command {
   }
 
   /** Where a store is, from the parameters of its OSD. */
-  protected place(
-    parameters: JsonObject,
-  ): Pick<JobRequest, 'dataDevice' | 'dataOffset' | 'dataSize' | 'metaDevice' | 'metaOffset' | 'metaSize'> {
+  protected place(parameters: JsonObject): StorePlace {
     const size = (name: string): bigint => {
       const value = parameters[name];
       if (value === undefined || value === null || value === '') return 0n;
@@ -115,15 +130,15 @@ export abstract class DiskCommand extends Command {
     const text = (name: string): string => (typeof parameters[name] === 'string' ? parameters[name] : '');
     const dataDevice = text('data_device');
     if (dataDevice === '') throw new VitastorError('ERR_INVALID_ARGUMENT', 'data_device is missing');
-    // As the OSD takes it: metadata on the data device are in one area with the data.
-    const separate = text('meta_device') !== '' && text('meta_device') !== dataDevice;
+    const separate = metadataPrefix(parameters);
     return {
       dataDevice,
       dataOffset: size('data_offset'),
       dataSize: size('data_size'),
-      metaDevice: separate ? text('meta_device') : '',
-      metaOffset: separate ? size('meta_offset') : 0n,
-      metaSize: separate ? size('meta_size') : 0n,
+      isSharedDevice: parseBoolean(parameters['disable_device_lock'] ?? false) ?? false,
+      metaDevice: separate === null ? '' : text(`${separate}_device`),
+      metaOffset: separate === null ? 0n : size(`${separate}_offset`),
+      metaSize: separate === null ? 0n : size(`${separate}_size`),
     };
   }
 }

@@ -29,6 +29,8 @@ export interface JobRequest {
   metaOffset: bigint;
   metaSize: bigint;
   io: 'direct' | 'cached' | 'direct_sync';
+  /** disable_device_lock: OSDs on other areas of the devices may run. */
+  isSharedDevice: boolean;
   /** Superblocks: although the device is in use or holds something else. */
   force: boolean;
   /** write_superblock: the parameters. */
@@ -69,6 +71,7 @@ export const NO_REQUEST: Omit<JobRequest, 'kind' | 'dataDevice'> = {
   metaOffset: 0n,
   metaSize: 0n,
   io: 'direct',
+  isSharedDevice: false,
   force: false,
   json: '',
   roomBytes: 4096n,

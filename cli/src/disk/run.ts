@@ -21,7 +21,6 @@ const FLAGS = new Set(['json', 'force', 'all', 'help', 'no_data', 'dry_run']);
 /** Commands of Vitastor that are not here, and what to do instead. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   prepare: 'make partitions by hand, write-sb with the parameters, and start the OSD: it formats an empty area',
-  'raw-resize': 'resize takes the same places as parameters of the OSD',
   'upgrade-simple': 'write-sb with the parameters of the unit',
   'write-meta': 'metadata are written by the OSD alone',
   'write-journal': 'metadata are written by the OSD alone',

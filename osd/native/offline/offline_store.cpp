@@ -45,6 +45,10 @@ int OfflineStore::open_device(const std::string& path, uint64_t offset, uint64_t
     runtime::FileOptions file;
     file.mode = runtime::FileMode::read_only;
     file.io = place_.io;
+    file.lock_exclusive = !place_.is_shared_device;
+    file.lock_area = true;
+    file.area_offset = offset;
+    file.area_bytes = size;
     Result<runtime::File> handle = loop_.open_file(path, file);
     if (!handle.ok()) {
         const int code = handle.status().code();
@@ -110,6 +114,7 @@ Task<int> OfflineStore::open() {
     options_.meta_offset = place_.meta_offset;
     options_.meta_size = place_.meta_size;
     options_.data_io = options_.meta_io = place_.io;
+    options_.disable_device_lock = place_.is_shared_device;
     Result<Geometry> geometry = check_geometry(options_);
     const bool readable = geometry.ok();
     if (!readable) {  // damaged, or something else: let decode_superblock() say which

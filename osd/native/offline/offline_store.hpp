@@ -25,6 +25,7 @@ struct StorePlace {
     std::string meta_device;
     uint64_t meta_offset = 0, meta_size = 0;
     runtime::FileIo io = runtime::FileIo::direct;
+    bool is_shared_device = false;  ///< disable_device_lock: OSDs on other areas of the devices may run
 };
 
 /// Takes lines for the reader; one JSON object each. False: nobody wants more.

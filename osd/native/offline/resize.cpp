@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "offline/resize.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -125,6 +126,7 @@ Task<int> resize_store(runtime::Loop& loop, const StorePlace& place, NewPlaces p
     }
     // What is not flushed because the OSD needs no flushes is flushed here: it costs nothing to speak of.
     options.create = false;
+    if (options.data_size) options.data_size = std::max(options.data_size, places.data_size);  // what is locked
     options.discard_freed = DiscardFreed::off;
     options.discard_on_start = false;
     options.immediate_commit = wire::ImmediateCommit::all;

@@ -3,7 +3,7 @@
 // damage is named.
 
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CommandResult, Lab } from '../lab/index.js';
 import { fioVerify, type Story } from './scenario.js';
@@ -69,4 +69,59 @@ const diskTools: Story = {
   },
 };
 
-export const DISK_STORIES: readonly Story[] = [diskTools];
+const diskResize: Story = {
+  name: 'disk-resize',
+  short: true,
+  run: async ({ lab: make }) => {
+    const lab = await make({ osdBytes: 256 * 1024 ** 2 });
+    const file = lab.osdFile(1);
+    const meta = join(lab.dir, 'osd1.meta');
+    await lab.startEtcd();
+    await lab.startMonitor();
+    await lab.startOsd(1, { data_offset: AREA });
+    await lab.createPool('testpool', { size: 1, minSize: 1, pgCount: 4 });
+    await lab.createImage('testimg', '64M');
+    await fioVerify(lab, { depth: 16, seconds: 1, megabytes: 16 });
+    await lab.osds.get(1)?.stop();
+    const written = await lab.command('write-sb', ['sh', '-c', `echo "$3" | "$0" "$1" write-sb "$2"`, process.execPath,
+      join(lab.programs.root, 'cli', 'bin', 'vitastor-disk'), file, JSON.stringify({ osd_num: 1, data_device: file, data_offset: AREA })]);
+    assert.equal(written.code, 0, written.stderr);
+    const sized = (path: string, bytes: number): void => {
+      const fd = openSync(path, 'a');
+      ftruncateSync(fd, bytes);
+      closeSync(fd);
+    };
+    sized(meta, 64 * 1024 ** 2);
+
+    const steps: { args: string[]; before?: () => void; params: Record<string, unknown>; moved: boolean }[] = [
+      { args: [], before: () => sized(file, 4 * 1024 ** 3), params: {}, moved: true },
+      { args: ['--move-meta', meta], params: { meta_device: meta, meta_offset: 4096 }, moved: true },
+      { args: ['--move-meta', '', '--data-size', '128M'], params: { data_size: 128 * 1024 ** 2 }, moved: true },
+    ];
+    for (const { args, before, params, moved } of steps) {
+      before?.();
+      const dry = await disk(lab, ['resize', ...args, '--dry-run', '--json', file]);
+      assert.equal(dry.code, 0, dry.stderr + dry.stdout);
+      const done = await disk(lab, ['resize', ...args, '--json', file]);
+      assert.equal(done.code, 0, done.stderr + done.stdout);
+      const said = JSON.parse(done.stdout) as { new_sb_params: Record<string, unknown>; log_moved: boolean; done: boolean };
+      assert.deepEqual([said.done, said.log_moved], [true, moved], done.stdout);
+      const stored = JSON.parse((await disk(lab, ['read-sb', file])).stdout) as Record<string, unknown>;
+      assert.deepEqual(stored, { osd_num: 1, data_device: file, data_offset: AREA, ...params });
+      assert.deepEqual(said.new_sb_params, stored);
+      if (params['meta_device'] !== undefined) assert.deepEqual(JSON.parse((await disk(lab, ['read-sb', meta])).stdout), stored);
+      const sound = await disk(lab, ['check', file]);
+      assert.equal(sound.code, 0, sound.stdout + sound.stderr);
+      // The OSD goes on with it.
+      await lab.startOsd(1, { meta_device: '', meta_offset: 0, data_size: 0, ...params } as Record<string, string | number>);
+      await lab.waitActive();
+      const back = await lab.fio(['-name=verify', '-image=testimg', '-rw=randread', '-bs=4k', '-size=16M', '-verify=crc32c', '-iodepth=8']);
+      assert.equal(back.code, 0, back.stdout + back.stderr);
+      await fioVerify(lab, { depth: 16, seconds: 1, megabytes: 16 });
+      await lab.osds.get(1)?.stop();
+    }
+    assert.equal((await disk(lab, ['read-sb', meta])).code, 1, 'what has moved away leaves no superblock');
+  },
+};
+
+export const DISK_STORIES: readonly Story[] = [diskTools, diskResize];
