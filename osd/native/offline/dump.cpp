@@ -100,26 +100,37 @@ Task<int> dump_objects(OfflineStore& store, const Output& output) {
     if (status < 0) co_return status;
     if (!output(describe_store(store))) co_return 0;
     std::vector<uint8_t> bytes;
-    uint64_t objects = 0, versions = 0;
+    uint64_t objects = 0, versions = 0, tombstones = 0;
     Index& index = store.index();
     for (uint32_t slot = 0; slot < index.slot_count(); slot++) {
         if (slot % kSlice == kSlice - 1) {
             NextTurn turn(store.data().loop());
             co_await turn;
         }
-        if (index.at(slot).state != SlotState::head) continue;
+        if (!index.is_linked(slot)) continue;
         bytes.clear();
         index.encode_full(slot, bytes);
         EntryView entry;
         if (!decode_entry(store.geometry(), bytes, entry)) continue;
         JsonLine line("object");
         put_object(line, entry.object());
-        put_versions(line, store.geometry(), entry);
-        objects++;
-        versions += entry.header.count;
+        if (entry.header.type == EntryType::tombstone) {
+            line.begin_list("writes").begin_item().number("version", entry.header.version).string("type", "delete");
+            line.end_item().end_list();
+            tombstones++;
+        } else {
+            put_versions(line, store.geometry(), entry);
+            objects++;
+            versions += entry.header.count;
+        }
         if (!output(line.take())) co_return 0;
     }
-    output(JsonLine("result").number("objects", objects).number("versions", versions).number("damages", damages).take());
+    output(JsonLine("result")
+               .number("objects", objects)
+               .number("versions", versions)
+               .number("tombstones", tombstones)
+               .number("damages", damages)
+               .take());
     co_return 0;
 }
 

@@ -121,6 +121,7 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
 void map_blocks(const Geometry& geometry, std::span<uint8_t> full, const std::function<uint32_t(uint32_t)>& map) {
     EntryHeader header;
     memcpy(&header, full.data(), sizeof(header));
+    if (header.type != EntryType::full) return;  // a tombstone
     uint8_t* in = full.data() + sizeof(header);
     for (uint16_t i = 0; i < header.count; i++) {
         VersionHeader version;

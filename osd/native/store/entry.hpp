@@ -28,7 +28,7 @@ struct EntryView {
 /// false: the bytes are not an entry that this geometry can hold. bytes: exactly header.size long.
 bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, EntryView& entry);
 
-/// Replaces every block number in a full entry (a sound one) by what `map` makes of it. For resize.
+/// Replaces every block number in what Index::encode_full() makes by what `map` makes of it. For resize.
 void map_blocks(const Geometry& geometry, std::span<uint8_t> full, const std::function<uint32_t(uint32_t)>& map);
 
 }  // namespace vitastor::store

@@ -318,7 +318,7 @@ Task<int> Relayout::clear_range() {
             NextTurn turn(store_.loop_);
             co_await turn;
         }
-        if (index.at(slot).state != SlotState::head) continue;
+        if (!index.is_linked(slot)) continue;
         bytes.clear();
         index.encode_full(slot, bytes);
         bool leaves = false;
@@ -375,7 +375,7 @@ Task<int> Relayout::write_log() {
     std::vector<uint8_t> bytes;
     int status = 0;
     for (uint32_t slot = 0; slot < index.slot_count() && status == 0; slot++) {
-        if (index.at(slot).state != SlotState::head) continue;
+        if (!index.is_linked(slot)) continue;
         bytes.clear();
         index.encode_full(slot, bytes);
         map_blocks(store_.geometry_, bytes, [this](uint32_t block) {

@@ -63,6 +63,9 @@ struct Made : Rig {
         run(*unstable);
         auto gone = simple(StoreOp::del, object_id(1, 5, options.block_size), 1);
         run(*gone);
+        auto left = simple(StoreOp::del, object_id(1, 500, options.block_size), 7);
+        left->Operation::tombstone = true;
+        run(*left);
         close();
     }
     Ran job(JobKind kind, LogForm form = LogForm::entries) {
@@ -99,10 +102,11 @@ TEST_CASE("a sound store: dump names every object, check finds nothing, nothing 
         const std::vector<uint8_t> before = rig.disk();
         const Ran dump = rig.job(JobKind::dump_objects);
         REQUIRE_MESSAGE(dump.status == 0, dump.text());
-        CHECK(dump.count("object") == 59);
+        CHECK(dump.count("object") == 60);
+        CHECK(dump.count("object", {"\"writes\":[{\"version\":7,\"type\":\"delete\"}]"}) == 1);
         CHECK(dump.count("object", {"\"version\":2", "\"stable\":false"}) == 1);
         CHECK(dump.count("object", {"\"inode\":\"0x1\"", "\"pool\":1", "\"bitmap\":\"ff\""}) == 59);
-        CHECK(dump.count("result", {"\"objects\":59", "\"versions\":60", "\"damages\":0"}) == 1);
+        CHECK(dump.count("result", {"\"objects\":59", "\"versions\":60", "\"tombstones\":1", "\"damages\":0"}) == 1);
         const Ran check = rig.job(JobKind::check);
         REQUIRE_MESSAGE(check.status == 0, check.text());
         CHECK(check.count("damage") == 0);

@@ -78,11 +78,13 @@ struct Made : Rig {
             run(*op);
         }
         for (uint32_t i = 3; i < shape.objects; i += 3) {  // holes among the blocks
-            auto op = simple(StoreOp::del, object_id(1, i, options.block_size), 1);
+            auto op = simple(StoreOp::del, object_id(1, i, options.block_size), 9);
+            op->Operation::tombstone = i % 2;
             run(*op);
         }
         contents = read_all();
         CHECK(store->stats().spare_blocks > 0);
+        CHECK(store->stats().tombstone_count > 0);
         close();
         if (shape.new_disk > shape.disk) {
             loop.disks["data"].current.resize(shape.new_disk);
