@@ -2,6 +2,7 @@
 // npm run bench: figures beside raw figures of the same run. Not a test: only --check looks at targets.
 
 import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './bench/cluster.js';
+import { erasureBenchmark } from './bench/erasure.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
 import { rawBenchmark } from './bench/raw.js';
 import { storeBenchmark } from './bench/store.js';
@@ -25,7 +26,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
-  storeBenchmark(withLab, withDiskLab),
+  storeBenchmark(withLab, withDiskLab), erasureBenchmark(withLab),
 ];
 
 const HELP = `npm run bench [-- NAME...] [--quick] [--json] [--check]

@@ -97,7 +97,7 @@ async function dispatch(verb, args) {
       await setupAndBuild();
       return await handOver('test/dist/src/e2e.js', args.includes('--hours') ? ['--soak', ...args] : ['kill-osd-loop', ...args]);
     case 'bench':
-      await setupAndBuild('dev', ['product', 'store_bench']);
+      await setupAndBuild('dev', ['product', 'store_bench', 'ec_bench']);
       return await handOver('test/dist/src/bench.js', args);
     case 'package':
       throw new Stop('Packages are not written yet: packaging/ comes with a later issue.');
