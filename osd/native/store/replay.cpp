@@ -73,6 +73,12 @@ Task<int> Replay::load_checkpoint() {
         tail = LogMark{checkpoint.tail_slot, checkpoint.tail_page, checkpoint.tail_previous};
     }
     if (found) co_return 0;
+    const uint8_t* pages = chunk_.data();
+    if (std::all_of(pages, pages + 2 * kPageSize, [](uint8_t byte) { return byte == 0; })) {
+        error_ = path_ + ": there is no metadata log behind the superblock. Nothing was changed. Check that data_device and "
+                         "meta_device (and their offsets) are not exchanged";
+        co_return -EINVAL;
+    }
     error_ = path_ + ": both checkpoints of the metadata log are damaged. Nothing was changed. If other copies of the data "
                      "exist, replace this OSD";
     co_return -EIO;
