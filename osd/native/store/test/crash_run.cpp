@@ -215,6 +215,10 @@ std::string CrashRun::execute(const Steps& steps, uint32_t depth) {
     for (const Step& step : steps) {
         while (flying_ >= depth) runner_.loop.run_once(0);
         if (!problem_.empty()) break;
+        if (step.kind == Step::idle) {
+            while (flying_ > 0 || !runner_.loop.idle()) runner_.loop.run_once(0);
+            continue;
+        }
         const uint32_t number = step.object % shape_.objects;
         Tracked& object = objects_[number];
         const bool unstable = object.flying.empty() ? !object.now.empty() && !object.now.back().stable

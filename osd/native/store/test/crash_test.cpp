@@ -36,6 +36,7 @@ Steps alphabet() {
     all.insert(all.end(), second.begin(), second.end());
     all.push_back({Step::bury, 0, 0, 0, 1, false});
     all.push_back({Step::sync, 0, 0, 0, 1, false});
+    all.push_back({Step::idle, 0, 0, 0, 1, false});
     return all;
 }
 
@@ -163,7 +164,7 @@ Steps random_steps(Random& random, uint32_t count, uint32_t objects, uint32_t gr
         else if (kind < 15) step.kind = Step::rollback;
         else if (kind < 17) step.kind = random.chance(50) ? Step::bury : Step::del;
         else if (kind < 18) step.kind = Step::sync;
-        else step.kind = Step::read;
+        else step.kind = random.chance(50) ? Step::read : Step::idle;
         if (step.kind == Step::stabilize || step.kind == Step::rollback)
             step.version = random.chance(50) ? -1 : static_cast<int32_t>(random.below(3));
         steps.push_back(step);

@@ -76,6 +76,9 @@ public:
             } else if (step.kind == Step::forget) {
                 settle();
                 if (problem_.empty() && !rig_.loop.crashed) forget();
+            } else if (step.kind == Step::idle) {
+                settle();
+                rig_.loop.drain();
             } else if (step.kind == Step::crash) {
                 if (shape_.crash_at == UINT64_MAX) rig_.loop.crash_at = rig_.loop.io_count + step.count;
             } else {

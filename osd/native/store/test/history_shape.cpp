@@ -152,6 +152,11 @@ Steps HistoryShape::generate() const {
             all.push_back(step);
             continue;
         }
+        if (random.chance(2)) {
+            step.kind = Step::idle;
+            all.push_back(step);
+            continue;
+        }
         const uint64_t kind = random.below(100);
         step.first = static_cast<uint32_t>(random.below(granules));
         if (kind < 60) {

@@ -7,7 +7,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 
+#include "base/assert.hpp"
 #include "history.hpp"
 
 using namespace vitastor::test;
@@ -58,6 +60,19 @@ void histories(HistoryShape (*shape_of)(uint64_t seed), const Seeds& seeds) {
 TEST_CASE("random histories") { histories(HistoryShape::random, Seeds(0, 120)); }
 
 TEST_CASE("random histories in areas at the borders of buffers and segments") { histories(HistoryShape::at_border, Seeds(500000, 60)); }
+
+TEST_CASE("histories reach every way that a write can take") {
+    if (setting("VITASTOR_SEED", 0) || setting("VITASTOR_SEEDS", 120) < 60) return;  // too few of them ran before
+    std::map<std::string, unsigned long> hits;
+    vitastor::visit_probes([](void* arg, const char* name, unsigned long count) {
+        (*static_cast<std::map<std::string, unsigned long>*>(arg))[name] = count;
+    }, &hits);
+    for (const char* name : {"overwrite goes home", "home is free but not durably", "no spare room: the block is rewritten",
+                             "announced write of several granules", "announced write taken back in replay", "write waits for spare granules",
+                             "mover works while the store is idle", "mover leaves an object in use",
+                             "mover leaves a granule whose home is in use", "write waits for a spare block to become free"})
+        CHECK_MESSAGE(hits[name] > 0, name);
+}
 
 TEST_CASE("a power failure at a random I/O of long histories") {
     const Seeds seeds(100000, 120);

@@ -57,6 +57,7 @@ std::string describe(const Step& step, uint32_t granularity) {
         case Step::sync: return "sync";
         case Step::read: return "read" + object + range + of;
         case Step::forget: return "forget all tombstones";
+        case Step::idle: return "no requests for a while";
         case Step::restart: return "close and open again";
         case Step::crash: return "the power fails after " + std::to_string(step.count) + " more I/Os";
         default: return "unknown";

@@ -24,6 +24,7 @@ struct Step {
         sync = 'y',
         read = 'R',
         forget = 'F',   ///< histories: all tombstones go
+        idle = 'I',     ///< everything ends, and then nothing is asked for: the mover works
         restart = 'X',  ///< close and open
         crash = 'K',    ///< the power fails after `count` more I/Os
     };
@@ -44,7 +45,7 @@ bool from_text(const std::string& text, Steps& steps);
 std::string describe(const Step& step, uint32_t granularity);
 
 /// The operation that a step means for an object: `now` are its versions, last_version the newest number ever given to it (is kept up).
-/// unstable: a write that is on its way makes it so. tag: of the first granule. Null for restart and crash.
+/// unstable: a write that is on its way makes it so. tag: of the first granule. Null for what is no operation.
 std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const ObjectId& id, const OracleObject& now, bool unstable,
                                        Version& last_version, uint32_t tag);
 
