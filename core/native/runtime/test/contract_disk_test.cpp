@@ -161,3 +161,37 @@ TEST_CASE("closing a file with operations in flight lets them end") {
     CHECK(op.calls == 1);
     CHECK(fixture.a().open_file(path, {}).ok());
 }
+
+TEST_CASE("areas of a file are locked apart from each other, not beside an exclusive lock, and given back by closing") {
+    FOR_EACH_LOOP(fixture);
+    std::string path = fixture.make_file(1 << 20);
+    const auto open_area = [&](uint64_t offset, uint64_t bytes, FileMode mode = FileMode::read_write) {
+        FileOptions options;
+        options.mode = mode;
+        options.lock_exclusive = false;
+        options.lock_area = true;
+        options.area_offset = offset;
+        options.area_bytes = bytes;
+        return fixture.a().open_file(path, options);
+    };
+    auto first = open_area(0, 65536);
+    auto second = open_area(65536, 65536);
+    REQUIRE(first.ok());
+    REQUIRE(second.ok());
+    CHECK(open_area(65535, 1).status().code() == -EBUSY);
+    CHECK(open_area(131072 - 512, 0).status().code() == -EBUSY);
+    CHECK(open_area(0, 512, FileMode::read_only).status().code() == -EBUSY);
+    CHECK(fixture.a().open_file(path, {}).status().code() == -EBUSY);
+    auto reader = open_area(262144, 4096, FileMode::read_only);
+    auto other = open_area(262144, 4096, FileMode::read_only);
+    CHECK(reader.ok());
+    CHECK(other.ok());
+    fixture.a().close_file(first.value());
+    auto again = open_area(0, 65536);
+    CHECK(again.ok());
+    for (const auto& file : {again.value(), second.value(), reader.value(), other.value()}) fixture.a().close_file(file);
+    auto all = fixture.a().open_file(path, {});
+    REQUIRE(all.ok());
+    CHECK(open_area(0, 65536).status().code() == -EBUSY);
+    fixture.a().close_file(all.value());
+}
