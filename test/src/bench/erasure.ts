@@ -44,7 +44,7 @@ export function erasureBenchmark(withLab: WithLab): Benchmark {
       const lines = new Map<string, Line[]>();
       for (let i = 1; i <= context.repeats; i++) {
         context.progress(`ec_bench (${i} of ${context.repeats})`);
-        for (const line of await ecBench(lab, context.seconds / 20)) lines.set(line.case, [...(lines.get(line.case) ?? []), line]);
+        for (const line of await ecBench(lab, context.seconds / 16)) lines.set(line.case, [...(lines.get(line.case) ?? []), line]);
       }
       return [...lines].flatMap(([name, samples]): Figure[] => [
         {
