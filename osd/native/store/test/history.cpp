@@ -2,6 +2,7 @@
 #include "history.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <set>
@@ -23,6 +24,7 @@ struct Tracked {
 class History {
 public:
     History(const HistoryShape& shape, const Steps& steps) : shape_(shape), steps_(steps), rig_(shape.seed), random_(shape.seed) {
+        rig_.logger.print = getenv("VITASTOR_TRACE") != nullptr;
         rig_.options.block_size = shape.block_size;
         rig_.options.bitmap_granularity = shape.granularity;
         rig_.options.immediate_commit = shape.mode;
@@ -58,6 +60,7 @@ public:
             if (sync->result == 0 && !rig_.loop.crashed) ballast_done_ = shape_.ballast;
         }
         for (const Step& step : steps_) {
+            result_.steps_done++;
             while (flying_ >= shape_.depth) rig_.loop.run_once(0);
             if (rig_.loop.crashed && shape_.crash_at == UINT64_MAX) {
                 settle();

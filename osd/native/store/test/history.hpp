@@ -45,6 +45,7 @@ struct HistoryResult {
     std::string problem;  ///< empty: everything as it must be
     uint64_t ios = 0;     ///< I/Os of the whole history
     uint64_t operations = 0;
+    uint64_t steps_done = 0;
     uint64_t crashes = 0;
     double log_rounds = 0;  ///< how often the start of the log went round
 };
@@ -54,8 +55,9 @@ HistoryResult run_history(const HistoryShape& shape, const Steps& steps);
 inline HistoryResult run_history(const HistoryShape& shape) { return run_history(shape, shape.generate()); }
 
 /// A failed history cut down to what makes it fail, as text for people, with the command that repeats it.
-std::string explain(HistoryShape shape, const std::string& problem);
-/// The same from what explain() has printed behind VITASTOR_HISTORY=. false: not such a text.
+/// given: its steps, if they are not those that the shape generates.
+std::string explain(HistoryShape shape, const std::string& problem, const Steps* given = nullptr);
+/// From what explain() has printed behind VITASTOR_HISTORY=; without steps, those that the shape generates. false: not such a text.
 bool parse_history(const std::string& text, HistoryShape& shape, Steps& steps);
 
 }  // namespace vitastor::test

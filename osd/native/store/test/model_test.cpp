@@ -148,7 +148,7 @@ TEST_CASE("one history again") {
     HistoryShape shape;
     Steps steps;
     REQUIRE(parse_history(text, shape, steps));
-    for (const Step& step : steps) MESSAGE(describe(step, shape.granularity));
     const HistoryResult result = run_history(shape, steps);
-    CHECK_MESSAGE(result.problem.empty(), result.problem);
+    const std::string text_of_it = result.problem.empty() ? "" : explain(shape, result.problem, &steps);
+    CHECK_MESSAGE(result.problem.empty(), text_of_it);
 }

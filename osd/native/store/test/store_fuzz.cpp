@@ -315,7 +315,9 @@ private:
             for (int versions = 0; limit > 0 && versions < 300; versions++) {
                 const Version version = read(id(i), limit, &written_[i]);
                 if (version == 0) break;
-                found[i].insert(found[i].begin(), OracleVersion{version, false, {}, {}});
+                OracleVersion one;
+                one.version = version;
+                found[i].insert(found[i].begin(), one);
                 limit = version - 1;
             }
         }
