@@ -2,9 +2,10 @@
 // The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks; by name also a flush after every
 // write, overwrites of other sizes, and unstable writes that are stabilised.
 //   store_bench FILE [--size MB] [--seconds S] [--repeat N] [--fill PERCENT] [--only CASE,...] [--json] [--no-fsync]
-//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES]
+//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log]
 // FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
-// time of all threads, bytes written to the device per client byte, how often the metadata log went round. --json: one JSON object a line.
+// time of all threads, bytes written to the device per client byte, how often the metadata log went round. --tight-log: the
+// smallest log that takes the metadata of these objects, 9/4 of their size and the reserve. --json: one JSON object a line.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,7 +17,9 @@
 #include <string>
 #include <vector>
 
+#include "base/crc32c.hpp"
 #include "store/bench/histogram.hpp"
+#include "store/geometry.hpp"
 #include "store/store.hpp"
 
 using namespace vitastor;
@@ -221,6 +224,7 @@ struct Settings {
     uint32_t fill_percent = 70;
     std::string only;  ///< names of cases, each with a comma before and behind
     bool json = false;
+    bool tight_log = false;
     StoreOptions store;
     runtime::LoopOptions loop;
 };
@@ -234,6 +238,7 @@ bool parse(int argc, char** argv, Settings& settings) {
         if (arg == "--no-fsync") settings.store.disable_data_fsync = settings.store.disable_meta_fsync = true;
         else if (arg == "--no-checksums") settings.store.checksums = false;
         else if (arg == "--json") settings.json = true;
+        else if (arg == "--tight-log") settings.tight_log = true;
         else if (arg.rfind("--", 0) != 0) settings.path = arg;
         else {
             i++;
@@ -269,6 +274,25 @@ struct Done : runtime::Completion {
         return result;
     }
 };
+
+/// Changes the superblock of a fresh store that is closed.
+bool make_log_tight(const Settings& settings, uint64_t objects) {
+    Superblock super;
+    const int fd = open(settings.path.c_str(), O_RDWR);
+    bool good = fd >= 0 && pread(fd, &super, sizeof(super), 0) == sizeof(super);
+    if (good) {
+        const Geometry geometry = check_geometry(settings.store).value();
+        const uint64_t live = Geometry::pages_for((objects + 1) * (sizeof(EntryHeader) + geometry.version_bytes)) + 1;
+        super.log_pages = std::min(super.log_pages, live * 9 / 4 + geometry.reserve_pages() + 16);
+        super.crc = 0;
+        super.crc = crc32c(&super, sizeof(super));
+        good = pwrite(fd, &super, sizeof(super), 0) == sizeof(super);
+        printf("log: %llu pages, metadata of the objects: %llu, reserve: %llu\n", static_cast<unsigned long long>(super.log_pages),
+               static_cast<unsigned long long>(live), static_cast<unsigned long long>(geometry.reserve_pages()));
+    }
+    if (fd >= 0) close(fd);
+    return good;
+}
 
 void run_all(Bench& bench, const Settings& settings) {
     bench.run(kFill, 1e6, bench.objects);
@@ -313,7 +337,17 @@ int main(int argc, char** argv) {
     auto store = create_store(loop, settings.store, logger);
     Done opened;
     store->open(opened);
-    const bool works = opened.wait(loop) >= 0;
+    bool works = opened.wait(loop) >= 0;
+    if (works && settings.tight_log) {
+        const uint64_t objects = store->stats().total_blocks * settings.fill_percent / 100;
+        Done closed, again;
+        store->close(closed);
+        closed.wait(loop);
+        works = make_log_tight(settings, objects);
+        store = create_store(loop, settings.store, logger);
+        store->open(again);
+        works = again.wait(loop) >= 0 && works;
+    }
     if (works) {
         const uint64_t objects = store->stats().total_blocks * settings.fill_percent / 100;
         Bench bench{loop, *store, objects, settings.json, settings.path, std::vector<Version>(objects)};
