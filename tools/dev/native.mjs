@@ -4,12 +4,13 @@
 // build/<preset>, or build/<preset>-<name> with VITASTOR_BUILD_NAME=<name> in the environment (several
 // people in one work tree).
 
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fetchFioSource } from './fio-source.mjs';
-import { Progress, Stop, ask, mustRun, root, run, since } from './ui.mjs';
+import { Progress, Stop, ask, mustRun, root, run, say, since } from './ui.mjs';
 
 /** @typedef {'dev' | 'asan' | 'tsan' | 'release' | 'fuzz'} Preset */
 
@@ -47,6 +48,18 @@ function configuration(options) {
 }
 
 /**
+ * Two builds in one directory would spoil ninja's log: the second one waits for the first.
+ * @param {string} dir
+ * @returns {string[]} what to put in front of a command
+ */
+function locked(dir) {
+  mkdirSync(dir, { recursive: true });
+  const lock = join(dir, '.lock');
+  if (spawnSync('flock', ['-n', lock, 'true']).status !== 0) say(`Another build is at work in ${dir}: waiting for it.`);
+  return ['flock', lock];
+}
+
+/**
  * Configures where needed, then builds.
  * @param {Preset} preset
  * @param {readonly string[]} [targets] default: everything
@@ -64,14 +77,13 @@ export async function buildNative(preset, targets = []) {
   const want = configuration(options.join(' '));
   if (!existsSync(join(dir, 'build.ninja')) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== want) {
     progress.update('configuring');
-    await mustRun(['cmake', ...options], { quiet: true });
-    mkdirSync(dir, { recursive: true });
+    await mustRun([...locked(dir), 'cmake', ...options], { quiet: true });
     writeFileSync(stamp, want);
   }
   let last = '';
   /** @type {string[]} */
   const failed = [];
-  const result = await run(['ninja', '-C', dir, '-j', String(jobs()), ...targets], {
+  const result = await run([...locked(dir), 'ninja', '-C', dir, '-j', String(jobs()), ...targets], {
     env: { ...process.env, NINJA_STATUS: '@@%f/%t ' },
     onLine: (line) => {
       const match = /^@@(\d+\/\d+) (.*)/.exec(line);
