@@ -5,7 +5,7 @@ import {
   encodeOsdInodeStats, encodeOsdSpace, encodeOsdStats, encodePgStats, inodeInPool, poolOfInode, stringifyJson,
   type ImmediateCommit, type InodeIo, type KeySpace, type OpStat, type OsdInodeStats, type OsdSpace, type TxnOp,
 } from '@vitastor/core';
-import type { OpCounters, PgCounters, Statistics } from './engine.js';
+import type { OpCounters, PgCounters, Statistics, StoreStats } from './engine.js';
 
 export interface OsdIdentity {
   osd: number;
@@ -97,6 +97,7 @@ export class StatisticsReport {
       slowOpsPrimary: Number(stats.slowOpsPrimary),
       slowOpsSecondary: Number(stats.slowOpsSecondary),
       memory: new Map(Object.entries(stats.memoryBy)),
+      store: storeCounters(stats.store),
       opStats: rates(stats.opStats, before?.opStats),
       subopStats: rates(stats.subopStats, before?.subopStats),
       recoveryStats: new Map([
@@ -120,6 +121,23 @@ export class StatisticsReport {
     }
     return result;
   }
+}
+
+/** Names as in etcd and metrics; with one device everything is `data`. */
+function storeCounters(store: StoreStats): Map<string, bigint> {
+  return new Map([
+    ['device_bytes_written', store.deviceBytesWritten],
+    ['client_bytes_written', store.clientBytesWritten],
+    ['data_flushes', store.dataFlushes],
+    ['meta_flushes', store.metaFlushes],
+    ['data_sync_writes', store.dataSyncWrites],
+    ['meta_sync_writes', store.metaSyncWrites],
+    ['discards', store.discards],
+    ['discarded_bytes', store.discardedBytes],
+    ['throttled_writes', store.throttledWrites],
+    ['throttled_us', store.throttledUs],
+    ['checksum_errors', store.checksumErrors],
+  ]);
 }
 
 function inner<T>(outer: Map<number, Map<bigint, T>>, pool: number): Map<bigint, T> {

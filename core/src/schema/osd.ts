@@ -102,6 +102,8 @@ export interface OsdStats {
   slowOpsSecondary: number;
   /** Bytes by part of the engine. Ours: 3.0.8 neither writes nor reads it. */
   memory: Map<string, bigint>;
+  /** Counters of the store since the OSD's start: flushes and synchronous writes by device, discards, throttling. Ours. */
+  store: Map<string, bigint>;
   opStats: OpStats;
   subopStats: OpStats;
   recoveryStats: OpStats;
@@ -122,6 +124,7 @@ export const decodeOsdStats: Decoder<OsdStats> = object((f) => {
     slowOpsPrimary: f.optional('slow_ops_primary', integer(0), 0),
     slowOpsSecondary: f.optional('slow_ops_secondary', integer(0), 0),
     memory: f.optional('memory', mapOf(string, u64), new Map<string, bigint>()),
+    store: f.optional('store', mapOf(string, u64), new Map<string, bigint>()),
     opStats: f.optional('op_stats', opStats, new Map<string, OpStat>()),
     subopStats: f.optional('subop_stats', opStats, new Map<string, OpStat>()),
     recoveryStats: f.optional('recovery_stats', opStats, new Map<string, OpStat>()),
@@ -161,6 +164,7 @@ export function encodeOsdStats(stats: OsdStats): JsonObject {
   if (stats.slowOpsPrimary) result['slow_ops_primary'] = stats.slowOpsPrimary;
   if (stats.slowOpsSecondary) result['slow_ops_secondary'] = stats.slowOpsSecondary;
   if (stats.memory.size > 0) result['memory'] = Object.fromEntries(stats.memory);
+  if (stats.store.size > 0) result['store'] = Object.fromEntries(stats.store);
   result['op_stats'] = encodeOpStats(stats.opStats, OP_FIELDS);
   result['subop_stats'] = encodeOpStats(stats.subopStats, SUBOP_FIELDS);
   result['recovery_stats'] = encodeOpStats(stats.recoveryStats, OP_FIELDS);

@@ -46,6 +46,9 @@ const flagsOfTheManual: Story = {
     await lab.createPool('testpool', { size: 2, minSize: 1, pgCount: 16 });
     await lab.createImage('testimg', '64M');
     await fioVerify(lab, { depth: 16, seconds: 1, megabytes: 8 });
+    // Counted on the way out.
+    await lab.osds.get(1)?.stop();
+    assert.match((await lab.etcd.get('/vitastor/osd/stats/1')) ?? '', /"store":\{[^}]*"data_flushes":\d+/);
   },
 };
 

@@ -2,7 +2,7 @@
 // The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks; by name also a flush after every
 // write, overwrites of other sizes, and unstable writes that are stabilised.
 //   store_bench FILE [--size MB] [--seconds S] [--repeat N] [--fill PERCENT] [--only CASE,...] [--json] [--no-fsync]
-//               [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log]
+//               [--discard] [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log]
 // FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
 // time of all threads, bytes written to the device per client byte, how often the metadata log went round. --tight-log: the
 // smallest log that takes the metadata of these objects, 9/4 of their size and the reserve. --json: one JSON object a line.
@@ -237,6 +237,7 @@ bool parse(int argc, char** argv, Settings& settings) {
         const char* value = i + 1 < argc ? argv[i + 1] : "";
         if (arg == "--no-fsync") settings.store.disable_data_fsync = settings.store.disable_meta_fsync = true;
         else if (arg == "--no-checksums") settings.store.checksums = false;
+        else if (arg == "--discard") settings.store.discard_freed = store::DiscardFreed::on;
         else if (arg == "--json") settings.json = true;
         else if (arg == "--tight-log") settings.tight_log = true;
         else if (arg.rfind("--", 0) != 0) settings.path = arg;
