@@ -53,6 +53,8 @@ public:
 
     /// A mark at or before everything that is appended from now on.
     LogMark mark() const;
+    /// What is appended from now on begins a page of its own. After commit(), with nothing under way.
+    void begin_page() { page_open_ = false; }
     void begin_intent(LogIntent& intent);
     /// The data is written; if the device has a volatile cache, it counts as complete after the next flush.
     void end_intent(LogIntent& intent);

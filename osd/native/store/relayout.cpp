@@ -287,7 +287,8 @@ Task<int> Relayout::run() {
 }
 
 /// Nothing lies any more where blocks will not be: copies first, then an entry for each object that had something there. The index
-/// stays as it is, moved_ says the rest; so the cleaner must not work, and the log must take all entries without it.
+/// stays as it is, moved_ says the rest; so the cleaner must not work, and the log must take all entries without it. A log that
+/// stays must not even name blocks that will not be there: then everything is logged again, and the log starts from there.
 Task<int> Relayout::clear_range() {
     Task<int> admission = store_.admit();  // room for one round of the cleaner
     int status = co_await admission;
@@ -309,8 +310,13 @@ Task<int> Relayout::clear_range() {
         Task<int> copying = copy_block(block, to);
         status = co_await copying;
     }
-    if (status < 0 || leaving.empty()) co_return status;
+    const bool renews_log = !moves_log_ && after_.block_count < store_.geometry_.block_count;
+    if (status < 0 || (leaving.empty() && !renews_log)) co_return status;
     store_.log_->note_data_written();
+    Task<int> flushing = store_.log_->commit();
+    status = co_await flushing;
+    if (renews_log) store_.log_->begin_page();
+    const LogMark mark = store_.log_->mark();
     Index& index = *store_.index_;
     std::vector<uint8_t> bytes;
     for (uint32_t slot = 0; slot < index.slot_count() && status == 0; slot++) {
@@ -327,16 +333,21 @@ Task<int> Relayout::clear_range() {
             leaves = leaves || place != moved_.end();
             return place == moved_.end() ? block : place->second;
         });
-        if (!leaves) continue;
+        if (!leaves && !renews_log) continue;
         store_.log_->append(bytes);
         if (store_.log_->appended() - store_.log_->durable() < kCommitBytes) continue;
         Task<int> committing = store_.log_->commit();
         status = co_await committing;
     }
     if (status == 0) {
+        store_.log_->note_data_written();
         Task<int> committing = store_.log_->commit();
         status = co_await committing;
     }
+    if (status < 0 || !renews_log) co_return status;
+    if (mark.page > store_.log_->complete_page()) co_return refuse(-EBUSY, options_.data_device + ": a write is still under way");
+    Task<int> renewing = store_.log_->set_tail(mark);
+    status = co_await renewing;
     co_return status;
 }
 

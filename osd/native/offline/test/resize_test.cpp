@@ -13,33 +13,39 @@ using namespace vitastor::offline;
 
 namespace {
 
-constexpr uint32_t kObjects = 90;
+constexpr uint64_t kMb = 1 << 20;
 
 struct Shape {
     const char* name;
-    uint64_t disk, meta;          ///< sizes; meta 0: one area
-    uint64_t new_disk, new_size;  ///< the device grows to new_disk; the data area is to be new_size (0: to the end)
-    const char* new_meta;         ///< "": one area
-    uint64_t new_meta_size = 0;   ///< of the area
-    uint64_t other_disk = 0;      ///< size of a third device "other"
-    uint32_t objects = kObjects;
-    bool expect_log_moved = true;
+    uint64_t disk = 8 * kMb, meta = 0;    ///< sizes; meta 0: one area
+    uint64_t new_disk = 8 * kMb;          ///< the data device grows to that
+    uint64_t new_size = 0;                ///< the data area is to be that long; 0: to the end
+    const char* new_meta = "";            ///< "": one area
+    uint64_t new_meta_size = 0;           ///< of the area
+    uint64_t other_disk = 0;              ///< size of a third device "other"
+    uint64_t meta_size = 0;               ///< of the area before
     uint32_t block_size = 32768;
-    uint64_t meta_size = 0;       ///< of the area before
+    uint32_t keep_every = 3;              ///< of the objects that fill the area
+    bool log_moves = true, blocks_move = true;
+    uint32_t objects = 0;                 ///< found out
 };
 
-constexpr uint64_t kMb = 1 << 20;
 const Shape kShapes[] = {
-    {"grow in one area: the log goes to the end", 8 * kMb, 0, 24 * kMb, 0, "", 0, 0, 90, true, 4096},
-    {"shrink in one area: the log stays", 8 * kMb, 0, 8 * kMb, 7 * kMb, "", 0, 0, 90, false},
-    {"a larger log in one area", 12 * kMb, 0, 12 * kMb, 0, "", 5 * kMb, 0, 40},
-    {"metadata to a device of their own", 8 * kMb, 0, 8 * kMb, 0, "other", 0, 6 * kMb},
-    {"metadata to a device of their own, smaller data area", 8 * kMb, 0, 8 * kMb, 5 * kMb, "other", 0, 6 * kMb, 50},
-    {"metadata back into one area", 8 * kMb, 4 * kMb, 8 * kMb, 0, ""},
-    {"metadata to another device", 8 * kMb, 4 * kMb, 8 * kMb, 0, "other", 0, 6 * kMb},
-    {"larger data area, larger log on the same device", 8 * kMb, 20 * kMb, 40 * kMb, 0, "meta", 19 * kMb, 0, 90, true, 4096, 6 * kMb},
-    {"a larger log on the same device", 8 * kMb, 20 * kMb, 8 * kMb, 0, "meta", 19 * kMb, 0, 90, true, 32768, 6 * kMb},
-    {"smaller data area beside a metadata device", 8 * kMb, 4 * kMb, 8 * kMb, 5 * kMb, "meta", 0, 0, 90, false},
+    {.name = "grow in one area: the log goes to the end", .new_disk = 24 * kMb, .block_size = 4096, .keep_every = 16,
+     .blocks_move = false},
+    {.name = "shrink in one area: the log stays", .new_size = 7 * kMb, .log_moves = false},
+    {.name = "a larger log in one area", .disk = 12 * kMb, .new_disk = 12 * kMb, .new_meta_size = 5 * kMb},
+    {.name = "metadata to a device of their own", .new_meta = "other", .other_disk = 6 * kMb, .blocks_move = false},
+    {.name = "metadata to a device of their own, smaller data area", .new_size = 6 * kMb, .new_meta = "other",
+     .other_disk = 6 * kMb},
+    {.name = "metadata back into one area", .meta = 4 * kMb},
+    {.name = "metadata to another device", .meta = 4 * kMb, .new_meta = "other", .other_disk = 6 * kMb, .blocks_move = false},
+    {.name = "larger data area, larger log on the same device", .meta = 20 * kMb, .new_disk = 40 * kMb, .new_meta = "meta",
+     .new_meta_size = 19 * kMb, .meta_size = 6 * kMb, .block_size = 4096, .keep_every = 16, .blocks_move = false},
+    {.name = "a larger log on the same device", .meta = 20 * kMb, .new_meta = "meta", .new_meta_size = 19 * kMb,
+     .meta_size = 6 * kMb, .blocks_move = false},
+    {.name = "smaller data area beside a metadata device", .meta = 4 * kMb, .new_size = 5 * kMb, .new_meta = "meta",
+     .log_moves = false},
 };
 
 runtime::Task<void> run_to_end(FakeLoop& loop, const JobRequest& request, const Output& output, Logger& logger, std::string& error,
@@ -64,23 +70,28 @@ struct Made : Rig {
         options.meta_size = shape.meta_size;
         make_disks(shape.disk, shape.meta);
         REQUIRE(open() == 0);
-        for (uint32_t i = 0; i < shape.objects; i++) {
+        // Full to the last block; then one in keep_every of the objects stays, all over the area.
+        int64_t result = 0;
+        for (shape.objects = 0; result != -ENOSPC; shape.objects += result != -ENOSPC) {
+            const uint32_t i = shape.objects;
             auto op = write(object_id(1, i, options.block_size), 1, i % 3, granules() - i % 3, 1000 + 8 * i);
             run(*op);
-            REQUIRE(op->result == op->len);
+            result = op->result;
+            REQUIRE_MESSAGE((result == op->len || result == -ENOSPC), result);
         }
-        for (uint32_t i = 0; i < shape.objects; i += 7) {
-            auto op = write(object_id(1, i, options.block_size), 2, i % 8, 1, 5000 + i, i % 2 == 0);
-            run(*op);
-        }
-        for (uint32_t i = 1; i < shape.objects; i += 5) {  // to spare granules
-            auto op = write(object_id(1, i, options.block_size), 2, 3, 3, 7000 + 3 * i);
-            run(*op);
-        }
-        for (uint32_t i = 3; i < shape.objects; i += 3) {  // holes among the blocks
+        for (uint32_t i = 0; i < shape.objects; i++) {
+            if (i % shape.keep_every == 0) continue;
             auto op = simple(StoreOp::del, object_id(1, i, options.block_size), 9);
-            op->Operation::tombstone = i % 2;
+            op->Operation::tombstone = i % 5 == 0;
             run(*op);
+        }
+        for (uint32_t i = 0; i < shape.objects; i += shape.keep_every) {
+            const uint32_t kind = i / shape.keep_every % 4;
+            if (kind == 0) continue;
+            // In place; to spare granules; and an unstable version
+            auto op = write(object_id(1, i, options.block_size), 2, i % 5, kind == 2 ? 3 : 1, 5000 + 3 * i, kind != 3);
+            run(*op);
+            REQUIRE_MESSAGE(op->result == op->len, op->result);
         }
         contents = read_all();
         CHECK(store->stats().spare_blocks > 0);
@@ -156,7 +167,7 @@ struct Made : Rig {
         for (uint32_t i = 0; i < shape.objects; i++) CHECK_MESSAGE(now[i] == contents[i], shape.name, ": object ", i, " ", describe(now[i]));
         if (write_more) {
             for (uint32_t i = 0; i < 10; i++) {
-                auto op = write(object_id(1, next_object++, options.block_size), 1, 0, granules(), 9000 + i);
+                auto op = write(object_id(2, next_object++, options.block_size), 1, 0, granules(), 9000 + i);
                 run(*op);
                 REQUIRE_MESSAGE(op->result == op->len, op->result);
             }
@@ -179,7 +190,8 @@ TEST_CASE("resize keeps every object") {
         REQUIRE_MESSAGE(rig.resize(ResizeMode::dry_run) == 0, rig.error);
         CHECK(rig.loop.disks["data"].current == disks);
         CHECK(rig.says("\"changed\":true"));
-        CHECK(rig.says("\"log_moved\":true") == shape.expect_log_moved);
+        CHECK(rig.says("\"log_moved\":true") == shape.log_moves);
+        CHECK(rig.says("\"moved_blocks\":0,") != shape.blocks_move);
         REQUIRE_MESSAGE(rig.resize() == 0, rig.error);
         CHECK(rig.says("\"done\":true"));
         rig.check(rig.after);
@@ -204,6 +216,31 @@ TEST_CASE("there and back again, many times") {
         rig.options.data_size = rig.shape.new_size;
         rig.verify(rig.options, false);
     }
+}
+
+TEST_CASE("a log that is nearly full has room for what a resize has to say") {
+    Shape shape = kShapes[4];
+    shape.new_size = 6 * kMb;
+    Made rig(shape);
+    REQUIRE(rig.open() == 0);
+    uint32_t version = 10;
+    for (uint32_t round = 0; round < 12; round++) {  // a little further round the circle each time
+        for (uint32_t i = 0; i < 4000; i++) {
+            version++;
+            auto op = rig.write(object_id(1, 0, rig.options.block_size), version, i % 8, 1, version);
+            rig.run(*op);
+            REQUIRE(op->result == op->len);
+        }
+        rig.contents = rig.read_all();
+        rig.close();
+        const auto disks = rig.loop.disks;
+        REQUIRE_MESSAGE(rig.resize() == 0, rig.error);
+        CHECK(!rig.says("\"moved_blocks\":0,"));
+        rig.verify(rig.after, true);
+        rig.loop.disks = disks;
+        REQUIRE(rig.open() == 0);
+    }
+    rig.close();
 }
 
 TEST_CASE("what does not fit is refused, and nothing has changed") {
@@ -231,9 +268,7 @@ TEST_CASE("stopped at any I/O, the store opens as before or as after") {
     for (const Shape& shape : kShapes) {
         INFO(std::string(shape.name));
         for (uint64_t n = 0;; n++) {
-            Shape small = shape;
-            small.objects = shape.objects / 3 * 2;
-            Made rig(small, true, n + 1);
+            Made rig(shape, true, n + 1);
             rig.loop.crash_at = rig.loop.io_count + n;
             const int status = rig.resize();
             const bool finished = !rig.loop.crashed;
@@ -249,7 +284,7 @@ TEST_CASE("stopped at any I/O, the store opens as before or as after") {
             const bool as_before = rig.open() == 0;
             const std::string why = rig.store->error();
             rig.close();
-            const bool same_device = small.new_meta == rig.options.meta_device;
+            const bool same_device = shape.new_meta == rig.options.meta_device;
             if (as_before && same_device) {  // the same names: before or after
                 rig.verify(rig.options, false);
                 REQUIRE_MESSAGE(rig.resize() == 0, rig.error);
