@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace vitastor::erasure {
 
@@ -119,23 +120,22 @@ void StripeWork::run(const Step& step, uint32_t offset, uint32_t len) {
     }
 }
 
-void finish_bitmaps(Codec& codec, const Plan& plan, uint8_t* bitmaps) {
+void StripeWork::combine_bitmaps(const RoleSet& sources, const RoleSet& wanted, uint8_t* bitmaps) {
+    const size_t bytes = plan_->shape.bitmap_bytes();
+    for (auto [to, roles] : {std::pair{&in_, &sources}, {&out_, &wanted}}) {
+        to->iov.clear();
+        to->pieces.clear();
+        roles->for_each([&](uint32_t role) { to->iov.push_back({bitmaps + role * bytes, bytes}); });
+        for (const iovec& iov : to->iov) to->pieces.push_back(Pieces(&iov, 1));
+    }
+    codec_->combine(sources, in_.pieces, wanted, out_.pieces, bytes);
+}
+
+void StripeWork::finish_bitmaps(uint8_t* bitmaps) {
+    const Plan& plan = *plan_;
     const StripeShape& shape = plan.shape;
     const size_t bytes = shape.bitmap_bytes();
-    iovec iov[kRolesMax];
-    Pieces pieces[kRolesMax];
-    for (uint32_t role = 0; role < shape.roles(); role++) {
-        iov[role] = {bitmaps + role * bytes, bytes};
-        pieces[role] = Pieces(&iov[role], 1);
-    }
-    auto compute = [&](const RoleSet& sources, const RoleSet& wanted) {
-        Pieces in[kRolesMax], out[kRolesMax];
-        size_t inputs = 0, outputs = 0;
-        sources.for_each([&](uint32_t role) { in[inputs++] = pieces[role]; });
-        wanted.for_each([&](uint32_t role) { out[outputs++] = pieces[role]; });
-        codec.combine(sources, {in, inputs}, wanted, {out, outputs}, bytes);
-    };
-    if (!plan.bitmaps_lost.empty()) compute(plan.bitmap_sources, plan.bitmaps_lost);
+    if (!plan.bitmaps_lost.empty()) combine_bitmaps(plan.bitmap_sources, plan.bitmaps_lost, bitmaps);
     RoleSet known = plan.bitmaps_lost;
     for (const ChunkRange& read : plan.reads) known.add(read.role);
     for (uint32_t role = 0; role < shape.data; role++) {
@@ -146,7 +146,7 @@ void finish_bitmaps(Codec& codec, const Plan& plan, uint8_t* bitmaps) {
         const uint32_t first = touched.offset / shape.granularity, count = touched.len / shape.granularity;
         for (uint32_t i = first; i < first + count; i++) bitmap[i / 8] = static_cast<uint8_t>(bitmap[i / 8] | 1u << i % 8);
     }
-    if (plan.is_write) compute(shape.data_roles(), shape.parity_roles());
+    if (plan.is_write) combine_bitmaps(shape.data_roles(), shape.parity_roles(), bitmaps);
 }
 
 }  // namespace vitastor::erasure

@@ -27,6 +27,11 @@ public:
     void start(Codec& codec, const Plan& plan, const uint8_t* client, uint8_t* scratch);
     /// Computes about `budget_bytes` of inputs and outputs, at least one granule. true: finished.
     bool step(size_t budget_bytes);
+    /// After start(), before or after the steps. bitmaps: data + parity bitmaps of shape.bitmap_bytes(), by role; those of plan.reads
+    /// filled in (zeroes where a chunk does not exist). Reads: afterwards the data bitmaps are what the reply carries (zero for
+    /// chunks that the range does not touch). Writes: afterwards all of them are the new ones, parity computed anew.
+    /// Source: semantics 14.4, 9.6; wire-protocol 8.2.
+    void finish_bitmaps(uint8_t* bitmaps);
 
 private:
     void run(const Step& step, uint32_t offset, uint32_t len);
@@ -43,13 +48,9 @@ private:
         std::vector<Pieces> pieces;
     };
     void gather(Gathered& to, const RoleSet& roles, uint32_t offset, uint32_t len, View view);
+    void combine_bitmaps(const RoleSet& sources, const RoleSet& wanted, uint8_t* bitmaps);
     Gathered in_, out_;
     std::vector<iovec> payload_;
 };
-
-/// bitmaps: data + parity bitmaps of shape.bitmap_bytes(), by role; those of plan.reads filled in (zeroes where a chunk does not
-/// exist). Reads: afterwards the data bitmaps are what the reply carries (zero for chunks that the range does not touch).
-/// Writes: afterwards all of them are the new ones, parity computed anew. Source: semantics 14.4, 9.6; wire-protocol 8.2.
-void finish_bitmaps(Codec& codec, const Plan& plan, uint8_t* bitmaps);
 
 }  // namespace vitastor::erasure

@@ -9,25 +9,19 @@ import { median } from './figures.js';
 
 type WithLab = <T>(run: (lab: Lab) => Promise<T>) => Promise<T>;
 
-interface Line {
-  case: string;
-  rate: number;
-  memcpy: number;
-  ratio: number;
-}
+type Line = Readonly<Record<string, number>>;
 
-function lineOf(text: string): Line {
+/** A record of ec_bench: the name of its case, and its numbers. */
+function lineOf(text: string): [string, Line] {
   const value: unknown = JSON.parse(text);
-  const fields = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  const line = {
-    case: String(fields['case']), rate: Number(fields['gigabytes_per_second']),
-    memcpy: Number(fields['memcpy_gigabytes_per_second']), ratio: Number(fields['ratio']),
-  };
-  if (!(line.rate > 0 && line.memcpy > 0 && line.ratio > 0)) throw new Error(`ec_bench printed ${text}`);
-  return line;
+  const fields = typeof value === 'object' && value !== null ? Object.entries(value) : [];
+  const numbers = fields.filter((field): field is [string, number] => typeof field[1] === 'number');
+  const name = fields.find(([key]) => key === 'case')?.[1];
+  if (typeof name !== 'string' || numbers.length === 0) throw new Error(`ec_bench printed ${text}`);
+  return [name, Object.fromEntries(numbers)];
 }
 
-async function ecBench(lab: Lab, seconds: number): Promise<Line[]> {
+async function ecBench(lab: Lab, seconds: number): Promise<[string, Line][]> {
   const program = join(lab.programs.buildDir, 'bin', 'ec_bench');
   if (!existsSync(program)) throw new Error(`${program} is not built: ninja -C ${lab.programs.buildDir} ec_bench`);
   const run = await lab.command('ec_bench', [program, '--json', '--seconds', String(seconds)], { timeoutMs: 600_000 });
@@ -35,7 +29,21 @@ async function ecBench(lab: Lab, seconds: number): Promise<Line[]> {
   return run.stdout.split('\n').filter((line) => line.startsWith('{')).map(lineOf);
 }
 
-/** Rates in MB/s of data, and their ratio to memcpy of that data. */
+function figuresOf(name: string, lines: readonly Line[]): Figure[] {
+  const pick = (field: string): number => median(lines.map((line) => line[field] ?? 0));
+  if (name.endsWith('.plan')) {
+    return [{ name: `ec.${name}`, value: pick('plan_ns') / 1000, unit: 'us', detail: { bitmaps: `${(pick('bitmaps_ns') / 1000).toFixed(2)} us` } }];
+  }
+  return [
+    {
+      name: `ec.${name}`, value: 1000 * pick('gigabytes_per_second'), unit: 'MB/s',
+      detail: { memcpy: `${(1000 * pick('memcpy_gigabytes_per_second')).toFixed(0)} MB/s` },
+    },
+    { name: `ec.${name}.of-memcpy`, value: pick('ratio'), unit: 'ratio' },
+  ];
+}
+
+/** Rates in MB/s of data, and their ratio to memcpy of that data; time to plan a small write. */
 export function erasureBenchmark(withLab: WithLab): Benchmark {
   return {
     name: 'ec',
@@ -44,15 +52,9 @@ export function erasureBenchmark(withLab: WithLab): Benchmark {
       const lines = new Map<string, Line[]>();
       for (let i = 1; i <= context.repeats; i++) {
         context.progress(`ec_bench (${i} of ${context.repeats})`);
-        for (const line of await ecBench(lab, context.seconds / 16)) lines.set(line.case, [...(lines.get(line.case) ?? []), line]);
+        for (const [name, line] of await ecBench(lab, context.seconds / 16)) lines.set(name, [...(lines.get(name) ?? []), line]);
       }
-      return [...lines].flatMap(([name, samples]): Figure[] => [
-        {
-          name: `ec.${name}`, value: 1000 * median(samples.map((line) => line.rate)), unit: 'MB/s',
-          detail: { memcpy: `${(1000 * median(samples.map((line) => line.memcpy))).toFixed(0)} MB/s` },
-        },
-        { name: `ec.${name}.of-memcpy`, value: median(samples.map((line) => line.ratio)), unit: 'ratio' },
-      ]);
+      return [...lines].flatMap(([name, samples]) => figuresOf(name, samples));
     }),
   };
 }

@@ -2,11 +2,11 @@
 // Encoding and decoding beside memcpy of the same data in the same run.
 //   ec_bench [--seconds S] [--objects N] [--only TEXT] [--json]
 // Cases: CODE.encode (all parity), CODE.decode (as many data chunks lost as there is parity), CODE.decode1 (one), CODE.differ (parity
-// changed by one data chunk's difference), each with chunks of 128 KiB and of 4 KiB. A rate counts the data bytes of an object
+// changed by one data chunk's difference), CODE.plan (nanoseconds to plan a 4 KiB write and its bitmaps), each but the last with chunks of 128 KiB and of 4 KiB. A rate counts the data bytes of an object
 // (differ: of the one chunk); memcpy copies just those. Codec and memcpy take turns of a millisecond, at least 40 each;
-// the 90th percentile of the turns counts (what others take from a busy machine falls out). N objects (16) are worked on
-// in turn, so that short chunks come from the cache and long ones do not. --only: cases that contain TEXT. --json: one JSON object
-// a line.
+// the 90th percentile of the turns counts (what others take from a busy machine falls out). N objects (4) are worked on in
+// turn: short chunks come from the first cache, long ones from the second or third. --only: cases that contain TEXT. --json: one
+// JSON object a line.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "erasure/codec.hpp"
+#include "erasure/stripe_work.hpp"
 
 using namespace vitastor;
 using namespace vitastor::erasure;
@@ -102,6 +103,7 @@ public:
 private:
     template <class Work>
     double turn(double seconds, Work work) {
+        for (size_t i = 0; i < objects_.size(); i++) work(i);  // what the other one has driven out of the caches comes back
         const double start = now_s();
         double end = start;
         uint64_t done = 0;
@@ -124,11 +126,43 @@ private:
     uint8_t* to_ = nullptr;
 };
 
+/// Nanoseconds to plan a write of 4 KiB, and to finish its bitmaps: the processor's part besides encoding.
+void plan_case(const Code& code, double seconds, bool json) {
+    const StripeShape shape{code.data, code.parity, 131072, 4096};
+    auto made = Codec::create(code.data, code.parity);
+    if (!made.ok()) return;
+    const RoleSet all = RoleSet::range(0, shape.roles());
+    Plan plan;
+    StripeWork work;
+    std::vector<uint8_t> bitmaps(shape.roles() * shape.bitmap_bytes());
+    uint64_t granule = 0;
+    std::vector<double> planned, finished;
+    for (const double end = now_s() + seconds; now_s() < end || planned.size() < 40;) {
+        constexpr int kRounds = 1000;
+        const double start = now_s();
+        for (int i = 0; i < kRounds; i++) {
+            granule = (granule + 7) % (shape.span_bytes() / 4096);
+            if (plan_write(shape, {granule * 4096, 4096, all, all, {}, 0, false}, plan)) return;
+        }
+        const double middle = now_s();
+        for (int i = 0; i < kRounds; i++) {
+            work.start(*made.value(), plan, nullptr, nullptr);
+            work.finish_bitmaps(bitmaps.data());
+        }
+        planned.push_back(-(middle - start) * 1e9 / kRounds);
+        finished.push_back(-(now_s() - middle) * 1e9 / kRounds);
+    }
+    const double plan_ns = -undisturbed(planned), bitmaps_ns = -undisturbed(finished);
+    printf(json ? "{\"case\":\"%s.plan\",\"plan_ns\":%.0f,\"bitmaps_ns\":%.0f}\n" : "%s.plan  %.0f ns, bitmaps %.0f ns\n", code.name,
+           plan_ns, bitmaps_ns);
+    fflush(stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     double seconds = 0.5;
-    size_t objects = 16;
+    size_t objects = 4;
     std::string only;
     bool json = false;
     for (int i = 1; i < argc; i++) {
@@ -151,6 +185,7 @@ int main(int argc, char** argv) {
     constexpr double kTurn = 0.001;
     constexpr size_t kTurnsMin = 40;
     for (const Code& code : kCodes) {
+        if ((std::string(code.name) + ".plan").find(only) != std::string::npos) plan_case(code, seconds, json);
         for (auto [size_name, chunk] : kSizes) {
             for (auto [kind_name, kind] : kKinds) {
                 const std::string name = std::string(code.name) + "." + kind_name + "." + size_name;

@@ -104,7 +104,7 @@ struct MemoryStripe {
         work.start(codec, plan, client, scratch.data());
         while (!work.step(1 + random() % 20000)) {
         }
-        finish_bitmaps(codec, plan, bits.data());
+        work.finish_bitmaps(bits.data());
     }
 
     void read(const ReadRequest& request, Plan& plan) {
