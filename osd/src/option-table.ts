@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Every option of an OSD (configuration.md 5 and 6): what it does here, or what does its work instead. The only such list: the log
-// at start and the manual (docs/osd-options.md, checked by a test) follow it.
+// Every option of an OSD (configuration.md 5 and 6): what it does here, or what does its work instead. The only such list:
+// the log at start and the manual (docs/osd-options.md, checked by a test) follow it.
 
 import type { Config, ParameterName } from '@vitastor/core';
 
@@ -133,26 +133,34 @@ export function journalHoldsMetadata(config: Config): boolean {
 export function replacedParameters(config: Config): string[] {
   const given = (name: ParameterName): boolean => config.source(name) !== 'default';
   const lines = new Map<ParameterName, string>();
-  for (const [name, use] of Object.entries({ ...DISK_OPTIONS, ...RUNTIME_OPTIONS, ...OTHERS }) as [ParameterName, OptionUse][]) {
-    if (use.instead !== undefined && given(name)) lines.set(name, use.instead);
+  const all = Object.entries({ ...DISK_OPTIONS, ...RUNTIME_OPTIONS, ...OTHERS }) as [ParameterName, OptionUse][];
+  for (const [option, use] of all) {
+    if (use.instead !== undefined && given(option)) lines.set(option, use.instead);
   }
+  const name = (names: readonly ParameterName[], text: string): void => {
+    for (const option of names) if (given(option)) lines.set(option, text);
+  };
   const metaDevice = config.string('meta_device');
   const separate = metaDevice !== '' && metaDevice !== config.string('data_device');
   if (journalHoldsMetadata(config)) {
-    for (const name of ['meta_offset', 'meta_size'] as const) if (given(name)) lines.set(name, 'the metadata log lies on journal_device: journal_offset and journal_size place it');
-    if (config.source('disable_journal_fsync') !== 'default' && given('disable_meta_fsync')) lines.set('disable_meta_fsync', 'disable_journal_fsync governs the metadata log on journal_device');
-    if (config.string('journal_io') !== '' && given('meta_io')) lines.set('meta_io', 'journal_io governs the metadata log on journal_device');
+    const place = 'the metadata log lies on journal_device: journal_offset and journal_size place it';
+    name(['meta_offset', 'meta_size'], place);
+    const journal = 'governs the metadata log on journal_device';
+    if (given('disable_journal_fsync')) name(['disable_meta_fsync'], `disable_journal_fsync ${journal}`);
+    if (given('journal_io')) name(['meta_io'], `journal_io ${journal}`);
   } else {
-    for (const name of ['journal_offset', 'journal_size', 'inmemory_journal'] as const) if (given(name)) lines.set(name, NO_JOURNAL);
-    if (given('journal_device')) lines.set('journal_device', `${NO_JOURNAL}, and the metadata log is ${separate ? 'on meta_device' : 'on data_device'}`);
-    for (const name of ['disable_journal_fsync', 'journal_io', 'cached_io_journal'] as const) if (given(name)) lines.set(name, `${NO_JOURNAL}; ${name.replace('journal', 'meta')} governs the metadata log`);
-    if (!separate) {
-      for (const name of ['meta_offset', 'meta_size'] as const) if (given(name)) lines.set(name, 'without a meta_device the metadata log lies at the start of the data area (data_offset)');
-    }
+    name(['journal_offset', 'journal_size', 'inmemory_journal'], NO_JOURNAL);
+    const where = separate ? 'on meta_device' : 'on data_device';
+    name(['journal_device'], `${NO_JOURNAL}, and the metadata log is ${where}`);
+    for (const option of ['disable_journal_fsync', 'journal_io', 'cached_io_journal'] as const)
+      name([option], `${NO_JOURNAL}; ${option.replace('journal', 'meta')} governs the metadata log`);
+    const start = 'without a meta_device the metadata log lies at the start of the data area (data_offset)';
+    if (!separate) name(['meta_offset', 'meta_size'], start);
   }
   if (config.number('csum_block_size') === config.number('bitmap_granularity')) lines.delete('csum_block_size');
   if (!separate && !journalHoldsMetadata(config) && config.boolean('throttle_small_writes')) {
-    lines.set('throttle_small_writes', 'data and metadata are on one device, so small writes are acknowledged at its pace anyway');
+    const pace = 'data and metadata are on one device, so small writes are acknowledged at its pace anyway';
+    lines.set('throttle_small_writes', pace);
   }
-  return [...lines].map(([name, text]) => `${name} is accepted and has no effect: ${text}`);
+  return [...lines].map(([option, text]) => `${option} is accepted and has no effect: ${text}`);
 }

@@ -58,7 +58,8 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
   const disableDataFsync = config.boolean('disable_data_fsync');
   const meta = metadataPlace(config, dataDevice);
   const lease = leaseTiming(config);
-  const dataIo = fileIo(config.source('data_io') === 'default' && config.boolean('cached_io_data') ? 'cached' : config.string('data_io'));
+  const isCached = config.source('data_io') === 'default' && config.boolean('cached_io_data');
+  const dataIo = fileIo(isCached ? 'cached' : config.string('data_io'));
   return {
     identity: {
       osd,
@@ -74,7 +75,10 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
         dataOffset: bytes(config, 'data_offset'), dataSize: bytes(config, 'data_size'),
         metaOffset: meta.offset, metaSize: meta.size,
         blockSize, bitmapGranularity, immediateCommit, disableDataFsync,
-        disableMetaFsync: meta.device === '' && config.source('disable_meta_fsync') === 'default' ? disableDataFsync : meta.disableFsync,
+        disableMetaFsync:
+          meta.device === '' && config.source('disable_meta_fsync') === 'default'
+            ? disableDataFsync
+            : meta.disableFsync,
         disableDeviceLock: config.boolean('disable_device_lock'),
         readonly: config.boolean('readonly'),
         checksums: config.source('data_csum_type') === 'default' || config.string('data_csum_type') === 'crc32c',
@@ -82,7 +86,7 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
         metaIo: meta.device === '' && meta.io === '' ? dataIo : fileIo(meta.io),
         maxWriteIodepth: config.number('max_write_iodepth'),
         atomicWriteSize: config.number('atomic_write_size'),
-        discardFreed: config.value('discard_freed') === null ? 'automatic' : config.boolean('discard_freed') ? 'on' : 'off',
+        discardFreed: discardFreed(config),
         discardOnStart: config.boolean('discard_on_start'),
         minDiscardSize: bytes(config, 'min_discard_size'),
         discardGranularity: config.number('discard_granularity'),
@@ -124,6 +128,11 @@ function listenAddresses(config: Config, environment: Environment): ListenAddres
   }).map((host) => ({ host, port }));
 }
 
+function discardFreed(config: Config): 'off' | 'on' | 'automatic' {
+  if (config.value('discard_freed') === null) return 'automatic';
+  return config.boolean('discard_freed') ? 'on' : 'off';
+}
+
 interface MetadataPlace {
   /** '' = in the data area. */
   device: string;
@@ -136,12 +145,18 @@ interface MetadataPlace {
 
 /** Where the metadata log lies: on meta_device, or on a journal_device alone, or in the data area. */
 function metadataPlace(config: Config, dataDevice: string): MetadataPlace {
-  const io = (name: 'meta_io' | 'journal_io', old: 'cached_io_meta' | 'cached_io_journal'): string => config.string(name) || (config.boolean(old) ? 'cached' : '');
+  const io = (name: 'meta_io' | 'journal_io', old: 'cached_io_meta' | 'cached_io_journal'): string =>
+    config.string(name) || (config.boolean(old) ? 'cached' : '');
   const ofMeta = { disableFsync: config.boolean('disable_meta_fsync'), io: io('meta_io', 'cached_io_meta') };
   if (journalHoldsMetadata(config)) {
     return {
-      device: config.string('journal_device'), offset: bytes(config, 'journal_offset'), size: bytes(config, 'journal_size'),
-      disableFsync: config.source('disable_journal_fsync') === 'default' ? ofMeta.disableFsync : config.boolean('disable_journal_fsync'),
+      device: config.string('journal_device'),
+      offset: bytes(config, 'journal_offset'),
+      size: bytes(config, 'journal_size'),
+      disableFsync:
+        config.source('disable_journal_fsync') === 'default'
+          ? ofMeta.disableFsync
+          : config.boolean('disable_journal_fsync'),
       io: io('journal_io', 'cached_io_journal') || ofMeta.io,
     };
   }

@@ -433,7 +433,7 @@ TEST_CASE("spare: a store of an older release is opened, and marked before the f
     };
     CHECK(rig.put(1, 2, 3, 1, 200) == 0);
     CHECK(bit() == 0);
-    const Reaches reaches("a store of an older release gets spare granules");
+    const Reaches reaches("a store of an older release gets a new feature");
     CHECK(rig.put(1, 3, 3, 2, 300) == 0);
     CHECK(bit() == kSpareGranules);
     REQUIRE(rig.reopen() == 0);
