@@ -418,6 +418,9 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
     Task<int> flushing = meta_->flush();
     int status = co_await flushing;
     if (status < 0) co_return status;
+    // The entries may fill several pages: if the power fails between them, the rest has to be looked at again.
+    LogIntent undecided;
+    log_->hold_complete_page(undecided, replay.complete_page());
     for (uint32_t slot : replay.reverted) {
         if (index_->at(slot).state != SlotState::head) continue;  // dropped because of damage
         clean_buffer_.clear();
@@ -426,6 +429,7 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
     }
     Task<int> committing = log_->commit();
     status = co_await committing;
+    undecided.unlink();
     log_->on_batch = &Blockstore::on_batch;
     log_->on_batch_arg = this;
     co_return status;

@@ -240,9 +240,9 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
         clean_buffer_.clear();
         index_->encode_full(plan.head, clean_buffer_);
         log_->append(clean_buffer_);
-        log_->end_intent(intent);
-        Task<int> undoing = log_->commit();
+        Task<int> undoing = log_->commit();  // until then a restart must look at the granule
         const int undone = co_await undoing;
+        log_->end_intent(intent);
         co_return undone < 0 ? -EIO : status;
     }
     log_->note_data_written();

@@ -237,6 +237,12 @@ void MetaLog::begin_intent(LogIntent& intent) {
     intents_.push_back(&intent);
 }
 
+void MetaLog::hold_complete_page(LogIntent& intent, uint64_t page) {
+    VITASTOR_ASSERT(intents_.empty());
+    intent.page = page;
+    intents_.push_back(&intent);
+}
+
 void MetaLog::end_intent(LogIntent& intent) {
     intent.unlink();
     if (!data_.is_volatile()) return;

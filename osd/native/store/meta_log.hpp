@@ -56,6 +56,8 @@ public:
     /// What is appended from now on begins a page of its own. After commit(), with nothing under way.
     void begin_page() { page_open_ = false; }
     void begin_intent(LogIntent& intent);
+    /// Before all others: pages keep saying that writes announced from that page on are open, until the intent is unlinked.
+    void hold_complete_page(LogIntent& intent, uint64_t page);
     /// The data is written; if the device has a volatile cache, it counts as complete after the next flush.
     void end_intent(LogIntent& intent);
     /// All in-place writes announced in pages before this one are on disk.

@@ -50,6 +50,8 @@ public:
     LogMark tail;
     LogMark end;  ///< previous: write_sequence of the last page
     uint64_t checkpoint_sequence = 0;
+    /// Writes announced in pages from this one on were looked at; reverted ones stay open until their full entries are durable.
+    uint64_t complete_page() const { return complete_page_; }
     uint64_t max_sequence = 0;  ///< newest write found, also behind the end
     std::vector<uint32_t> reverted;  ///< heads whose announced write did not happen: log them in full before anything else
     /// The place from which each head's entries are needed (position in marks), by slot. Others: 0.

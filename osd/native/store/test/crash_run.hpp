@@ -70,6 +70,7 @@ private:
                         const Snapshot* promised);
     std::string check(Rig& rig, const Snapshot& allowed, bool thorough);
     std::string read_state(Rig& rig, std::vector<OracleObject>& found);
+    std::string use_once(Rig& rig, std::vector<OracleObject>& found);
     std::string use(Rig& rig, std::vector<OracleObject>& found);
     bool is_allowed(const std::vector<OracleObject>& states, const OracleObject& found) const;
     void prepare_rig(Rig& rig) const;
