@@ -151,11 +151,16 @@ private:
     runtime::Task<void> read_piece(uint32_t slot, Piece piece, const iovec* iov, int count, uint32_t base, Reads& reads);
     void find_pieces(uint32_t slot, uint32_t first, uint32_t end, std::vector<Piece>& pieces) const;
     int64_t check_data(Operation& operation, uint32_t slot);
+    void log_read_error(uint64_t offset, uint64_t length, int status) const;
     runtime::Task<void> run_modification(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write_planned(ActiveObject& active, Operation& operation, WritePlan& plan);
     Placement place(const WritePlan& plan, bool stable) const;
     bool may_announce(const WritePlan& plan, bool stable, uint32_t used_inside) const;
+    static bool needs_room(const WritePlan& plan) {
+        return plan.placement == Placement::spare || plan.is_new_block() ||
+               (plan.placement == Placement::announced && plan.count > 1);
+    }
     runtime::Task<int> find_room(WritePlan& plan, bool stable);
     runtime::Task<bool> take_spare(WritePlan& plan, bool stable);
     /// Sets an incompatible bit of the superblock, durably, if it is not set.

@@ -69,16 +69,22 @@ Task<int64_t> Blockstore::read_data(Operation& operation, uint32_t slot) {
 /// Granules [first, end) of a version into buffers that begin with granule `base`. What is not in use may hold anything then.
 /// At most kMaxBuffers buffers, aligned.
 Task<int> Blockstore::read_granules(uint32_t slot, uint32_t first, uint32_t end, const iovec* iov, int count, uint32_t base) {
-    Reads reads;
     bool is_plain = true;
     for (const Redirect& run : index_->redirects(slot)) is_plain = is_plain && (run.first >= end || run.end() <= first);
-    if (is_plain) {
-        const uint64_t offset = block_offset(index_->at(slot).block) + uint64_t{first} * geometry_.granularity;
-        Task<void> reading = read_piece(slot, {offset, first, end, false}, iov, count, base, reads);
-        reads.running++;
-        co_await reading;
-        co_return reads.status;
+    if (is_plain) {  // the usual case: one transfer, nothing else
+        const uint64_t granularity = geometry_.granularity, length = (end - first) * granularity;
+        const uint64_t offset = block_offset(index_->at(slot).block) + first * granularity;
+        iovec parts[kMaxBuffers];
+        int part_count = 0;
+        visit_range(iov, count, (first - base) * granularity, length, [&](uint8_t* data, uint64_t bytes) {
+            parts[part_count++] = {data, bytes};
+        });
+        Task<int> reading = data_->read(parts, part_count, offset);
+        const int status = co_await reading;
+        if (status < 0) log_read_error(offset, length, status);
+        co_return status;
     }
+    Reads reads;
     std::vector<Piece> pieces;
     find_pieces(slot, first, end, pieces);
     if (!gap_buffer_.data()) gap_buffer_ = loop_.buffers().allocate(kGapBytes);
@@ -95,6 +101,11 @@ Task<int> Blockstore::read_granules(uint32_t slot, uint32_t first, uint32_t end,
         co_await waiter;
     }
     co_return reads.status;
+}
+
+void Blockstore::log_read_error(uint64_t offset, uint64_t length, int status) const {
+    log(logger_, LogLevel::error, "%s: cannot read %llu bytes at %llu: %s", options_.data_device.c_str(),
+        static_cast<unsigned long long>(length), static_cast<unsigned long long>(offset), strerror(-status));
 }
 
 /// Runs of granules in use that can be read at once. A read of the home block passes over holes, and over a few granules that
@@ -158,9 +169,7 @@ Task<void> Blockstore::read_piece(uint32_t slot, Piece piece, const iovec* iov, 
     const int status = co_await reading;
     if (status < 0) {
         reads.status = status;
-        log(logger_, LogLevel::error, "%s: cannot read %llu bytes at %llu: %s", options_.data_device.c_str(),
-            static_cast<unsigned long long>((piece.end - piece.first) * granularity),
-            static_cast<unsigned long long>(piece.offset), strerror(-status));
+        log_read_error(piece.offset, (piece.end - piece.first) * granularity, status);
     }
     reads.running--;
     reads.done.notify_all();

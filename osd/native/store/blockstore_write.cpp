@@ -101,8 +101,11 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
         new_versions_++;
     }
     plan.placement = place(plan, stable);
-    Task<int> finding = find_room(plan, stable);
-    int64_t result = co_await finding;
+    int64_t result = 0;
+    if (needs_room(plan)) {
+        Task<int> finding = find_room(plan, stable);
+        result = co_await finding;
+    }
     if (result == 0) {
         Task<int64_t> work = write_planned(active, operation, plan);
         result = co_await work;
