@@ -115,3 +115,22 @@ TEST_CASE("scrub: beyond the limit only the first k chunks are tried") {
     Object wide(200, 56, 100, random);
     CHECK(wide.search(RoleSet::range(0, 256), corrupted, random, ~uint64_t{0}) == ScrubVerdict::consistent);
 }
+
+TEST_CASE("scrub: of two equally good explanations none is believed, of a better one it is") {
+    Random random(24);
+    Object one(2, 3, 4096, random), other(2, 3, 4096, random);
+    // Both share data chunk 0; all else differs.
+    other.chunks[0] = one.chunks[0];
+    std::vector<iovec> iov;
+    for (Bytes& chunk : other.chunks) iov.push_back({chunk.data(), chunk.size()});
+    std::vector<Pieces> in, out;
+    for (uint32_t role = 0; role < 5; role++) (role < 2 ? in : out).push_back(Pieces(&iov[role], 1));
+    other.codec->combine(RoleSet::range(0, 2), in, RoleSet::range(2, 5), out, 4096);
+    Object mixed(2, 3, 4096, random);
+    mixed.chunks = {one.chunks[0], one.chunks[1], one.chunks[2], other.chunks[3], other.chunks[4]};
+    RoleSet corrupted;
+    CHECK(mixed.search(RoleSet::range(0, 5), corrupted, random) == ScrubVerdict::inconsistent);
+    mixed.chunks[4] = one.chunks[4];
+    CHECK(mixed.search(RoleSet::range(0, 5), corrupted, random) == ScrubVerdict::corrupted);
+    CHECK(corrupted == RoleSet::of(3));
+}
