@@ -6,6 +6,7 @@ import { erasureBenchmark } from './bench/erasure.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
 import { rawBenchmark } from './bench/raw.js';
 import { storeBenchmark } from './bench/store.js';
+import { storeObjectsBenchmark } from './bench/store-objects.js';
 import { Lab } from './lab/index.js';
 
 async function inLab<T>(lab: Lab, run: (lab: Lab) => Promise<T>): Promise<T> {
@@ -26,7 +27,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
-  storeBenchmark(withLab, withDiskLab), erasureBenchmark(withLab),
+  storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab),
 ];
 
 const HELP = `npm run bench [-- NAME...] [--quick] [--json] [--check]
