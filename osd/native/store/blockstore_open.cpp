@@ -391,11 +391,16 @@ bool Blockstore::count_redirects(uint32_t head) {
     return true;
 }
 
-/// Groups for the cleaner, and the entries that take unfinished writes back.
+/// Groups for the cleaner, lists of PGs, and the entries that take unfinished writes back.
 Task<int> Blockstore::settle_replay(Replay& replay) {
     const LogMark end = log_->mark();
     group_marks_.clear();
     group_order_.clear();
+    for (const auto& [pool, wish] : pool_wishes_) {  // the lists are empty yet: nothing has to be moved
+        index_->set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
+        while (!index_->rebuild_step(index_->pool(pool), UINT32_MAX)) continue;
+    }
+    index_->end_loading(0, 0);
     for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
         if (slot % kSlice == kSlice - 1) {
             NextTurn turn(loop_);
@@ -406,8 +411,9 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
             group_marks_.push_back(end);
         }
         if (!index_->is_linked(slot)) continue;
-        const LogMark& needed = replay.marks[replay.slot_pages[slot]];
+        const LogMark& needed = replay.marks[index_->note(slot)];
         if (needed.slot < group_marks_.back().slot) group_marks_.back() = needed;
+        index_->end_loading(slot, slot + 1);
     }
     std::stable_sort(group_order_.begin(), group_order_.end(), [this](uint32_t a, uint32_t b) {
         return group_marks_[a].slot < group_marks_[b].slot;

@@ -85,6 +85,16 @@ public:
     uint32_t find(const ObjectId& object) const;
     /// Its head or its tombstone.
     uint32_t find_any(const ObjectId& object) const;
+    /// Fetch what find() will need into the cache: first the bucket, some time later the first slot, then the one behind it.
+    void prefetch_bucket(const ObjectId& object) const { buckets_.prefetch(ObjectIdHash()(object)); }
+    uint32_t prefetch_first(const ObjectId& object) const {
+        const uint32_t slot = buckets_.first(ObjectIdHash()(object));
+        if (slot != kNoSlot) fetch_ahead(raw(slot));
+        return slot;
+    }
+    void prefetch_second(uint32_t first) const {
+        if (first != kNoSlot && at(first).hash_next != kNoSlot) fetch_ahead(raw(at(first).hash_next));
+    }
     /// Linked in the hash and in the list of its PG; full entries can be made of it.
     bool is_linked(uint32_t slot) const {
         return at(slot).state == SlotState::head || at(slot).state == SlotState::tombstone;
@@ -148,6 +158,15 @@ public:
     /// Puts version and bitmap of a head back (an announced write that did not happen).
     void revert(uint32_t head, Version version, const uint8_t* bitmap);
 
+    // ---- loading: no lists of PGs yet, in their place each slot has room for a note; the hash table grows in leaps
+    void begin_loading() { is_loading_ = true; }
+    void set_note(uint32_t slot, uint32_t note) { at(slot).pg_next = note; }
+    uint32_t note(uint32_t slot) const { return at(slot).pg_next; }
+    /// Call for all slots, in parts, before anything is listed; then link() does it.
+    void end_loading(uint32_t from, uint32_t to);
+    /// The head or tombstone that the last apply() has left, kNoSlot if it is gone.
+    uint32_t applied_slot() const { return applied_; }
+
     // ---- PGs
     struct Pool {
         PoolId id = 0;
@@ -202,6 +221,7 @@ private:
     void free_slot(uint32_t slot);
     void link(uint32_t slot);
     void unlink(uint32_t slot);
+    void rehash();
     void pg_link(uint32_t slot);
     void pg_unlink(uint32_t slot);
     bool block_shared(uint32_t head, uint32_t except, uint32_t block) const;
@@ -228,6 +248,8 @@ private:
     InodeTable inodes_;
     HashBuckets buckets_;
     uint32_t slot_count_ = 0;
+    uint32_t applied_ = kNoSlot;
+    bool is_loading_ = false;
     uint32_t first_free_ = kNoSlot;
     uint64_t linked_count_ = 0;
     uint64_t tombstone_count_ = 0;

@@ -24,6 +24,13 @@ void Index::pg_link(uint32_t slot) {
     head = slot;
 }
 
+void Index::end_loading(uint32_t from, uint32_t to) {
+    if (is_loading_ && linked_count_ > buckets_.count()) rehash();
+    is_loading_ = false;
+    for (uint32_t slot = from; slot < to; slot++)
+        if (is_linked(slot)) pg_link(slot);
+}
+
 void Index::pg_unlink(uint32_t slot) {
     Slot& record = at(slot);
     for (Walker* walker = walkers_; walker; walker = walker->next)

@@ -19,6 +19,7 @@ constexpr uint64_t kWindow = 4;
 /// How far behind the end pages are looked for that must not be there. A batch has 64 pages.
 constexpr uint64_t kCheckPages = 256;
 constexpr size_t kMaxEntry = 256 << 20;
+constexpr uint64_t kMarks = 65536;
 constexpr uint64_t kProgressPages = 65536;
 
 using Number = unsigned long long;
@@ -131,6 +132,7 @@ bool Replay::is_page(const uint8_t* page) const {
 }
 
 Task<int> Replay::run() {
+    index_.begin_loading();
     Task<int> loading = load_checkpoint();
     int status = co_await loading;
     if (status < 0) co_return status;
@@ -176,6 +178,7 @@ Task<int> Replay::read_chain(LogMark from) {
         PageHeader next;
         memcpy(&next, page, sizeof(next));
         if (have && next.page == header.page + 1 && next.previous == header.write_sequence) {
+            prefetch_buckets(page);
             status = process(current.data(), current_slot);
             if (status < 0) co_return status;
             expected_page = next.page;
@@ -254,8 +257,10 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
     PageHeader header;
     memcpy(&header, page, sizeof(header));
     const uint8_t* payload = page + sizeof(header);
-    const auto page_index = static_cast<uint32_t>(marks.size());
-    marks.push_back(LogMark{slot, header.page, header.previous});
+    prefetch_slots(page);
+    if (marks.empty() || header.page - marks.back().page > geometry_.log_pages / kMarks)
+        marks.push_back(LogMark{slot, header.page, header.previous});
+    const auto mark = static_cast<uint32_t>(marks.size() - 1);
     if (observer) observer->on_page(geometry_.log_offset + slot % geometry_.log_pages * kPageSize, header);
     if (header.complete_page > complete_page_) {
         complete_page_ = header.complete_page;
@@ -271,7 +276,7 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
             carry_.insert(carry_.end(), payload, payload + first);
             if (size == 0) memcpy(&size, carry_.data(), std::min(sizeof(size), carry_.size()));
             if (carry_.size() >= sizeof(EntryHeader) && carry_.size() == size) {
-                if (apply(carry_, carry_page_) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
+                if (apply(carry_, carry_page_, carry_mark_) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
                 carry_.clear();
             } else if (header.first_entry != kNoEntry || (size && carry_.size() >= size) ||
                        carry_.size() > kMaxEntry) {
@@ -292,26 +297,59 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
         }
         if (left < sizeof(size) || size > left) {
             carry_.assign(payload + position, payload + header.used);
-            carry_page_ = page_index;
+            carry_page_ = header.page;
+            carry_mark_ = mark;
             break;
         }
-        if (apply({payload + position, size}, page_index) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
+        if (apply({payload + position, size}, header.page, mark) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
         position += size;
     }
     return 0;
 }
 
-int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
+/// The objects of the entries that lie whole in a page, at most kAtOnce.
+uint32_t Replay::objects_in(const uint8_t* page, ObjectId* objects) const {
+    PageHeader header;
+    memcpy(&header, page, sizeof(header));
+    const uint8_t* payload = page + sizeof(header);
+    uint32_t count = 0;
+    for (uint32_t position = header.first_entry; count < kAtOnce && position + sizeof(EntryHeader) <= header.used;) {
+        EntryHeader entry;
+        memcpy(&entry, payload + position, sizeof(entry));
+        if (entry.size < sizeof(entry) || entry.size > header.used - position) break;
+        objects[count++] = {entry.inode, entry.stripe};
+        position += entry.size;
+    }
+    return count;
+}
+
+/// Most of the time of a start goes into waiting for memory. What the entries of a page need is fetched before they are applied:
+/// buckets of the hash table a page ahead, slots now.
+void Replay::prefetch_buckets(const uint8_t* page) const {
+    ObjectId objects[kAtOnce];
+    const uint32_t count = log_only ? 0 : objects_in(page, objects);
+    for (uint32_t i = 0; i < count; i++) index_.prefetch_bucket(objects[i]);
+}
+
+void Replay::prefetch_slots(const uint8_t* page) const {
+    ObjectId objects[kAtOnce];
+    uint32_t slots[kAtOnce];
+    const uint32_t count = log_only ? 0 : objects_in(page, objects);
+    for (uint32_t i = 0; i < count; i++) slots[i] = index_.prefetch_first(objects[i]);
+    for (uint32_t i = 0; i < count; i++) index_.prefetch_second(slots[i]);
+}
+
+int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark) {
     EntryView entry;
     if (!decode_entry(geometry_, bytes, entry)) return -EINVAL;
     entries++;
     if (log_only) {
-        observer->on_entry(entry, marks[page_index].page, false);
+        observer->on_entry(entry, page, false);
         return 0;
     }
     const bool is_write = entry.header.type == EntryType::write;
     uint32_t head = kNoSlot;
-    if (is_write || !pending_.empty()) head = index_.find(entry.object());
+    if ((is_write && entry.has(kEntryIntent)) || !pending_.empty()) head = index_.find(entry.object());
     if (head != kNoSlot && index_.at(head).is_pending) {
         // A later entry of the object: it was appended when the announced data had been written, and is durable after it.
         index_.at(head).is_pending = 0;
@@ -329,7 +367,7 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
         }
         pending.new_crcs.resize(pending.count);
         memcpy(pending.new_crcs.data(), entry.crcs, 4 * size_t{pending.count});
-        pending.page = marks[page_index].page;
+        pending.page = page;
         pending.old_version = index_.at(head).version;
         pending.new_version = entry.header.version;
         pending.old_bitmap.assign(index_.bitmap(head), index_.bitmap(head) + geometry_.bitmap_bytes);
@@ -339,11 +377,9 @@ int Replay::apply(std::span<const uint8_t> bytes, uint32_t page_index) {
     const bool applied = index_.apply(entry, kNoSlot, *this);
     if (applied && (entry.header.type == EntryType::full || entry.header.type == EntryType::tombstone ||
                     (is_write && entry.has(kEntryCreate)))) {
-        head = index_.find_any(entry.object());
-        if (slot_pages.size() < index_.slot_count()) slot_pages.resize(index_.slot_count());
-        slot_pages[head] = page_index;
+        index_.set_note(index_.applied_slot(), mark);
     }
-    if (observer) observer->on_entry(entry, marks[page_index].page, applied);
+    if (observer) observer->on_entry(entry, page, applied);
     return 0;
 }
 

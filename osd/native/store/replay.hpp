@@ -54,9 +54,8 @@ public:
     uint64_t complete_page() const { return complete_page_; }
     uint64_t max_sequence = 0;  ///< newest write found, also behind the end
     std::vector<uint32_t> reverted;  ///< heads whose announced write did not happen: log them in full before anything else
-    /// The place from which each head's entries are needed (position in marks), by slot. Others: 0.
-    std::vector<uint32_t> slot_pages;
-    std::vector<LogMark> marks;
+    /// Places in the log, not more than about kMarks. The note of each head and tombstone says from which of them on it is needed.
+    SegmentedVector<LogMark> marks;
     uint64_t entries = 0;
     uint64_t damaged_granules = 0;
 
@@ -86,7 +85,11 @@ private:
     runtime::Task<int> show_lost(uint64_t from, uint64_t to);
     runtime::Task<void> read_singly();
     int process(const uint8_t* page, uint64_t slot);
-    int apply(std::span<const uint8_t> bytes, uint32_t page_index);
+    int apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark);
+    static constexpr uint32_t kAtOnce = 64;
+    uint32_t objects_in(const uint8_t* page, ObjectId* objects) const;
+    void prefetch_buckets(const uint8_t* page) const;
+    void prefetch_slots(const uint8_t* page) const;
     void prune();
     runtime::Task<int> verify();
     void settle(const Pending& pending, const uint8_t* data);
@@ -106,7 +109,8 @@ private:
     uint64_t chunk_start_ = UINT64_MAX;  ///< physical page of chunk_
     uint64_t chunk_pages_ = 0;
     std::vector<uint8_t> carry_;  ///< an entry whose end is in a later page
-    uint32_t carry_page_ = 0;
+    uint64_t carry_page_ = 0;
+    uint32_t carry_mark_ = 0;
     std::deque<Pending> pending_;
     uint64_t complete_page_ = 0;
 };

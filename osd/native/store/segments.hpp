@@ -19,6 +19,12 @@
 
 namespace vitastor::store {
 
+/// Brings a line into the cache. GCC takes functions that do nothing else for pure ones and leaves their calls out: hence the asm.
+inline void fetch_ahead(const void* place) {
+    __builtin_prefetch(place);
+    asm volatile("");
+}
+
 /// Records of one size, not initialised. Not copyable.
 class Segments {
 public:
@@ -131,6 +137,15 @@ public:
         return at(index);
     }
     uint32_t first(uint64_t hash) const { return const_cast<HashBuckets*>(this)->first(hash); }
+    uint64_t count() const { return count_; }
+    /// That many buckets, at least as many as now, all empty.
+    void reset(uint64_t count) {
+        while (segments_.capacity() < count) segments_.grow();
+        count_ = count;
+        mask_ = std::bit_floor(count) - 1;
+        for (uint64_t i = 0; i < count; i++) at(i) = kNone;
+    }
+    void prefetch(uint64_t hash) const { fetch_ahead(&const_cast<HashBuckets*>(this)->first(hash)); }
     /// Splits one bucket if there are more items than buckets. hash_of(item): u64; next_of(item): u32&.
     template <class HashOf, class NextOf>
     void grow(uint64_t items, HashOf hash_of, NextOf next_of) {

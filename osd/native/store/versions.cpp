@@ -104,6 +104,7 @@ void Index::pop_newest(uint32_t head, BlockSink& sink) {
 
 bool Index::apply(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
     const EntryHeader& header = entry.header;
+    applied_ = kNoSlot;
     if (header.type == EntryType::write) return apply_write(entry, reserved, sink);
     if (header.type == EntryType::full) {
         apply_full(entry, sink);
@@ -155,6 +156,7 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     } else if (!entry.has(kEntryStable) && at(head).version != header.version) {  // equal: the cleaner has repeated a creation
         push_older(head);
     }
+    applied_ = head;
     Slot& record = at(head);
     record.version = header.version;
     record.is_stable = entry.has(kEntryStable) ? 1 : 0;
@@ -183,6 +185,7 @@ void Index::raise_tombstone(uint32_t slot) {
 /// An older tombstone gets the newer version. An object keeps its slot.
 void Index::apply_tombstone(const EntryView& entry, uint32_t reserved, BlockSink& sink) {
     uint32_t slot = find_any(entry.object());
+    applied_ = slot;
     if (slot != kNoSlot && at(slot).state == SlotState::tombstone) {
         if (at(slot).version < entry.header.version) at(slot).version = entry.header.version;
         return;
@@ -191,6 +194,7 @@ void Index::apply_tombstone(const EntryView& entry, uint32_t reserved, BlockSink
         slot = reserved != kNoSlot ? reserved : reserve(entry.object());
         VITASTOR_ASSERT(slot != kNoSlot);
         link(slot);
+        applied_ = slot;
     } else {
         drop_version(slot, slot, sink);
         drop_older(slot, slot, sink);
@@ -219,6 +223,7 @@ void Index::apply_full(const EntryView& entry, BlockSink& sink) {
         drop_version(head, head, sink);
         drop_older(head, head, sink);
     }
+    applied_ = head;
     const uint8_t* in = entry.versions;
     for (uint16_t i = 0; i < entry.header.count; i++) {
         if (i > 0) push_older(head);
