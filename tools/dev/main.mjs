@@ -97,7 +97,7 @@ async function dispatch(verb, args) {
       await setupAndBuild();
       return await handOver('test/dist/src/e2e.js', args.includes('--hours') ? ['--soak', ...args] : ['kill-osd-loop', ...args]);
     case 'bench':
-      await setupAndBuild('dev', ['product', 'store_bench', 'ec_bench', ...loadBench()]);
+      await setupAndBuild('dev', ['product', 'store_bench', 'store_load_bench', 'ec_bench']);
       return await handOver('test/dist/src/bench.js', args);
     case 'package':
       throw new Stop('Packages are not written yet: packaging/ comes with a later issue.');
@@ -105,11 +105,6 @@ async function dispatch(verb, args) {
       say(HELP);
       return verb === '' || verb === 'help' || verb === '--help' ? 0 : 1;
   }
-}
-
-/** TODO(store_load_bench): always, once osd/native/store has it. */
-function loadBench() {
-  return existsSync(join(root, 'osd', 'native', 'store', 'bench', 'load_bench.cpp')) ? ['store_load_bench'] : [];
 }
 
 /** Help must not install or build more than it has to: it is printed from the compiled program. */

@@ -20,12 +20,12 @@ interface Load {
   bytesPerObject: number;
 }
 
-function programOf(lab: Lab): string {
-  return join(lab.programs.buildDir, 'bin', 'store_load_bench');
-}
-
 async function load(lab: Lab, objects: number, checksums: boolean): Promise<Load> {
-  const argv = [programOf(lab), lab.dir, '--objects', String(objects), ...(checksums ? [] : ['--no-checksums'])];
+  const program = join(lab.programs.buildDir, 'bin', 'store_load_bench');
+  if (!existsSync(program)) {
+    throw new Error(`${program} is not built: ninja -C ${lab.programs.buildDir} store_load_bench`);
+  }
+  const argv = [program, lab.dir, '--objects', String(objects), ...(checksums ? [] : ['--no-checksums'])];
   const run = await lab.command('store_load_bench', argv, { timeoutMs: 600_000 });
   const found = /(\d+) objects: ([\d.]+) s of processor time.*?; ([\d.]+) bytes of memory an object/.exec(run.stdout);
   if (run.code !== 0 || !found || Number(found[1]) !== objects) {
@@ -35,10 +35,6 @@ async function load(lab: Lab, objects: number, checksums: boolean): Promise<Load
 }
 
 async function measure(lab: Lab, context: BenchContext): Promise<Figure[]> {
-  if (!existsSync(programOf(lab))) {
-    context.progress(`store-objects is left out: ${programOf(lab)} is not built`);
-    return [];
-  }
   const small: number[] = [];
   const large: number[] = [];
   const bytes: number[] = [];
