@@ -499,7 +499,7 @@ TEST_CASE("spare: entries from the disk are checked") {
         std::vector<uint8_t> bytes(sizeof(header) + runs.size() * sizeof(Redirect) - cut);
         header.size = static_cast<uint32_t>(bytes.size());
         memcpy(bytes.data(), &header, sizeof(header));
-        memcpy(bytes.data() + sizeof(header), runs.data(), bytes.size() - sizeof(header));
+        if (!runs.empty()) memcpy(bytes.data() + sizeof(header), runs.data(), bytes.size() - sizeof(header));
         return decode_entry(geometry, bytes, view);
     };
     CHECK(moved({{1, 0, 2, 3, 0}, {2, 2, 6, 2, 0}}));
@@ -541,7 +541,7 @@ TEST_CASE("spare: entries from the disk are checked") {
         memcpy(bytes.data(), &header, sizeof(header));
         memcpy(bytes.data() + sizeof(header), &version, sizeof(version));
         bytes[sizeof(header) + sizeof(version) + 1] = allocated;
-        memcpy(bytes.data() + sizeof(header) + sizeof(version) + 2, runs.data(), runs.size() * sizeof(Redirect));
+        if (!runs.empty()) memcpy(bytes.data() + sizeof(header) + sizeof(version) + 2, runs.data(), runs.size() * sizeof(Redirect));
         return decode_entry(geometry, bytes, view);
     };
     CHECK(full({{1, 0, 2, 3, 0}}, 0x0f));
