@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Crash points: short sequences of operations, all of them, and a power failure at every single I/O of each.
-//   VITASTOR_LONG=1 bin/store_crash_test       everything (about an hour of one core)
+//   VITASTOR_LONG=1 bin/store_crash_test       everything; VITASTOR_PERCENT=n: of the sequences of three
+//   VITASTOR_SEED=n, VITASTOR_SEEDS=n          of the long random sequences
 //   VITASTOR_CRASH='...' bin/store_crash_test  one failure again, as it was printed
 #include <doctest/doctest.h>
 
@@ -13,6 +14,11 @@ using namespace vitastor;
 using namespace vitastor::test;
 
 namespace {
+
+uint64_t setting(const char* name, uint64_t otherwise) {
+    const char* text = getenv(name);
+    return text ? strtoull(text, nullptr, 10) : otherwise;
+}
 
 bool is_long() { return getenv("VITASTOR_LONG") != nullptr; }
 
@@ -127,6 +133,7 @@ TEST_CASE("sequences of three operations, a power failure at every I/O") {
     const Steps all = alphabet();
     const CrashLimits limits{is_long() ? 5u : 3u, is_long() ? 4u : 2u};
     const uint64_t count = all.size() * all.size() * all.size();
+    const uint64_t wanted = is_long() ? count * setting("VITASTOR_PERCENT", 100) / 100 : 60;  // of each shape
     CrashCount total;
     bool good = true;
     uint64_t turn = 0;
@@ -134,7 +141,7 @@ TEST_CASE("sequences of three operations, a power failure at every I/O") {
         CrashRun run(shape);
         Random random(++turn);
         for (uint64_t number = 0; number < count && good; number++) {
-            if (!is_long() && random.below(count) >= 60) continue;
+            if (random.below(count) >= wanted) continue;
             const Steps steps = sequence(all, number, 3);
             if (shape.prepare.empty() && steps[0].object == 1) continue;
             for (uint32_t depth : {1u, 3u})
@@ -170,11 +177,6 @@ Steps random_steps(Random& random, uint32_t count, uint32_t objects, uint32_t gr
         steps.push_back(step);
     }
     return steps;
-}
-
-uint64_t setting(const char* name, uint64_t otherwise) {
-    const char* text = getenv(name);
-    return text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
 }  // namespace
