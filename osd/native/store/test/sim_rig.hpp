@@ -90,9 +90,9 @@ public:
     /// The machine loses power; what was not durable may be gone.
     void crash() {
         world.crash(node, true);
-        // What the process had in memory is out of reach, not given back: kept where nobody looks.
-        static std::vector<std::pair<Store*, runtime::Loop*>> graves;
-        graves.push_back({store.release(), loop.release()});
+        // What the process had in memory is not given back: kept where nobody looks, until after the search for leaks.
+        static auto* graves = new std::vector<std::pair<Store*, runtime::Loop*>>;
+        graves->push_back({store.release(), loop.release()});
         world.restart(node);
     }
     template <class Condition>
