@@ -3,7 +3,8 @@
 
 import { Command } from '@oclif/core/command';
 import type { FlagInput } from '@oclif/core/interfaces';
-import { type JsonObject, parseBoolean, parseSize, VitastorError } from '@vitastor/core';
+import { type JsonObject, parseBoolean, parseSize, stringifyJson, VitastorError } from '@vitastor/core';
+import { requireOwnDevice, roleOf, roomBefore } from './devices.js';
 import { jsonLine, NO_REQUEST, runJob, type JobRequest, type StartJob } from './native.js';
 
 export interface DiskEnvironment {
@@ -55,6 +56,14 @@ export abstract class DiskCommand extends Command {
 
   /** The exit code. Output goes through the environment as it arises. */
   abstract override run(): Promise<number>;
+
+  /** Writes the record of vitastor-disk at the head of a device that it refers to; force: of any device. */
+  protected async writeSuperblock(device: string, parameters: JsonObject, force: boolean): Promise<void> {
+    const role = force ? ((await roleOf(device, parameters)) ?? 'data') : await requireOwnDevice(device, parameters);
+    const roomBytes = roomBefore(role, parameters);
+    const json = stringifyJson(parameters);
+    await this.job({ kind: 'write_superblock', dataDevice: device, json, roomBytes, force }, () => undefined);
+  }
 
   protected print(text: string): void {
     this.context.environment.stdout(text);

@@ -159,13 +159,8 @@ Task<int> Blockstore::open_store() {
 Task<int> Blockstore::write_superblock(Device& device, uint64_t offset, uint64_t uuid) {
     Buffer page = loop_.buffers().allocate(kPageSize);
     encode_superblock(page.data(), geometry_, options_, uuid);
-    iovec iov{page.data(), kPageSize};
-    Task<int> writing = device.write(&iov, 1, offset);
-    int status = co_await writing;
-    if (status == 0) {
-        Task<int> flushing = device.flush();
-        status = co_await flushing;
-    }
+    Task<int> writing = device.write_page(offset, page.data());
+    const int status = co_await writing;
     co_return status;
 }
 

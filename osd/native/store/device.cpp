@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <vector>
+
+#include "store/store_format.hpp"
 
 namespace vitastor::store {
 
@@ -106,6 +109,19 @@ Task<int> Device::flush() {
         flush_waiters_.notify_all();
     }
     co_return flush_error_;
+}
+
+Task<int> Device::write_page(uint64_t offset, const uint8_t* page) {
+    Buffer buffer = loop_.buffers().allocate(kPageSize);
+    memcpy(buffer.data(), page, kPageSize);
+    iovec iov{buffer.data(), kPageSize};
+    Task<int> writing = write(&iov, 1, offset);
+    int status = co_await writing;
+    if (status == 0) {
+        Task<int> flushing = flush();
+        status = co_await flushing;
+    }
+    co_return status;
 }
 
 }  // namespace vitastor::store

@@ -29,6 +29,9 @@ public:
     /// Gives the range back to the device; what it holds then is undefined. 0 or a negative errno (-EOPNOTSUPP).
     runtime::Task<int> discard(uint64_t offset, uint64_t length);
 
+    /// One page (4096 bytes at any address), and durable: for superblocks.
+    runtime::Task<int> write_page(uint64_t offset, const uint8_t* page);
+
     bool is_volatile() const { return is_volatile_; }
     /// Writes completed by now are durable once flushes_finished() >= this number.
     uint64_t next_flush() const { return flushes_started_ + 1; }

@@ -413,19 +413,6 @@ Task<int> Relayout::write_log() {
     co_return status;
 }
 
-Task<int> Relayout::write_page(Device& device, uint64_t offset, const uint8_t* page) {
-    Buffer buffer = store_.loop_.buffers().allocate(kPageSize);
-    memcpy(buffer.data(), page, kPageSize);
-    iovec iov{buffer.data(), kPageSize};
-    Task<int> writing = device.write(&iov, 1, offset);
-    int status = co_await writing;
-    if (status == 0) {
-        Task<int> flushing = device.flush();
-        status = co_await flushing;
-    }
-    co_return status;
-}
-
 Task<int> Relayout::switch_over() {
     const uint64_t uuid = moves_log_ ? uuid_ : store_.uuid_;
     Device& data = *store_.data_;
@@ -434,33 +421,33 @@ Task<int> Relayout::switch_over() {
     int status = 0;
     if (is_shared_) {  // one page says it all
         encode_superblock(page.data(), after_, options_, uuid);
-        Task<int> writing = write_page(data, options_.data_offset, page.data());
+        Task<int> writing = data.write_page(options_.data_offset, page.data());
         status = co_await writing;
     } else if (new_meta_) {  // the page on the data device decides which metadata count
         encode_superblock(page.data(), after_, options_, uuid);
-        Task<int> preparing = write_page(meta, options_.meta_offset, page.data());
+        Task<int> preparing = meta.write_page(options_.meta_offset, page.data());
         status = co_await preparing;
         if (status == 0) {
-            Task<int> writing = write_page(data, options_.data_offset, page.data());
+            Task<int> writing = data.write_page(options_.data_offset, page.data());
             status = co_await writing;
         }
     } else {  // the page on the metadata device decides; it allows for an old copy until that has followed
         encode_superblock(page.data(), after_, options_, uuid, store_.uuid_);
-        Task<int> writing = write_page(meta, options_.meta_offset, page.data());
+        Task<int> writing = meta.write_page(options_.meta_offset, page.data());
         status = co_await writing;
         encode_superblock(page.data(), after_, options_, uuid);
         if (status == 0) {
-            Task<int> copying = write_page(data, options_.data_offset, page.data());
+            Task<int> copying = data.write_page(options_.data_offset, page.data());
             status = co_await copying;
         }
         if (status == 0) {
-            Task<int> ending = write_page(meta, options_.meta_offset, page.data());
+            Task<int> ending = meta.write_page(options_.meta_offset, page.data());
             status = co_await ending;
         }
     }
     if (status == 0 && !was_shared_ && (is_shared_ || new_meta_)) {  // what is left behind is no store any more
         std::fill(page.begin(), page.end(), 0);
-        Task<int> clearing = write_page(*store_.meta_, store_.options_.meta_offset, page.data());
+        Task<int> clearing = store_.meta_->write_page(store_.options_.meta_offset, page.data());
         status = co_await clearing;
     }
     co_return status;

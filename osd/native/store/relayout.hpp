@@ -65,7 +65,6 @@ private:
     runtime::Task<int> copy_block(uint32_t from, uint32_t to);
     runtime::Task<int> write_log();
     runtime::Task<int> switch_over();
-    runtime::Task<int> write_page(Device& device, uint64_t offset, const uint8_t* page);
 
     Blockstore& store_;
     NewPlaces places_;

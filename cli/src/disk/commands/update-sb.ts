@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { stringifyJson, VitastorError, type JsonObject } from '@vitastor/core';
+import { VitastorError, type JsonObject } from '@vitastor/core';
 import { flag } from '../../list-flags.js';
-import { oneDevice, requireOwnDevice, roleOf, roomBefore } from '../devices.js';
+import { oneDevice } from '../devices.js';
 import { DiskCommand } from '../environment.js';
 
 export default class UpdateSb extends DiskCommand {
@@ -26,19 +26,7 @@ export default class UpdateSb extends DiskCommand {
       if (value === '') delete parameters[name];
       else parameters[name] = /^(0|[1-9]\d{0,14})$/.test(value) ? Number(value) : value;
     }
-    const role = flags.force
-      ? ((await roleOf(device, parameters)) ?? 'data')
-      : await requireOwnDevice(device, parameters);
-    await this.job(
-      {
-        kind: 'write_superblock',
-        dataDevice: device,
-        json: stringifyJson(parameters),
-        roomBytes: roomBefore(role, parameters),
-        force: flags.force,
-      },
-      () => undefined,
-    );
+    await this.writeSuperblock(device, parameters, flags.force);
     return 0;
   }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { isJsonObject, parseJson, stringifyJson, VitastorError, type JsonValue } from '@vitastor/core';
+import { isJsonObject, parseJson, VitastorError, type JsonValue } from '@vitastor/core';
 import { flag } from '../../list-flags.js';
-import { oneDevice, requireOwnDevice, roleOf, roomBefore } from '../devices.js';
+import { oneDevice } from '../devices.js';
 import { DiskCommand } from '../environment.js';
 
 export default class WriteSb extends DiskCommand {
@@ -30,19 +30,7 @@ export default class WriteSb extends DiskCommand {
     }
     if (!isJsonObject(parameters))
       throw new VitastorError('ERR_INVALID_ARGUMENT', 'standard input is not a JSON object');
-    const role = flags.force
-      ? ((await roleOf(device, parameters)) ?? 'data')
-      : await requireOwnDevice(device, parameters);
-    await this.job(
-      {
-        kind: 'write_superblock',
-        dataDevice: device,
-        json: stringifyJson(parameters),
-        roomBytes: roomBefore(role, parameters),
-        force: flags.force,
-      },
-      () => undefined,
-    );
+    await this.writeSuperblock(device, parameters, flags.force);
     return 0;
   }
 }

@@ -5,7 +5,6 @@
 // each object is written. The data file is never written to: opening reads no data unless writes were announced. Prints processor
 // time of all threads, bytes of memory by the store's own count, and the growth of the process.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "store/bench/process.hpp"
 #include "store/meta_log.hpp"
 #include "store/store.hpp"
 
@@ -21,11 +21,6 @@ using namespace vitastor;
 using namespace vitastor::store;
 
 namespace {
-
-class StderrLogger final : public Logger {
-public:
-    void write(LogLevel, const std::string& text) override { fprintf(stderr, "%s\n", text.c_str()); }
-};
 
 struct Done : runtime::Completion {
     int64_t result = 1;
@@ -37,13 +32,6 @@ struct Done : runtime::Completion {
         return result;
     }
 };
-
-double cpu_seconds() {
-    rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
 
 /// A line of /proc/self/status in bytes; 0 if it is not there.
 uint64_t status_bytes(const char* name) {

@@ -7,7 +7,6 @@
 // time of all threads, bytes written to the device per client byte, how often the metadata log went round. --tight-log: the
 // smallest log that takes the metadata of these objects, 9/4 of their size and the reserve. --json: one JSON object a line.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 
 #include "base/crc32c.hpp"
 #include "store/bench/histogram.hpp"
+#include "store/bench/process.hpp"
 #include "store/geometry.hpp"
 #include "store/store.hpp"
 
@@ -26,18 +26,6 @@ using namespace vitastor;
 using namespace vitastor::store;
 
 namespace {
-
-class StderrLogger final : public Logger {
-public:
-    void write(LogLevel, const std::string& text) override { fprintf(stderr, "%s\n", text.c_str()); }
-};
-
-double cpu_seconds() {
-    rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
 
 uint64_t next_random(uint64_t& state) {
     state ^= state << 13;
