@@ -18,7 +18,7 @@ import { workspaces } from './unit.mjs';
 const NATIVE = /\.(cpp|hpp|c|h)$/;
 const SCRIPT = /\.(ts|mjs|js)$/;
 const isTest = (/** @type {string} */ path) =>
-  /(^|\/)(test|tests|fuzz)\//.test(path) || /_(test|fuzz|bench)\.cpp$|\.test\.ts$/.test(path);
+  /(^|\/)(test|tests|fuzz|bench)\//.test(path) || /_(test|fuzz|bench)\.cpp$|\.test\.ts$/.test(path);
 
 /**
  * Blanks comments and the insides of strings, so that patterns see code only. Line count stays.
