@@ -117,6 +117,7 @@ Command read_command(const std::string& kind, JsReader& from, std::string& probl
     if (kind == "confirmHistory") {
         return ConfirmHistory{pg_id(from.object("pg")), from.u64("interval"), from.u64("epoch")};
     }
+    if (kind == "scrubPg") return ScrubPg{pg_id(from.object("pg")), from.u64("interval")};
     if (kind == "leaseUntil") return LeaseUntil{from.u64("deadlineNs")};
     if (kind == "reportStatistics") return ReportStatistics{};
     if (kind == "stop") return Stop{};
@@ -241,6 +242,10 @@ Napi::Object to_js(Napi::Env env, const HistoryWanted& event) {
         .u64s("currentSet", event.current_set)
         .set("moreSets", more_sets)
         .done();
+}
+
+Napi::Object to_js(Napi::Env env, const PgScrubbed& event) {
+    return JsWriter(env, "pgScrubbed").set("pg", pg_to_js(env, event.pg)).u64("interval", event.interval).done();
 }
 
 Napi::Object to_js(Napi::Env env, const PeerLost& event) {

@@ -99,6 +99,7 @@ export type Command =
     }
   | { kind: 'stopPg'; pg: PgId; interval: bigint }
   | { kind: 'confirmHistory'; pg: PgId; interval: bigint; epoch: bigint }
+  | { kind: 'scrubPg'; pg: PgId; interval: bigint }
   | { kind: 'leaseUntil'; deadlineNs: bigint }
   | { kind: 'reportStatistics' }
   | { kind: 'stop' };
@@ -190,10 +191,18 @@ export interface HistoryWanted {
   moreSets?: bigint[][];
 }
 
+/** Every object of the PG was looked at. */
+export interface PgScrubbed {
+  kind: 'pgScrubbed';
+  pg: PgId;
+  interval: bigint;
+}
+
 export type EngineEvent =
   | { kind: 'ready'; port: number; addresses: string[]; store: StoreStats; runtime: string }
   | PgStateChanged
   | HistoryWanted
+  | PgScrubbed
   | { kind: 'peerLost'; osd: bigint; reason: string }
   | Statistics
   | { kind: 'fatal'; name: string; text: string }

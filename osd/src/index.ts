@@ -3,4 +3,4 @@
 
 export * from './engine.js';
 export { OsdControl, type OsdControlDeps, type OsdEnd } from './osd-control.js';
-export { osdOptions, type OsdOptions } from './options.js';
+export { osdOptions, scrubPlanOf, type OsdOptions } from './options.js';

@@ -20,7 +20,7 @@ import { hostname, networkInterfaces } from 'node:os';
 import { loadEngine } from './addon.js';
 import { publishedAddresses, type LocalAddress } from './networks.js';
 import { replacedParameters } from './option-table.js';
-import { osdOptions } from './options.js';
+import { osdOptions, scrubPlanOf } from './options.js';
 import { OsdControl } from './osd-control.js';
 
 const HELP = `vitastor-osd --osd_num N --data_device PATH [--name value ...]
@@ -110,6 +110,7 @@ async function main(words: readonly string[]): Promise<number> {
       options: osdOptions(config, environment),
       publishedAddresses: (bound) => publishedAddresses(bound, localAddresses()),
       settingsFor: (global) => local.withEtcd(global).asText(),
+      scrubPlanFor: (global) => scrubPlanOf(local.withEtcd(global)),
       onGlobal: (global) => {
         const list = requireEtcdAddresses(local.withEtcd(global));
         if (list.join() === addresses) return;

@@ -12,7 +12,6 @@ const instead = (text: string): OptionUse => ({ instead: text });
 
 const NO_JOURNAL = 'there is no journal: small writes need no second copy';
 const RECOVERY = 'recovery_queue_depth and recovery_sleep_us govern recovery';
-const SCRUB = 'objects are not read in the background; every read verifies checksums';
 
 /** configuration.md 5. */
 export const DISK_OPTIONS = {
@@ -87,14 +86,14 @@ export const RUNTIME_OPTIONS = {
   throttle_target_parallelism: works('writes that it works on at once'),
   throttle_threshold_us: works('shorter delays are left out'),
   osd_memlock: works('keep the process out of swap (mlockall)'),
-  auto_scrub: instead(SCRUB),
-  no_scrub: instead(SCRUB),
-  scrub_interval: instead(SCRUB),
-  scrub_queue_depth: instead(SCRUB),
-  scrub_sleep: instead(SCRUB),
-  scrub_list_limit: instead(SCRUB),
-  scrub_find_best: instead(SCRUB),
-  scrub_ec_max_bruteforce: instead(SCRUB),
+  auto_scrub: works('read and compare all copies of every object, each PG once in scrub_interval'),
+  no_scrub: works('suspend scrubs; what was not looked at is looked at later'),
+  scrub_interval: works('time between two scrubs of a PG (such as 30d); the pool\'s own scrub_interval is stronger'),
+  scrub_queue_depth: works('objects that an OSD scrubs at once, at most 64'),
+  scrub_sleep: works('milliseconds between the starts of two objects'),
+  scrub_list_limit: works('objects of a PG that are listed at once for a scrub (24 bytes of memory each)'),
+  scrub_find_best: works('copies that differ: the most frequent content is right; off: all stay inconsistent until vitastor-cli fix'),
+  scrub_ec_max_bruteforce: works('sets of chunks that a scrub of an erasure-coded object tries in order to find the wrong chunks'),
   discard_freed: works('discard blocks soon after they became free; default: on block devices, not in files (an addition)'),
   discard_on_start: works('discard everything that is free after the start, in the background'),
   min_discard_size: works('smallest piece to discard; a piece is discarded when all its blocks are free'),

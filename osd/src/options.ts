@@ -6,6 +6,7 @@ import type { Command, FileIo, ListenAddress } from './engine.js';
 import type { LeaseTiming } from './lease.js';
 import { journalHoldsMetadata } from './option-table.js';
 import { chooseListen, type LocalAddress } from './networks.js';
+import type { ScrubPlan } from './pg-control.js';
 import type { OsdIdentity } from './statistics.js';
 
 export interface OsdOptions {
@@ -105,6 +106,14 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
     statsIntervalMs: config.number('etcd_stats_interval') * 1000,
     etcdQuickTimeoutMs: config.number('etcd_quick_timeout'),
     etcdSlowTimeoutMs: config.number('etcd_slow_timeout'),
+  };
+}
+
+export function scrubPlanOf(config: Config): ScrubPlan {
+  return {
+    automatic: config.boolean('auto_scrub'),
+    intervalS: config.number('scrub_interval'),
+    suspended: config.boolean('no_scrub'),
   };
 }
 

@@ -30,7 +30,7 @@ import {
 } from '@vitastor/core';
 import type { CreateEngine, EngineApi, EngineEvent, PoolConfig, Statistics } from './engine.js';
 import { LeaseKeeper, type LeaseTiming } from './lease.js';
-import { PgControl, poolSignature, type PgActions, type PgFacts } from './pg-control.js';
+import { PgControl, poolSignature, type PgActions, type PgFacts, type ScrubPlan } from './pg-control.js';
 import { PgReporter } from './pg-reporter.js';
 import { StatisticsReport } from './statistics.js';
 import type { OsdOptions } from './options.js';
@@ -46,6 +46,8 @@ export interface OsdControlDeps {
   publishedAddresses: (bound: readonly string[]) => string[];
   /** Settings of the engine after config/global has changed. */
   settingsFor: (global: JsonObject) => Record<string, string>;
+  /** auto_scrub, scrub_interval, no_scrub after config/global has changed. */
+  scrubPlanFor: (global: JsonObject) => ScrubPlan;
   /** /config/global as it is now: what concerns control itself (addresses of etcd). */
   onGlobal?: (global: JsonObject) => void;
   log: (level: 'error' | 'warning' | 'info' | 'debug', text: string) => void;
@@ -59,6 +61,9 @@ export interface OsdEnd {
 
 const STATS_AFTER_CHANGE_MS = 200;
 const STOP_LIMIT_MS = 10_000;
+/** PGs are looked at for a due scrub when something changes, when one is due, and at least this often. */
+const SCRUB_CHECK_MAX_S = 3600;
+const SCRUB_CHECK_MIN_MS = 1000;
 
 export class OsdControl {
   readonly #deps: OsdControlDeps;
@@ -75,6 +80,9 @@ export class OsdControl {
   #interval = 0n;
   #statsTimer: Cancel | null = null;
   #statsSoon: Cancel | null = null;
+  #scrubTimer: Cancel | null = null;
+  #scrubPlan: ScrubPlan = { automatic: false, intervalS: 30 * 86400, suspended: false };
+  #settingNames: readonly string[] = [];
   #statsInFlight = false;
   #wasLease = 0n;
   #stopping = false;
@@ -309,6 +317,8 @@ export class OsdControl {
     this.#statsTimer = null;
     this.#statsSoon?.();
     this.#statsSoon = null;
+    this.#scrubTimer?.();
+    this.#scrubTimer = null;
     this.#pgs.clear();
     this.#pushed.clear();
   }
@@ -321,7 +331,8 @@ export class OsdControl {
     if (!state || !engine) return;
     const { view } = state;
     this.#deps.onGlobal?.(view.global);
-    this.#push('settings', () => ({ kind: 'settings', settings: this.#deps.settingsFor(view.global) }));
+    this.#scrubPlan = this.#deps.scrubPlanFor(view.global);
+    this.#push('settings', () => ({ kind: 'settings', settings: this.#settings(view.global) }));
     this.#push('peerList', () => ({
       kind: 'peerList',
       up: [...view.osdStates]
@@ -355,6 +366,37 @@ export class OsdControl {
       control.update(this.#factsOf(control.id.pool, control.id.pg));
       if (control.idle) this.#pgs.delete(key);
     }
+    this.#checkScrubs();
+  }
+
+  /** '' for what was set before and is not any more: the engine takes its default again. */
+  #settings(global: JsonObject): Record<string, string> {
+    const now = this.#deps.settingsFor(global);
+    const gone = this.#settingNames.filter((name) => !(name in now));
+    this.#settingNames = [...Object.keys(now), ...gone];
+    return { ...now, ...Object.fromEntries(gone.map((name) => [name, ''])) };
+  }
+
+  /** Plans scrubs, starts those that are due, and arms the timer for the next one. */
+  #checkScrubs(): void {
+    const state = this.#state;
+    if (!state) return;
+    this.#scrubTimer?.();
+    this.#scrubTimer = null;
+    const { clock } = this.#deps;
+    const nowS = Math.floor(clock.wallMs() / 1000);
+    let earliest = nowS + SCRUB_CHECK_MAX_S;
+    for (const control of this.#pgs.values()) {
+      const next = control.checkScrub(nowS, this.#planOf(control.id.pool));
+      if (next !== null && next < earliest) earliest = next;
+    }
+    const delayMs = Math.max(SCRUB_CHECK_MIN_MS, (earliest - nowS) * 1000);
+    this.#scrubTimer = clock.after(delayMs, () => this.#checkScrubs());
+  }
+
+  #planOf(pool: number): ScrubPlan {
+    const intervalS = this.#state?.view.pools.get(pool)?.scrubIntervalSeconds ?? this.#scrubPlan.intervalS;
+    return { ...this.#scrubPlan, intervalS };
   }
 
   /** Posts a command unless the engine was told the very same before. */
@@ -443,6 +485,7 @@ export class OsdControl {
     stopPg: (control, interval) => this.#engine?.post({ kind: 'stopPg', pg: control.id, interval }),
     confirmHistory: (control, interval, epoch) =>
       this.#engine?.post({ kind: 'confirmHistory', pg: control.id, interval, epoch }),
+    scrubPg: (control, interval) => this.#engine?.post({ kind: 'scrubPg', pg: control.id, interval }),
     nextInterval: () => ++this.#interval,
     log: (text) => this.#log('info', text),
   };
@@ -467,6 +510,13 @@ export class OsdControl {
       case 'historyWanted':
         this.#pgs.get(`${event.pg.pool}/${event.pg.pg}`)?.onHistoryWanted(event);
         break;
+      case 'pgScrubbed': {
+        const nowS = Math.floor(this.#deps.clock.wallMs() / 1000);
+        this.#pgs
+          .get(`${event.pg.pool}/${event.pg.pg}`)
+          ?.onScrubbed(event, nowS, this.#planOf(event.pg.pool));
+        break;
+      }
       case 'peerLost':
         this.#log('warning', `lost OSD ${event.osd}: ${event.reason}`);
         break;

@@ -14,7 +14,7 @@ import {
   type PgHistory,
   type PoolConfig,
 } from '@vitastor/core';
-import type { HistoryWanted, PgId, PgStateChanged } from './engine.js';
+import type { HistoryWanted, PgId, PgScrubbed, PgStateChanged } from './engine.js';
 import { PG_BITS, wordsOf } from './pg-bits.js';
 
 export type PgPhase = 'absent' | 'locking' | 'running' | 'stopping' | 'unlocking';
@@ -51,12 +51,22 @@ export interface PgWrite {
   done: (revision: bigint) => void;
 }
 
+/** When PGs are to be scrubbed. Times in seconds. */
+export interface ScrubPlan {
+  /** auto_scrub. */
+  automatic: boolean;
+  intervalS: number;
+  /** no_scrub. */
+  suspended: boolean;
+}
+
 export interface PgActions {
   /** Something to write: nextWrite() will give it. */
   dirty(control: PgControl): void;
   startPg(control: PgControl, history: PgHistory, osdSet: number[], interval: bigint): void;
   stopPg(control: PgControl, interval: bigint): void;
   confirmHistory(control: PgControl, interval: bigint, epoch: bigint): void;
+  scrubPg(control: PgControl, interval: bigint): void;
   nextInterval(): bigint;
   log(text: string): void;
 }
@@ -102,7 +112,11 @@ export class PgControl {
   #stateDirty = false;
   #wanted: HistoryWanted | null = null;
   /** Our history write that was made and is not yet seen through the watch: epoch, or null. */
-  #unconfirmed: { epoch: bigint; forEngine: boolean } | null = null;
+  #unconfirmed: { epoch: bigint; revision: bigint; forEngine: boolean } | null = null;
+  /** next_scrub as it should stand in the history; null: as it is. */
+  #nextScrub: number | null = null;
+  /** The engine was told to scrub in this activity. */
+  #scrubbing = false;
   /** Revision of the transaction that gave us the state key; null: not asked for, or no answer yet. */
   #lockedAt: bigint | null = null;
   #writing = false;
@@ -198,6 +212,7 @@ export class PgControl {
       return;
     }
     if (this.#phase !== 'running') return;
+    if (!(event.state & PG_BITS.active)) this.#scrubbing = false;
     this.#reported = event;
     this.#stateDirty = true;
     this.#actions.dirty(this);
@@ -206,6 +221,36 @@ export class PgControl {
   onHistoryWanted(event: HistoryWanted): void {
     if (event.interval !== this.#interval || this.#phase !== 'running') return;
     this.#wanted = event;
+    this.#actions.dirty(this);
+  }
+
+  /**
+   * Plans the next scrub, or has it done when it is due. Returns when to ask again (unix seconds), null: after a change.
+   * A next_scrub that somebody wrote into the history by hand counts also without auto_scrub.
+   */
+  checkScrub(nowS: number, plan: ScrubPlan): number | null {
+    if (this.#phase !== 'running' || !((this.#reported?.state ?? 0) & PG_BITS.active) || this.#scrubbing) return null;
+    if (this.#nextScrub !== null) return null;
+    const next = this.#facts.history.nextScrub;
+    if (plan.automatic && (next === 0 || next > nowS + plan.intervalS)) {
+      this.#planScrub(nowS + plan.intervalS);
+      return nowS + plan.intervalS;
+    }
+    if (next === 0 || plan.suspended) return null;
+    if (next > nowS) return next;
+    this.#scrubbing = true;
+    this.#actions.scrubPg(this, this.#interval);
+    return null;
+  }
+
+  onScrubbed(event: PgScrubbed, nowS: number, plan: ScrubPlan): void {
+    if (event.interval !== this.#interval || this.#phase !== 'running') return;
+    this.#scrubbing = false;
+    this.#planScrub(plan.automatic ? nowS + plan.intervalS : 0);
+  }
+
+  #planScrub(nextS: number): void {
+    this.#nextScrub = nextS;
     this.#actions.dirty(this);
   }
 
@@ -267,16 +312,18 @@ export class PgControl {
       history: next
         ? { value: stringifyJson(encodePgHistory(next.history)), seenRevision: this.#facts.historyRevision }
         : null,
-      done: () => {
+      done: (revision) => {
         this.#writing = false;
         if (this.#phase !== 'running' || this.#interval !== interval) return;
         if (next) {
           this.#history = next.history;
-          this.#unconfirmed = { epoch: next.history.epoch, forEngine: next.forEngine };
+          this.#unconfirmed = { epoch: next.history.epoch, revision, forEngine: next.forEngine };
+          if (this.#nextScrub === next.history.nextScrub) this.#nextScrub = null;
           // The watch may have been faster than the answer.
           this.#checkRunning(this.#facts);
         }
-        if (this.#phase === 'running' && (this.#stateDirty || this.#wanted)) this.#actions.dirty(this);
+        if (this.#phase === 'running' && (this.#stateDirty || this.#wanted || this.#nextScrub !== null))
+          this.#actions.dirty(this);
       },
     };
   }
@@ -285,7 +332,9 @@ export class PgControl {
   #nextHistory(): { history: PgHistory; forEngine: boolean } | null {
     const target = this.#target;
     if (!target) return null;
-    const current = this.#facts.history;
+    const nextScrub = this.#nextScrub ?? this.#facts.history.nextScrub;
+    const current = { ...this.#facts.history, nextScrub };
+    const rescheduled = nextScrub !== this.#facts.history.nextScrub ? { history: current, forEngine: false } : null;
     const wanted = this.#wanted;
     if (wanted) {
       let osdSets = wanted.addCurrentSet ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet)) : current.osdSets;
@@ -298,13 +347,13 @@ export class PgControl {
     }
     const state = this.#reported?.state ?? 0;
     const clean = state === PG_BITS.active;
-    if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return null;
+    if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return rescheduled;
     const allPeers = clean
       ? osdSetOf(target.osdSet)
       : osdSetOf([...target.osdSet, ...(this.#reported?.deadPeers ?? [])]);
     const minimal = current.osdSets.length === 0 && sameSet(osdSetOf(current.allPeers), allPeers);
     const untouched = current.osdSets.length === 0 && current.allPeers.length === 0 && clean;
-    if (minimal || untouched) return null;
+    if (minimal || untouched) return rescheduled;
     return { history: { ...current, osdSets: [], allPeers }, forEngine: false };
   }
 
@@ -327,12 +376,14 @@ export class PgControl {
     this.#stateDirty = false;
     this.#wanted = null;
     this.#unconfirmed = null;
+    this.#nextScrub = null;
+    this.#scrubbing = false;
     this.#actions.startPg(this, this.#history, target.osdSet, this.#interval);
   }
 
   #checkRunning(facts: PgFacts): void {
     const pending = this.#unconfirmed;
-    if (pending && facts.history.epoch >= pending.epoch && sameMembers(facts.history, this.#history)) {
+    if (pending && facts.historyRevision >= pending.revision && facts.history.epoch >= pending.epoch && sameMembers(facts.history, this.#history)) {
       this.#unconfirmed = null;
       const wanted = this.#wanted;
       if (pending.forEngine && wanted && wanted.epoch <= pending.epoch) {
@@ -343,7 +394,7 @@ export class PgControl {
     }
     const why = this.#mustStop(facts);
     if (!why) {
-      if (this.#stateDirty || this.#wanted) this.#actions.dirty(this);
+      if (this.#stateDirty || this.#wanted || this.#nextScrub !== null) this.#actions.dirty(this);
       return;
     }
     this.#actions.log(`PG ${this.id.pool}/${this.id.pg} stops: ${why}`);

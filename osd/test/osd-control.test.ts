@@ -3,11 +3,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { KeySpace, parseJson, type JsonObject } from '@vitastor/core';
+import { Config, KeySpace, parseJson, type JsonObject } from '@vitastor/core';
 import { MemoryEtcd, settle, VirtualClock, type MemoryEtcdClient } from '@vitastor/core/testing';
 import type { Command, EngineApi, EngineEvent, StoreStats } from '../src/engine.js';
 import { OsdControl, type OsdEnd } from '../src/osd-control.js';
-import type { OsdOptions } from '../src/options.js';
+import { scrubPlanOf, type OsdOptions } from '../src/options.js';
 import { PG_BITS } from '../src/pg-bits.js';
 
 const STORE: StoreStats = {
@@ -85,7 +85,7 @@ function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock()): Rig {
   const logs: string[] = [];
   const control = new OsdControl({
     etcd: client, clock, keys: KEYS, createEngine: engine.create, options: optionsOf(osd),
-    publishedAddresses: () => ['127.0.0.1'], settingsFor: () => ({}), log: (level, text) => logs.push(`${level} ${text}`),
+    publishedAddresses: () => ['127.0.0.1'], settingsFor: () => ({}), scrubPlanFor: (global) => scrubPlanOf(new Config({ etcd: global })), log: (level, text) => logs.push(`${level} ${text}`),
   });
   return { clock, server: etcd, client, engine, control, logs, end: control.run() };
 }
@@ -347,4 +347,71 @@ test('a lock that is no longer wanted when it is granted is given back', async (
   await advance(r, 2000);
   assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined, 'the other OSD can take it');
   assert.equal(r.engine.of('startPg').length, 0);
+});
+
+const nextScrub = (r: Rig): unknown => json(r.server, KEYS.pgHistory(1, 1))?.['next_scrub'];
+const scrubbed = (interval: bigint): EngineEvent => ({ kind: 'pgScrubbed', pg: { pool: 1, pg: 1 }, interval });
+const setGlobal = (r: Rig, global: JsonObject): void => r.server.put(KEYS.configGlobal, JSON.stringify(global));
+
+test('auto_scrub plans a scrub in the history, has it done when it is due, and plans the next one', async () => {
+  const r = rig();
+  await advance(r, 50);
+  setGlobal(r, { auto_scrub: true, scrub_interval: '1h' });
+  const interval = await running(r);
+  const start = Math.floor(r.clock.wallMs() / 1000);
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 1000);
+  const planned = Number(nextScrub(r));
+  assert.ok(planned >= start + 3600 && planned <= start + 3602, `planned at ${planned}, now ${start}`);
+  await advance(r, 3_590_000);
+  assert.equal(r.engine.of('scrubPg').length, 0);
+  await advance(r, 15_000);
+  assert.deepEqual(r.engine.of('scrubPg'), [{ kind: 'scrubPg', pg: { pool: 1, pg: 1 }, interval }]);
+  r.engine.emit(state(interval, PG_BITS.active | PG_BITS.scrubbing));
+  await advance(r, 5_000);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1))?.['state'], ['active', 'scrubbing']);
+  r.engine.emit(state(interval, PG_BITS.active), scrubbed(interval));
+  await advance(r, 1000);
+  assert.ok(Number(nextScrub(r)) > planned + 3500);
+  assert.equal(r.engine.of('scrubPg').length, 1);
+  assert.equal(r.engine.of('stopPg').length, 0, 'our own plan does not make us peer again');
+});
+
+test('a shorter scrub_interval counts at once, the one of the pool first', async () => {
+  const r = rig();
+  await advance(r, 50);
+  setGlobal(r, { auto_scrub: true });
+  const interval = await running(r);
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 1000);
+  const now = Math.floor(r.clock.wallMs() / 1000);
+  assert.ok(Number(nextScrub(r)) > now + 29 * 86400);
+  putPool(r.server, { scrub_interval: '1d' });
+  await advance(r, 1000);
+  assert.ok(Math.abs(Number(nextScrub(r)) - now - 86400) <= 2);
+});
+
+test('no_scrub holds a due scrub back; a scrub cut short by peering is asked for again', async () => {
+  const r = rig();
+  await advance(r, 50);
+  setGlobal(r, { no_scrub: true });
+  const interval = await running(r);
+  r.server.put(KEYS.pgHistory(1, 1), JSON.stringify({ epoch: 0, osd_sets: [], all_peers: [], next_scrub: 1 }));
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 5000);
+  assert.equal(r.engine.of('scrubPg').length, 0);
+  setGlobal(r, {});
+  await advance(r, 1000);
+  assert.equal(r.engine.of('scrubPg').length, 1, 'planned by hand: done without auto_scrub');
+  r.engine.emit(state(interval, PG_BITS.peering));
+  await advance(r, 1000);
+  assert.equal(r.engine.of('scrubPg').length, 1);
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 1000);
+  assert.equal(r.engine.of('scrubPg').length, 2);
+  r.engine.emit(scrubbed(interval));
+  await advance(r, 1000);
+  assert.equal(nextScrub(r), undefined);
+  await advance(r, 20_000);
+  assert.equal(r.engine.of('scrubPg').length, 2);
 });

@@ -4,7 +4,7 @@
 import { Config, KeySpace, stringifyJson, type Etcd, type JsonObject, type Watch } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { Monitor, type Solver } from '@vitastor/mon';
-import { OsdControl, osdOptions, type CreateEngine } from '@vitastor/osd';
+import { OsdControl, osdOptions, scrubPlanOf, type CreateEngine } from '@vitastor/osd';
 import { ProcessClock, SimClock } from './driver.js';
 import type { NativeModule, NativePair, SimClient, SimEngine, SimWorld } from './native.js';
 
@@ -139,6 +139,7 @@ export class SimCluster {
       options: osdOptions(config, { hostname: `host${num}`, localAddresses: [] }),
       publishedAddresses: (bound) => [...bound],
       settingsFor: (global: JsonObject) => config.withEtcd(global).asText(),
+      scrubPlanFor: (global: JsonObject) => scrubPlanOf(config.withEtcd(global)),
       log: (level, text) => this.#log(`osd${num}`, `${level} ${text}`),
     });
     osd.control = control;

@@ -240,6 +240,7 @@ private:
 
     void execute(StopPg& command) { osd_->stop_pg(command.pg, command.interval); }
     void execute(ConfirmHistory& command) { osd_->confirm_history(command.pg, command.interval, command.epoch); }
+    void execute(ScrubPg& command) { osd_->scrub_pg(command.pg, command.interval); }
     void execute(LeaseUntil& command) { osd_->set_lease(command.deadline_ns); }
 
     void execute(ReportStatistics&) {
@@ -290,6 +291,7 @@ private:
                            const std::vector<std::vector<OsdNum>>& more_sets) override {
         sink_.on_event(HistoryWanted{pg.id, pg.interval, epoch, add_current_set, current_set, more_sets});
     }
+    void on_pg_scrubbed(const serve::Pg& pg) override { sink_.on_event(PgScrubbed{pg.id, pg.interval}); }
     void on_peer_lost(OsdNum osd, const std::string& reason) override { sink_.on_event(PeerLost{osd, reason}); }
     void on_lease_expired() override { sink_.on_event(LeaseExpired{}); }
     void on_all_stopped() override {

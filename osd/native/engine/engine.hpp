@@ -88,6 +88,12 @@ struct ConfirmHistory {
     uint64_t interval = 0;
     uint64_t epoch = 0;
 };
+/// The PG is due: read and compare all copies of its objects in the background. Answered by PgScrubbed; forgotten when the PG stops
+/// being active (control asks again when it is).
+struct ScrubPg {
+    PgId pg;
+    uint64_t interval = 0;
+};
 /// now_ns clock of the engine's loop (CLOCK_BOOTTIME): send time of the confirmed keepalive + TTL - margin. 0: no lease; fence at once.
 struct LeaseUntil {
     uint64_t deadline_ns = 0;
@@ -97,8 +103,8 @@ struct ReportStatistics {};
 /// Orderly end: PGs drain and go offline, connections close, the store closes; answered by Stopped.
 struct Stop {};
 
-using Command = std::variant<Configure, Settings, PeerList, Pools, Inodes, StartPg, StopPg, ConfirmHistory, LeaseUntil,
-                             ReportStatistics, Stop>;
+using Command = std::variant<Configure, Settings, PeerList, Pools, Inodes, StartPg, StopPg, ConfirmHistory, ScrubPg,
+                             LeaseUntil, ReportStatistics, Stop>;
 
 // ------------------------------------------------------------------ events, in the order of osd/src/engine.ts
 
@@ -126,6 +132,11 @@ struct HistoryWanted {
     std::vector<OsdNum> current_set;  ///< sorted, without zeroes
     /// Also to be added to the history's sets: those that hold the only good copies of some objects. Sorted, without zeroes.
     std::vector<std::vector<OsdNum>> more_sets;
+};
+/// Every object of the PG was looked at.
+struct PgScrubbed {
+    PgId pg;
+    uint64_t interval = 0;
 };
 struct PeerLost {
     OsdNum osd = 0;
@@ -169,8 +180,8 @@ struct LogLine {
 struct LeaseExpired {};
 struct Stopped {};
 
-using Event = std::variant<Ready, PgStateChanged, HistoryWanted, PeerLost, Statistics, Fatal, LogLine, LeaseExpired,
-                           Stopped>;
+using Event = std::variant<Ready, PgStateChanged, HistoryWanted, PgScrubbed, PeerLost, Statistics, Fatal, LogLine,
+                           LeaseExpired, Stopped>;
 
 class EventSink {
 public:

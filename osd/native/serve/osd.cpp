@@ -49,6 +49,10 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
     };
     recovery_kick_.osd = this;
     recovery_kick_.on_run = [](runtime::Deferred* deferred) { static_cast<RecoveryKick*>(deferred)->osd->run_recovery(); };
+    scrub_timer_.osd = this;
+    scrub_timer_.on_fire = [](runtime::Timer* timer) { static_cast<Tick*>(timer)->osd->wake_scrub(); };
+    scrub_.kick.osd = this;
+    scrub_.kick.on_run = [](runtime::Deferred* deferred) { static_cast<ScrubRun::Kick*>(deferred)->osd->run_scrub(); };
     last_autosync_ns_ = loop_.now_ns();
     loop_.arm(tick_, loop_.now_ns() + kNsPerSecond);
 }
@@ -66,6 +70,7 @@ void Osd::shut_down() {
     loop_.disarm(tick_);
     loop_.disarm(lease_timer_);
     loop_.disarm(recovery_retry_);
+    loop_.disarm(scrub_timer_);
 }
 
 // ------------------------------------------------------------------ operations and answers
@@ -328,6 +333,7 @@ void Osd::set_settings(const Settings& settings) {
         for (auto& [id, pg] : pgs_) disturb(*pg);
     }
     wake_recovery();
+    wake_scrub();
 }
 
 Pool* Osd::find_pool(PoolId id) {
@@ -474,6 +480,14 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
     number("pg_lock_retry_interval", settings.pg_lock_retry_interval_ms, 60000);
     number("pg_lock_retry_interval_ms", settings.pg_lock_retry_interval_ms, 60000);
     if (settings.pg_lock_retry_interval_ms < 2) settings.pg_lock_retry_interval_ms = 100;
+    number("scrub_queue_depth", settings.scrub_queue_depth, 64);
+    if (settings.scrub_queue_depth == 0) settings.scrub_queue_depth = 1;
+    number("scrub_sleep", settings.scrub_sleep_ms, 3'600'000);
+    number("scrub_list_limit", settings.scrub_list_limit, 1u << 24);
+    if (settings.scrub_list_limit == 0) settings.scrub_list_limit = 262144;
+    number("scrub_ec_max_bruteforce", settings.scrub_ec_max_bruteforce, 1u << 30);
+    settings.no_scrub = flag("no_scrub").value_or(false);
+    settings.scrub_find_best = flag("scrub_find_best").value_or(true);
     settings.no_recovery = flag("no_recovery").value_or(false);
     settings.no_rebalance = flag("no_rebalance").value_or(false);
     settings.allow_net_split = flag("allow_net_split").value_or(false);

@@ -27,6 +27,8 @@ public:
     void start_pg(const PgId& id, Pg::Start&& start);
     void stop_pg(const PgId& id, uint64_t interval);
     void confirm_history(const PgId& id, uint64_t interval, uint64_t epoch);
+    /// Scrub all objects of this PG, in the background; answered by on_pg_scrubbed unless the PG stops being active.
+    void scrub_pg(const PgId& id, uint64_t interval);
     /// now_ns clock; 0 = no lease: fence at once.
     void set_lease(uint64_t deadline_ns);
     /// Every PG drains and goes offline; answered by on_all_stopped.
@@ -123,7 +125,26 @@ private:
 
     // ---- remove.cpp
     runtime::Task<> remove_object(Op* op);
+
+    // ---- scrub.cpp
+    struct ScrubCopy {
+        pg::Location place;
+        Buffer data;  ///< block_size_ bytes
+    };
     runtime::Task<> scrub_object(Op* op);
+    runtime::Task<int64_t> read_for_scrub(Op* op, Version* target, std::vector<ScrubCopy>* copies,
+                                          std::vector<pg::Location>* others);
+    void judge_copies(std::vector<ScrubCopy>& copies);
+    void set_places(Pg& pg, const ObjectId& object, std::span<const pg::Location> where, Version target);
+
+    // ---- scrub_run.cpp
+    void wake_scrub();
+    void run_scrub();
+    Pg* scrubbed_pg();
+    void keep_scrub_cursor(Pg& pg);
+    Pg* choose_scrub();
+    runtime::Task<> list_for_scrub(Pg& pg);
+    void scrub_ended(Op* op, int64_t result);
 
     // ---- sync.cpp
     runtime::Task<> sync_op(Op* op);
@@ -239,9 +260,31 @@ private:
         Osd* osd = nullptr;
     } recovery_retry_;
 
+    // ---- scrub of PGs
+    struct ScrubRun {
+        bool chosen = false;    ///< `pg` is at work
+        PgId pg;                ///< or the last one
+        uint64_t serial = 0;    ///< of the choice: listings of former ones are dropped
+        bool listing = false;
+        bool at_end = false;    ///< nothing lies behind this batch
+        std::vector<ObjectId> batch;
+        size_t next = 0;        ///< in batch
+        uint32_t running = 0;   ///< objects at work, also those of a PG that was given up
+        uint64_t next_start_ns = 0;
+        struct Kick : runtime::Deferred {
+            Osd* osd = nullptr;
+        } kick;
+        void forget() {
+            chosen = listing = false;
+            serial++;
+            next = 0;
+            batch = {};
+        }
+    } scrub_;
+
     struct Tick : runtime::Timer {
         Osd* osd = nullptr;
-    } tick_, lease_timer_;
+    } tick_, lease_timer_, scrub_timer_;
     uint64_t last_autosync_ns_ = 0;
 
     std::array<Counters, wire::kMaxOpcode + 1> op_stats_{}, subop_stats_{};

@@ -180,6 +180,13 @@ void Osd::move(Pg& pg, PhaseEvent event) {
     if (pg.active() && *next != Phase::active) {
         pg.gate = false;
         pg.gate_waiters.notify_all();
+        if (pg.scrub_wanted) {  // control asks again when it is active again
+            keep_scrub_cursor(pg);
+            pg.scrub_wanted = false;
+            pg.flags &= ~wire::pg_state::scrubbing;
+            if (scrub_.chosen && scrub_.pg == pg.id) scrub_.forget();
+            wake_scrub();
+        }
     }
     pg.phase = *next;
     publish(pg);

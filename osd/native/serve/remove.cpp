@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// DELETE and SCRUB of one object. Both run in the object's queue like a write. Source: semantics 10, 12.2-12.5.
+// DELETE of one object. Runs in the object's queue like a write. Source: semantics 10.
 #include <algorithm>
 #include <cstring>
 
@@ -108,78 +108,6 @@ runtime::Task<> Osd::remove_object(Op* op) {
         co_await gate;
     }
     answer(op, result, reply);
-}
-
-/// Compares the data of all copies that count; the majority wins, a tie stays inconsistent until a person decides.
-runtime::Task<> Osd::scrub_object(Op* op) {
-    Pg& pg = *op->pg;
-    int64_t result = pg.active() ? 0 : -EPIPE;
-    struct Copy {
-        OsdNum osd;
-        Buffer data;
-        uint32_t equal = 0;
-    };
-    std::vector<Copy> copies;
-    std::vector<uint8_t> bitmap(bitmap_bytes_);
-    if (result == 0) {
-        pg::UncleanObject* unclean = pg.objects.find(op->object);
-        Version target = unclean ? unclean->target : 0;
-        if (!unclean && pg.self_in_set) target = store_.peek(op->object, kNewestVersion, bitmap.data());
-        if (!unclean && pg.self_in_set && target == 0) result = -ENOENT;
-        std::vector<pg::Location> where = locations_of(pg, op->object);
-        for (const pg::Location& place : where) {
-            if (result < 0) break;
-            if (place.flags & wire::DescribeItem::kOutdated) continue;
-            Copy copy{place.osd, loop_.buffers().allocate(block_size_), 0};
-            LayerRead read{op->pool, &pg, op->object, 0, block_size_, copy.data.data(), bitmap.data(), 0};
-            runtime::Task<int64_t> attempt = read_copy(read, place.osd, target ? target : kNewestVersion);
-            int64_t got = co_await attempt;
-            if (!pg.active() || got == -EPIPE) {
-                result = -EPIPE;
-            } else if (got == -ENOENT) {
-                mark_copy(pg, op->object, place.osd, wire::DescribeItem::kOutdated, target);
-            } else if (got < 0) {
-                mark_copy(pg, op->object, place.osd, wire::DescribeItem::kCorrupted, target);
-            } else {
-                if (target == 0) target = read.version;
-                copies.push_back(std::move(copy));
-            }
-        }
-        uint32_t best = 0, best_count = 0;
-        for (Copy& copy : copies) {
-            for (Copy& other : copies) {
-                copy.equal += std::memcmp(copy.data.data(), other.data.data(), block_size_) == 0;
-            }
-            if (copy.equal > best) {
-                best = copy.equal;
-                best_count = 1;
-            } else if (copy.equal == best) {
-                best_count++;
-            }
-        }
-        if (result == 0 && best < copies.size()) {
-            if (best_count == best) {
-                for (Copy& copy : copies) {
-                    if (copy.equal != best) mark_copy(pg, op->object, copy.osd, wire::DescribeItem::kCorrupted, target);
-                }
-            } else {
-                std::vector<pg::Location> all = locations_of(pg, op->object);
-                for (pg::Location& place : all) place.flags |= wire::DescribeItem::kInconsistent;
-                unclean = pg.objects.find(op->object);
-                uint32_t state = (unclean ? unclean->set->state : 0) | wire::object_state::inconsistent;
-                pg.objects.set_unclean(op->object, state, all, target);
-                update_state(pg);
-            }
-        } else if (result == 0) {
-            unclean = pg.objects.find(op->object);
-            if (unclean && unclean->set->state == wire::object_state::inconsistent) {
-                pg.objects.set_clean(op->object);
-                update_state(pg);
-            }
-        }
-    }
-    leave_queue(op);
-    answer(op, result);
 }
 
 }  // namespace vitastor::serve

@@ -59,6 +59,12 @@ struct Settings {
     uint64_t recovery_queue_depth = 1;
     uint64_t recovery_sleep_us = 0;
     uint64_t pg_lock_retry_interval_ms = 100;
+    uint64_t scrub_queue_depth = 1;
+    uint64_t scrub_sleep_ms = 0;
+    uint64_t scrub_list_limit = 262144;
+    uint64_t scrub_ec_max_bruteforce = 100;
+    bool no_scrub = false;
+    bool scrub_find_best = true;
     bool no_recovery = false;
     bool no_rebalance = false;
     bool allow_net_split = false;
@@ -225,6 +231,8 @@ struct Pg {
     std::vector<Extra> extras;
 
     ObjectId recovery_cursor;
+    bool scrub_wanted = false;  ///< control asked for it in this activity
+    ObjectId scrub_cursor;      ///< first object that was not looked at
     runtime::WaitList changed;
     struct Kick : runtime::Deferred {
         Pg* pg = nullptr;
@@ -289,6 +297,7 @@ public:
     virtual void on_history_wanted(const Pg& pg, uint64_t epoch, bool add_current_set,
                                    const std::vector<OsdNum>& current_set,
                                    const std::vector<std::vector<OsdNum>>& more_sets) = 0;
+    virtual void on_pg_scrubbed(const Pg& pg) = 0;
     virtual void on_peer_lost(OsdNum osd, const std::string& reason) = 0;
     virtual void on_lease_expired() = 0;
     /// All PGs are gone after stop_all().

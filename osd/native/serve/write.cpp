@@ -316,9 +316,11 @@ runtime::Task<> Osd::finish_gated(Op* op, int64_t result) {
 runtime::Task<> Osd::write_unclean(Op* op) {
     Pg& pg = *op->pg;
     const bool was_unclean = pg.objects.find(op->object) != nullptr;
-    const bool rewrite = was_unclean;
     const bool full = op->offset == 0 && op->len == block_size_;
     const uint32_t old_state = was_unclean ? pg.objects.find(op->object)->set->state : 0;
+    // Copies that differ stay as they are around the new bytes: one of them, taken for all, could be the wrong one.
+    const bool undecided = old_state == wire::object_state::inconsistent && !full;
+    const bool rewrite = was_unclean && !undecided;
     int64_t result = 0;
     if (op->recovery && !was_unclean) {  // somebody else has repaired it
         leave_queue(op);
@@ -419,7 +421,8 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                     if (peers_->get(call->osd)) peers_->reset(call->osd, "SEC_DELETE failed");
                 }
                 free_calls(op);
-                if (pg.active()) pg.objects.set_clean(op->object);
+                if (pg.active() && undecided) pg.objects.set_unclean(op->object, old_state, old_places, op->version);
+                if (pg.active() && !undecided) pg.objects.set_clean(op->object);
             }
             if (pg.active()) update_state(pg);
         }

@@ -40,6 +40,8 @@ void Node::on_event(engine::Event event) {
         if (history->add_current_set) cluster.history_sets.push_back(history->current_set);
         for (auto& set : history->more_sets) cluster.history_sets.push_back(set);
         if (cluster.confirm_histories) post(engine::ConfirmHistory{history->pg, history->interval, history->epoch});
+    } else if (std::holds_alternative<engine::PgScrubbed>(event)) {
+        scrubbed++;
     } else if (auto* stats = std::get_if<engine::Statistics>(&event)) {
         statistics = std::move(*stats);
     } else if (auto* failure = std::get_if<engine::Fatal>(&event)) {

@@ -41,6 +41,7 @@ public:
     std::vector<engine::HistoryWanted> wanted;
     std::optional<engine::Statistics> statistics;
     uint16_t port = 0;
+    int scrubbed = 0;  ///< PgScrubbed events
     bool ready = false, stopped = false, lease_expired = false;
     std::string fatal;
 };
