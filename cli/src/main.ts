@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // vitastor-cli: the program.
 
-import { Etcd3Adapter, openNativeDataOps, SystemClock, SystemRandom } from '@vitastor/core';
+import { Etcd3Adapter, openNativeDataOps, OsdAdminLinks, SystemClock, SystemRandom } from '@vitastor/core';
 import { runCli } from './run.js';
 
 const clock = new SystemClock();
@@ -23,6 +23,12 @@ process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   clock,
   openEtcd: (target) => new Etcd3Adapter({ ...target, clock, random }),
   openDataOps: openNativeDataOps,
+  openOsdAdmin: (osdState) => new OsdAdminLinks(osdState, clock),
+  readStdin: async () => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+    return Buffer.concat(chunks).toString();
+  },
   stdout: (text) => void process.stdout.write(text),
   stderr: (text) => void process.stderr.write(text),
   stdoutIsTerminal: process.stdout.isTTY === true,

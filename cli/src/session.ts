@@ -12,6 +12,7 @@ import {
   type Config,
   type DataOps,
   type Etcd,
+  type OsdAdmin,
 } from '@vitastor/core';
 import type { Environment } from './environment.js';
 
@@ -32,6 +33,7 @@ export class Session {
   #config: Config | null = null;
   #etcd: Etcd | null = null;
   #dataOps: DataOps | null = null;
+  #osdAdmin: OsdAdmin | null = null;
   #lastProgressMs = Number.NEGATIVE_INFINITY;
   #progressOpen = false;
 
@@ -87,6 +89,12 @@ export class Session {
     return this.#dataOps;
   }
 
+  /** Connections to OSDs as this view knows them ('osd/state/' must be loaded). */
+  osdAdmin(view: ClusterView): OsdAdmin {
+    this.#osdAdmin ??= this.environment.openOsdAdmin((osd) => view.osdStates.get(osd));
+    return this.#osdAdmin;
+  }
+
   /** A finished step, on stdout; left out with --json, so that stdout is one JSON document, and with --progress 0. */
   step(text: string): void {
     if (this.options.progress && !this.options.json) this.environment.stdout(`${text}\n`);
@@ -108,6 +116,7 @@ export class Session {
 
   async close(): Promise<void> {
     if (this.#progressOpen) this.environment.stderr('\n');
+    this.#osdAdmin?.close();
     this.#etcd?.close();
     await this.#dataOps?.close();
   }

@@ -330,7 +330,8 @@ describe('everywhere', () => {
     const { runCli } = await import('../src/run.js');
     let stderr = '';
     const exit = await runCli('x', ['status', '--config_path', '/nonexistent/v.conf'], {
-      clock: rig.clock, openEtcd: () => assert.fail('not reached'), openDataOps: async () => rig.dataOps, stdout: () => undefined, stderr: (text) => { stderr += text; },
+      clock: rig.clock, openEtcd: () => assert.fail('not reached'), openDataOps: async () => rig.dataOps, openOsdAdmin: () => rig.osdAdmin, readStdin: async () => '',
+      stdout: () => undefined, stderr: (text) => { stderr += text; },
       stdoutIsTerminal: false, stderrIsTerminal: false, signal: new AbortController().signal,
     });
     assert.deepEqual([exit, /\/nonexistent\/v\.conf does not exist/.test(stderr)], [22, true]);

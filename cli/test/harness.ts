@@ -2,7 +2,7 @@
 // Runs vitastor-cli in this process, on etcd in memory.
 
 import {
-  SystemClock, VitastorError, type DataOps, type RemoveDataProgress, type RemoveDataRequest, type RemoveDataResult,
+  SystemClock, VitastorError, type DataOps, type DescribeItem, type DescribeRequest, type ObjectName, type OsdAdmin, type RemoveDataProgress, type RemoveDataRequest, type RemoveDataResult,
 } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { runCli } from '../src/run.js';
@@ -32,7 +32,40 @@ export class FakeDataOps implements DataOps {
   }
 }
 
+/** Primaries that know `items`, and do with a deleted copy what ours do. */
+export class FakeOsdAdmin implements OsdAdmin {
+  /** By primary. */
+  readonly items = new Map<number, DescribeItem[]>();
+  readonly requests: string[] = [];
+  readonly described: DescribeRequest[] = [];
+  /** Answers of deleteCopy and scrub. */
+  deleteResult = 0;
+  scrubResult = 0;
+
+  async describe(osd: number, request: DescribeRequest): Promise<DescribeItem[]> {
+    this.described.push(request);
+    const items = this.items.get(osd);
+    if (!items) throw new VitastorError('ERR_IO', `OSD ${osd} is down`);
+    if (request.maxInode === 0n) return items;
+    return items.filter((item) => item.inode === request.minInode && item.stripe === request.minOffset);
+  }
+
+  async scrub(osd: number, object: ObjectName): Promise<number> {
+    this.requests.push(`scrub at ${osd}: ${object.inode}:${object.stripe}`);
+    return this.scrubResult;
+  }
+
+  async deleteCopy(osd: number, object: ObjectName, part: number): Promise<number> {
+    this.requests.push(`delete at ${osd}: ${object.inode}:${object.stripe} part ${part}`);
+    return this.deleteResult;
+  }
+
+  close(): void {}
+}
+
 export class CliRig {
+  readonly osdAdmin = new FakeOsdAdmin();
+  stdin = '';
   readonly clock = new SystemClock();
   readonly server = new MemoryEtcd(this.clock);
   readonly dataOps = new FakeDataOps();
@@ -66,6 +99,8 @@ export class CliRig {
         return client;
       },
       openDataOps: async () => this.dataOps,
+      openOsdAdmin: () => this.osdAdmin,
+      readStdin: async () => this.stdin,
       stdout: (text) => { stdout += text; },
       stderr: (text) => { stderr += text; },
       stdoutIsTerminal: false,

@@ -35,3 +35,5 @@ export * from './pool-admin.js';
 export { loadNativeClient, type NativeClient } from './native/addon.js';
 export * from './image.js';
 export * from './native/data-ops.js';
+export * from './osd/admin-messages.js';
+export * from './osd/admin-link.js';
