@@ -50,6 +50,8 @@ export interface OsdControlDeps {
   scrubPlanFor: (global: JsonObject) => ScrubPlan;
   /** /config/global as it is now: what concerns control itself (addresses of etcd). */
   onGlobal?: (global: JsonObject) => void;
+  /** A lease was granted, before anything hangs on it; 0n: given back. For a supervisor. */
+  onLease?: (lease: bigint, ttlSeconds: number) => void;
   log: (level: 'error' | 'warning' | 'info' | 'debug', text: string) => void;
 }
 
@@ -130,6 +132,7 @@ export class OsdControl {
     this.#dropCluster();
     try {
       await this.#lease?.revoke();
+      this.#deps.onLease?.(0n, 0);
     } catch (error) {
       this.#log('warning', `the lease could not be revoked and will run out by itself: ${errorText(error)}`);
     }
@@ -186,6 +189,7 @@ export class OsdControl {
     this.#lease = lease;
     if (!(await lease.acquire(former)) || this.#lease !== lease) return;
     this.#wasLease = lease.id;
+    this.#deps.onLease?.(lease.id, this.#timing.ttlSeconds);
     if (!(await this.#announce(lease)) || this.#lease !== lease) return;
     await this.#follow(lease);
   }

@@ -3,11 +3,12 @@
 
 import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './bench/cluster.js';
 import { erasureBenchmark } from './bench/erasure.js';
+import { failoverBenchmark } from './bench/failover.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
 import { rawBenchmark } from './bench/raw.js';
 import { storeBenchmark } from './bench/store.js';
 import { storeObjectsBenchmark } from './bench/store-objects.js';
-import { Lab } from './lab/index.js';
+import { Lab, type LabOptions } from './lab/index.js';
 
 async function inLab<T>(lab: Lab, run: (lab: Lab) => Promise<T>): Promise<T> {
   try {
@@ -21,6 +22,10 @@ async function withLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
   return await inLab(await Lab.create({ ram: true }), run);
 }
 
+async function withOptions<T>(options: LabOptions, run: (lab: Lab) => Promise<T>): Promise<T> {
+  return await inLab(await Lab.create({ ram: true, ...options }), run);
+}
+
 async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
   return await inLab(await Lab.create(), run);
 }
@@ -28,6 +33,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
   storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab),
+  failoverBenchmark(withOptions),
 ];
 
 const HELP = `npm run bench [-- NAME...] [--quick] [--json] [--check]

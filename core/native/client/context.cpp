@@ -110,6 +110,8 @@ void Context::adopt_snapshot() {
                 if (map_->osds.count(osd)) continue;
                 peers_->set_address(osd, std::nullopt);
                 OsdLink* gone = link(osd);
+                // Without a lease it answers nothing any more; frozen, it would keep operations waiting until the ping times out.
+                reset_link(gone, gone->connection, "its key in etcd is gone");
                 if (gone->wanted && !gone->connection) {
                     gone->wanted = false;
                     peers_->unwant(osd);

@@ -313,6 +313,19 @@ void Osd::on_closed(net::Connection& connection) {
     clients_.erase(it);
 }
 
+/// Its lease is over: whatever it still sends must not count, and nobody shall wait for its answers. A frozen process or a silent
+/// host keeps its connections open, and would otherwise hold PG locks here and operations of ours until the ping times out.
+void Osd::drop_connections_of(OsdNum osd) {
+    constexpr const char* kWhy = "its key in etcd is gone";
+    if (peers_->get(osd)) {
+        VITASTOR_PROBE("connection to an OSD without a lease dropped");
+        peers_->reset(osd, kWhy);
+    }
+    for (ClientState* client : by_arrival(clients_)) {
+        if (client->connection->peer_osd() == osd) client->connection->close(net::CloseReason::by_us, kWhy);
+    }
+}
+
 /// Semantics 2.6: whoever has unsynced writes in this PG must replay them.
 void Osd::close_dirty_clients(Pg& pg) {
     for (ClientState* client : by_arrival(clients_)) {

@@ -187,6 +187,7 @@ private:
     void kick(Pg& pg);
     void disturb(Pg& pg);
     void disturb_with(OsdNum osd);
+    void drop_connections_of(OsdNum osd);
     void release(Pg& pg);
     static void on_kick(runtime::Deferred* deferred);
     void update_wanted();

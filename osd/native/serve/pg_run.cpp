@@ -97,6 +97,7 @@ void Osd::set_peers(const std::vector<net::PeerAddress>& up) {
     for (auto& [osd, address] : up_) {
         if (fresh.contains(osd)) continue;
         peers_->set_address(osd, std::nullopt);
+        drop_connections_of(osd);
         changed.push_back(osd);
     }
     for (auto& [osd, address] : fresh) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Figures of benchmarks: a name, a value, a unit, and where one is set, a target.
 
-export type Unit = 'iops' | 'us' | 'MB/s' | 's' | 'iops/core-s' | 'MiB' | 'bytes' | 'ratio' | 'percent of a core';
+export type Unit = 'iops' | 'us' | 'ms' | 'MB/s' | 's' | 'iops/core-s' | 'MiB' | 'bytes' | 'ratio' | 'percent of a core';
 
 export interface Figure {
   /** Unique within a run, such as `cluster.read.4k.q1`. */

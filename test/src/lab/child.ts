@@ -177,11 +177,21 @@ export class Child {
     if (!this.#exit) this.#process.kill(signal);
   }
 
+  /** To the process and everything that it has started. */
+  signalGroup(signal: NodeJS.Signals): void {
+    if (this.#exit || this.pid === 0) return;
+    try {
+      process.kill(-this.pid, signal);
+    } catch {
+      this.signal(signal);
+    }
+  }
+
   /** SIGTERM, and SIGKILL after the time given. Resolves when it has ended. */
   async stop(timeoutMs = 10_000): Promise<Exit> {
     this.#expected = true;
     if (this.#exit) return this.#exit;
-    this.signal('SIGCONT');
+    this.signalGroup('SIGCONT');
     this.signal('SIGTERM');
     const timer = setTimeout(() => this.#killGroup(), timeoutMs);
     const exit = await this.exited;
@@ -197,21 +207,16 @@ export class Child {
   }
 
   #killGroup(): void {
-    if (this.#exit || this.pid === 0) return;
-    try {
-      process.kill(-this.pid, 'SIGKILL');
-    } catch {
-      this.#process.kill('SIGKILL');
-    }
+    this.signalGroup('SIGKILL');
   }
 
-  /** SIGSTOP: alive for the kernel, silent for everybody else. */
+  /** SIGSTOP to all of it: alive for the kernel, silent for everybody else. */
   pause(): void {
-    this.signal('SIGSTOP');
+    this.signalGroup('SIGSTOP');
   }
 
   resume(): void {
-    this.signal('SIGCONT');
+    this.signalGroup('SIGCONT');
   }
 
   /** What happened to it, and its last words, for error messages. */

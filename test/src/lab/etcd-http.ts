@@ -15,6 +15,14 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null;
 }
 
+export interface EtcdEvent {
+  key: string;
+  /** '' for a deletion. */
+  value: string;
+  deleted: boolean;
+  revision: number;
+}
+
 export class EtcdHttp {
   readonly address: string;
 
@@ -76,6 +84,51 @@ export class EtcdHttp {
 
   async deletePrefix(prefix: string): Promise<void> {
     await this.#call('/kv/deleterange', { key: encode(prefix), range_end: prefixEnd(prefix) });
+  }
+
+  /**
+   * Every change below a prefix from now on, until the returned function is called. Resolves when etcd watches. A watch that ends by itself
+   * is not repeated: this is for looking at seconds.
+   */
+  async watch(prefix: string, onEvent: (event: EtcdEvent) => void): Promise<() => void> {
+    const controller = new AbortController();
+    const response = await fetch(`${this.address}/v3/watch`, {
+      method: 'POST',
+      body: JSON.stringify({ create_request: { key: encode(prefix), range_end: prefixEnd(prefix) } }),
+      signal: controller.signal,
+    });
+    const reader = response.body?.getReader();
+    if (!reader) throw new Error(`etcd ${this.address}: a watch without a body`);
+    const decoder = new TextDecoder();
+    let rest = '';
+    const take = (text: string): void => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const message: unknown = line === '' ? {} : JSON.parse(line);
+        const result = isObject(message) ? message['result'] : undefined;
+        const events: unknown = isObject(result) ? result['events'] : undefined;
+        for (const event of Array.isArray(events) ? events : []) {
+          const kv: unknown = isObject(event) ? event['kv'] : undefined;
+          if (!isObject(event) || !isObject(kv)) continue;
+          onEvent({
+            key: decode(String(kv['key'] ?? '')), value: decode(String(kv['value'] ?? '')), deleted: event['type'] === 'DELETE',
+            revision: Number(kv['mod_revision'] ?? 0),
+          });
+        }
+      }
+    };
+    const first = await reader.read();
+    take(decoder.decode(first.value ?? new Uint8Array(), { stream: true }));
+    const follow = async (): Promise<void> => {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        take(decoder.decode(value, { stream: true }));
+      }
+    };
+    follow().catch(() => undefined);
+    return () => controller.abort();
   }
 
   /** Forgets everything before the present revision: watches from the past are cancelled. */

@@ -2,7 +2,7 @@
 // The lab: real processes, started and stopped by the test that wants them.
 
 export { Child, type ChildOptions, type Exit } from './child.js';
-export { EtcdHttp } from './etcd-http.js';
+export { type EtcdEvent, EtcdHttp } from './etcd-http.js';
 export { type FioJob, type FioSide, parseFio } from './fio.js';
 export { type CommandOptions, type CommandResult, Lab, type LabOptions, type Params, type PoolOptions } from './lab.js';
 export { type PoolState } from './pools.js';

@@ -22,6 +22,7 @@ import { Child } from './child.js';
 import { EtcdHttp } from './etcd-http.js';
 import { type FioJob, parseFio } from './fio.js';
 import { freePort } from './ports.js';
+import { childrenOf } from './proc.js';
 import { type Programs, findPrograms } from './programs.js';
 import { parse, readPools, type PoolState } from './pools.js';
 import { etcdTlsFlags, makeCertificates, tlsConfig } from './tls.js';
@@ -51,10 +52,12 @@ export interface LabOptions {
   /** etcd without fsync: quick, and good enough against kill -9. Default: true in RAM or a temporary directory. */
   etcdUnsafe?: boolean;
   /**
-   * What a supervisor does: an OSD or monitor that ends by itself is started again, and the lease of a reaped OSD is revoked at once.
-   * Without it, only an OSD that ends with 0 (its number was still up) is started again, as its unit file would.
+   * An OSD or monitor that ends by itself is started again, and OSDs are supervised. Without it, only an OSD that ends with 0 (its number
+   * was still up) is started again, as its unit file would.
    */
   respawn?: boolean;
+  /** OSDs are started under `--supervise revoke`: the lease of one that dies by itself is revoked at once. */
+  supervise?: boolean;
   /** Called when a daemon ends by itself. */
   onDeath?: (child: Child) => void;
 }
@@ -339,8 +342,8 @@ export class Lab {
   }
 
   #spawnOsd(num: number, args: readonly string[]): void {
-    const child = this.#daemon(`osd${num}`, [...this.programs.osd, ...args], (dead) => {
-      if (this.#options.respawn === true && dead.exit?.code !== 0) void this.revokeOsd(num);
+    const supervise = this.#isSupervised ? ['--supervise', 'revoke'] : [];
+    const child = this.#daemon(`osd${num}`, [...this.programs.osd, ...supervise, ...args], (dead) => {
       if (this.#options.respawn === true || dead.exit?.code === 0) {
         this.#later(dead, () => Promise.resolve(this.#spawnOsd(num, args)));
       }
@@ -362,14 +365,23 @@ export class Lab {
     }
   }
 
-  /** What a supervisor may do once an OSD's process is reaped: its lease ends now, not when it runs out. */
-  async revokeOsd(num: number): Promise<void> {
-    try {
-      const origin = await this.etcd.origin(`${this.prefix}/osd/state/${num}`);
-      if (origin && origin.lease !== '0') await this.etcd.revoke(origin.lease);
-    } catch {
-      // The lease runs out by itself.
-    }
+  get #isSupervised(): boolean {
+    return this.#options.supervise === true || this.#options.respawn === true;
+  }
+
+  /** The OSD's own process: under a supervisor its child. 0: there is none. */
+  osdPid(num: number): number {
+    const { pid, exit } = this.#osd(num);
+    if (exit) return 0;
+    return this.#isSupervised ? (childrenOf(pid)[0] ?? 0) : pid;
+  }
+
+  /** kill -9 on the OSD's own process alone, as when it crashes: a supervisor survives it and does its work. */
+  killOsd(num: number): void {
+    const child = this.#osd(num);
+    const pid = this.osdPid(num);
+    child.expectExit();
+    if (pid !== 0) process.kill(pid, 'SIGKILL');
   }
 
   async waitOsdUp(num: number, timeoutMs = 60_000): Promise<void> {

@@ -28,6 +28,22 @@ export function procUsage(pid: number): ProcUsage {
   }
 }
 
+/** Processes whose parent is `pid`, oldest first. */
+export function childrenOf(pid: number): number[] {
+  const found: number[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
+      const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      if (Number(parent) === pid && state !== 'Z') found.push(Number(name));
+    } catch {
+      // It has just ended.
+    }
+  }
+  return found.sort((a, b) => a - b);
+}
+
 /** Processes whose command line contains `text` (a data directory, say), this one left out. */
 export function processesNaming(text: string): { pid: number; command: string }[] {
   const found: { pid: number; command: string }[] = [];

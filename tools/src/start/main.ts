@@ -168,7 +168,7 @@ It stays up until Ctrl-C. Next, in another terminal:
   LD_LIBRARY_PATH=${short}/lib ${lab.programs.fio.startsWith(lab.programs.root) ? lab.programs.fio : 'fio'} -thread -ioengine=vitastor -conf=${short}/vitastor.conf -image=${IMAGE} \\
     -name=test -direct=1 -bs=4k -iodepth=32 -rw=randwrite -offset=128M -size=128M -runtime=10 -time_based
   etcdctl --endpoints=${lab.etcdAddresses.join(',')} get --prefix ${lab.prefix}/pg/state
-  kill -9 ${lab.osds.get(1)?.pid ?? 'PID'}                            ends OSD 1 hard: the cluster goes on, and it is started again
+  kill -9 ${lab.osdPid(1) || 'PID'}                            ends OSD 1 hard: the cluster goes on, and it is started again
 
   logs: ${short}/log`);
 }
