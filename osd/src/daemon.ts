@@ -47,8 +47,10 @@ One OSD serves one file or block device. All parameters of the manual are accept
 
 type Level = 'error' | 'warning' | 'info' | 'debug';
 
+const clock = new SystemClock();
+
 function log(level: Level, text: string): void {
-  const line = `${new Date().toISOString()} ${level} ${text}\n`;
+  const line = `${new Date(clock.wallMs()).toISOString()} ${level} ${text}\n`;
   (level === 'error' || level === 'warning' ? process.stderr : process.stdout).write(line);
 }
 
@@ -88,7 +90,6 @@ async function main(words: readonly string[]): Promise<number> {
     return 0;
   }
   const local = await loadLocalConfig(options);
-  const clock = new SystemClock();
   const keys = new KeySpace(local.string('etcd_prefix'));
   const target = await etcdTarget(local);
   const etcd = new Etcd3Adapter({ ...target, clock, random: new SystemRandom() });

@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { revokeLease } from './revoke.js';
 import { Supervisor, type FromOsd, type LeaseRecord, type StartOsd, type SuperviseMode } from './supervisor.js';
 
+const clock = new SystemClock();
 const REVOKE_TIMEOUT_MS = 1000;
 const FILTER = '/proc/self/coredump_filter';
 /** What the kernel sets by itself. An administrator's own choice is left alone. */
@@ -33,7 +34,7 @@ function keepCoresSmall(): void {
 }
 
 function log(level: 'error' | 'warning' | 'info', text: string): void {
-  const line = `${new Date().toISOString()} ${level} supervisor: ${text}\n`;
+  const line = `${new Date(clock.wallMs()).toISOString()} ${level} supervisor: ${text}\n`;
   (level === 'info' ? process.stdout : process.stderr).write(line);
 }
 
@@ -52,7 +53,7 @@ export async function runSupervisor(mode: SuperviseMode, words: readonly string[
       // 'close', not 'exit': by then the channel has been read to its end as well. The turn in between lets the last
       // message be delivered.
       ended: new Promise((resolve) => {
-        child.on('close', (code, signal) => setImmediate(() => resolve({ code, signal })));
+        child.on('close', (code, signal) => clock.after(0, () => resolve({ code, signal })));
       }),
       askToStop: () => {
         if (child.connected) child.send('stop', () => undefined);
@@ -62,7 +63,7 @@ export async function runSupervisor(mode: SuperviseMode, words: readonly string[
     };
   };
   const supervisor = new Supervisor({
-    mode, clock: new SystemClock(), start, log, revoke: (record) => revokeLease(record, REVOKE_TIMEOUT_MS),
+    mode, clock, start, log, revoke: (record) => revokeLease(record, REVOKE_TIMEOUT_MS),
   });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => supervisor.stop());
   process.exit(await supervisor.run());
