@@ -11,7 +11,6 @@ const works = (text: string): OptionUse => ({ works: text });
 const instead = (text: string): OptionUse => ({ instead: text });
 
 const NO_JOURNAL = 'there is no journal: small writes need no second copy';
-const RECOVERY = 'recovery_queue_depth and recovery_sleep_us govern recovery';
 
 /** configuration.md 5. */
 export const DISK_OPTIONS = {
@@ -48,18 +47,18 @@ export const RUNTIME_OPTIONS = {
   disable_blockstore: instead('every OSD has a store'),
   autosync_interval: works('seconds after which writes are flushed without immediate_commit'),
   autosync_writes: works('number of writes after which they are flushed without immediate_commit'),
-  recovery_queue_depth: works('objects recovered at once'),
-  recovery_sleep_us: works('pause after each recovered object'),
-  recovery_pg_switch: instead(RECOVERY),
-  recovery_sync_batch: instead(RECOVERY),
-  recovery_tune_interval: instead(RECOVERY),
-  recovery_tune_util_low: instead(RECOVERY),
-  recovery_tune_util_high: instead(RECOVERY),
-  recovery_tune_client_util_low: instead(RECOVERY),
-  recovery_tune_client_util_high: instead(RECOVERY),
-  recovery_tune_agg_interval: instead(RECOVERY),
-  recovery_tune_sleep_min_us: instead(RECOVERY),
-  recovery_tune_sleep_cutoff_us: instead(RECOVERY),
+  recovery_queue_depth: works('objects that an OSD recovers at once'),
+  recovery_sleep_us: works('least pause after each recovered object, whatever recovery_tune_* says'),
+  recovery_pg_switch: works('objects that are recovered of one PG before the next one has its turn'),
+  recovery_sync_batch: works('recovered objects after which they are flushed without immediate_commit'),
+  recovery_tune_interval: works('seconds between looks at the load of clients, from which the pace of recovery follows; 0 = off'),
+  recovery_tune_util_low: works('load that recovery may have while clients have a high one (operations at work on average)'),
+  recovery_tune_util_high: works('load that recovery may have while clients have a low one'),
+  recovery_tune_client_util_low: works('load of clients up to which it counts as low'),
+  recovery_tune_client_util_high: works('load of clients from which on it counts as high'),
+  recovery_tune_agg_interval: works('looks at the load that are averaged'),
+  recovery_tune_sleep_min_us: works('shorter pauses between recovered objects are left out'),
+  recovery_tune_sleep_cutoff_us: works('longer pauses are not believed: the last one stays'),
   readonly: works('open the store for reading only; no byte of it changes'),
   no_recovery: works('do not recover degraded objects'),
   no_rebalance: works('do not move misplaced objects'),

@@ -152,6 +152,7 @@ void Osd::complete(Op* op, int64_t retval) {
                       op->opcode == Opcode::sec_write || op->opcode == Opcode::sec_write_stable;
     uint64_t bytes = moves_data && retval > 0 ? static_cast<uint64_t>(retval) : 0;
     op_stats_[static_cast<size_t>(op->opcode)].add(usec, bytes);
+    if (!op->recovery && (moves_data || op->opcode == Opcode::del)) client_us_ += usec;
     if (retval >= 0 && op->pg) {
         if (op->opcode == Opcode::read) inode_stats_[op->message.inode].read.add(usec, bytes);
         if (op->opcode == Opcode::write) inode_stats_[op->message.inode].write.add(usec, bytes);
@@ -422,6 +423,7 @@ void Osd::tick() {
         autosync_queued_ = true;
         runtime::spawn(autosync());
     }
+    if (tune_ticks_++ >= settings_.recovery_tune.interval_s) tune_recovery(now);
     auto count_slow = [&](List<Op>& list) {
         uint64_t slow = 0;
         for (Op* op = list.front(); op; op = list.next(op)) {
@@ -474,6 +476,21 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
         }
         value = std::min(parsed, max);
     };
+    auto fraction = [&](const char* name, double& value) {  // digits, perhaps a point and more digits
+        auto it = text.find(name);
+        if (it == text.end() || it->second.empty() || it->second.size() > 18 || it->second.front() == '.') return;
+        double parsed = 0, unit = 1;
+        bool behind = false;
+        for (char c : it->second) {
+            if (c == '.' && !behind) {
+                behind = true;
+                continue;
+            }
+            if (c < '0' || c > '9') return;
+            parsed = behind ? parsed + (unit /= 10) * (c - '0') : parsed * 10 + (c - '0');
+        }
+        value = parsed;
+    };
     auto flag = [&](const char* name) -> std::optional<bool> {
         auto it = text.find(name);
         if (it == text.end()) return std::nullopt;
@@ -490,6 +507,19 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
     number("recovery_queue_depth", settings.recovery_queue_depth, 2048);
     if (settings.recovery_queue_depth == 0) settings.recovery_queue_depth = 1;
     number("recovery_sleep_us", settings.recovery_sleep_us, 60'000'000);
+    number("recovery_pg_switch", settings.recovery_pg_switch, 1u << 30);
+    if (settings.recovery_pg_switch == 0) settings.recovery_pg_switch = 128;
+    number("recovery_sync_batch", settings.recovery_sync_batch, 2048);
+    if (settings.recovery_sync_batch == 0) settings.recovery_sync_batch = 16;
+    RecoveryTuneSettings& tune = settings.recovery_tune;
+    number("recovery_tune_interval", tune.interval_s, 3600);
+    fraction("recovery_tune_util_low", tune.util_low);
+    fraction("recovery_tune_util_high", tune.util_high);
+    fraction("recovery_tune_client_util_low", tune.client_util_low);
+    fraction("recovery_tune_client_util_high", tune.client_util_high);
+    number("recovery_tune_agg_interval", tune.samples, 3600);
+    number("recovery_tune_sleep_min_us", tune.sleep_min_us, 60'000'000);
+    number("recovery_tune_sleep_cutoff_us", tune.sleep_cutoff_us, 3'600'000'000);
     number("pg_lock_retry_interval", settings.pg_lock_retry_interval_ms, 60000);
     number("pg_lock_retry_interval_ms", settings.pg_lock_retry_interval_ms, 60000);
     if (settings.pg_lock_retry_interval_ms < 2) settings.pg_lock_retry_interval_ms = 100;

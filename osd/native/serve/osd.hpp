@@ -200,6 +200,10 @@ private:
     void retry_recovery();
     void run_recovery();
     bool pick_recovery(Pg** pg, ObjectId* object);
+    bool pick_recovery(Pg& pg, bool degraded, size_t* budget, ObjectId* object);
+    bool more_to_scan();
+    void tune_recovery(uint64_t now_ns);
+    void recovery_ended(Op* op, bool success, bool was_degraded);
 
     runtime::Loop& loop_;
     store::Store& store_;
@@ -251,7 +255,14 @@ private:
 
     // ---- recovery
     uint32_t recovering_ = 0;
-    uint64_t last_recovery_ns_ = 0;
+    uint64_t next_recovery_ns_ = 0;  ///< no object starts before
+    PgId recovery_pg_;               ///< whose turn it is, for recovery_pg_switch objects
+    uint64_t recovery_of_pg_ = 0;    ///< started in this turn
+    uint64_t recovered_unsynced_ = 0;
+    uint64_t recovery_scanned_ = 0;  ///< objects looked at in vain
+    RecoveryTuner tuner_;
+    uint64_t client_us_ = 0;  ///< time of client operations, of other primaries' too
+    uint64_t tune_ticks_ = 0, tuned_ns_ = 0;
     uint64_t recovery_forget_ns_ = 0;
     struct RecoveryKick : runtime::Deferred {
         Osd* osd = nullptr;

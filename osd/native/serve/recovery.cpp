@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Background recovery: zero-length writes to ourselves, degraded objects first. Source: semantics 9.
+#include <algorithm>
+
 #include "serve/answer.hpp"
 
 namespace vitastor::serve {
@@ -17,7 +19,7 @@ void Osd::wake_recovery() {
     loop_.defer(recovery_kick_);
 }
 
-/// Objects that failed get another chance, but not at the pace of recovery_sleep_us.
+/// Objects that failed get another chance, but not at the pace of the others.
 void Osd::retry_recovery() {
     uint64_t now = loop_.now_ns();
     if (now >= recovery_forget_ns_) {
@@ -27,29 +29,43 @@ void Osd::retry_recovery() {
     wake_recovery();
 }
 
+bool Osd::pick_recovery(Pg& pg, bool degraded, size_t* budget, ObjectId* found) {
+    if (!pg.active() || pg.objects.counts().unclean == 0) return false;
+    if (!degraded && ((pg.flags & wire::pg_state::degraded) || pg.pool->info.backfillfull)) return false;
+    if (degraded && pg.objects.counts().degraded == 0) return false;
+    const auto& unclean = pg.objects.unclean();
+    auto it = unclean.lower_bound(pg.recovery_cursor);
+    for (size_t seen = 0; seen < unclean.size() && *budget > 0; seen++, ++it, --*budget) {
+        if (it == unclean.end()) it = unclean.begin();
+        uint32_t state = it->second.set->state;
+        bool wanted = degraded ? (state & wire::object_state::degraded) != 0 : (state & wire::object_state::misplaced) != 0;
+        if (!wanted || recovery_failed_.contains(it->first) || find_queue(it->first)) continue;
+        pg.recovery_cursor = it->first;
+        *found = it->first;
+        return true;
+    }
+    if (*budget == 0) pg.recovery_cursor = it == unclean.end() ? ObjectId{} : it->first;
+    return false;
+}
+
+/// The PG whose turn it is; after recovery_pg_switch objects the next one.
 bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
     size_t budget = kScan;
     for (bool degraded : {true, false}) {
         if (degraded ? settings_.no_recovery : settings_.no_rebalance) continue;
-        for (auto& [id, owned] : pgs_) {
-            Pg& pg = *owned;
-            if (!pg.active() || pg.objects.counts().unclean == 0) continue;
-            if (!degraded && ((pg.flags & wire::pg_state::degraded) || pg.pool->info.backfillfull)) continue;
-            if (degraded && pg.objects.counts().degraded == 0) continue;
-            const auto& unclean = pg.objects.unclean();
-            auto it = unclean.lower_bound(pg.recovery_cursor);
-            for (size_t seen = 0; seen < unclean.size() && budget > 0; seen++, ++it, budget--) {
-                if (it == unclean.end()) it = unclean.begin();
-                uint32_t state = it->second.set->state;
-                bool wanted = degraded ? (state & wire::object_state::degraded) != 0 : (state & wire::object_state::misplaced) != 0;
-                if (!wanted || recovery_failed_.contains(it->first) || find_queue(it->first)) continue;
-                pg.recovery_cursor = it->first;
-                *found_pg = &pg;
-                *found = it->first;
+        bool switched = recovery_of_pg_ >= settings_.recovery_pg_switch;
+        auto it = switched ? pgs_.upper_bound(recovery_pg_) : pgs_.lower_bound(recovery_pg_);
+        for (size_t seen = 0; seen < pgs_.size(); seen++, ++it) {
+            if (it == pgs_.end()) it = pgs_.begin();
+            if (pick_recovery(*it->second, degraded, &budget, found)) {
+                if (switched || it->first != recovery_pg_) recovery_of_pg_ = 0;
+                recovery_pg_ = it->first;
+                recovery_of_pg_++;
+                *found_pg = it->second.get();
                 return true;
             }
             if (budget == 0) {
-                pg.recovery_cursor = it == unclean.end() ? ObjectId{} : it->first;
+                recovery_scanned_ += kScan;
                 return false;
             }
         }
@@ -57,18 +73,64 @@ bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
     return false;
 }
 
+/// The last look ended at its limit, and there are objects that none of them has seen since something was found.
+bool Osd::more_to_scan() {
+    uint64_t unclean = 0;
+    for (auto& [id, pg] : pgs_) unclean += pg->objects.counts().unclean;
+    if (recovery_scanned_ > 0 && recovery_scanned_ <= 2 * unclean) return true;
+    recovery_scanned_ = 0;
+    return false;
+}
+
+void Osd::tune_recovery(uint64_t now_ns) {
+    RecoveryTuner::Totals totals;
+    totals.client_us = client_us_;
+    totals.recovery_us = recovery_degraded_.usec + recovery_misplaced_.usec;
+    totals.recovered = recovery_degraded_.count + recovery_misplaced_.count;
+    tuner_.sample(settings_.recovery_tune, totals, (now_ns - tuned_ns_) / 1000, settings_.recovery_queue_depth);
+    tuned_ns_ = now_ns;
+    tune_ticks_ = 0;
+    wake_recovery();
+}
+
+void Osd::recovery_ended(Op* op, bool success, bool was_degraded) {
+    const uint64_t now = loop_.now_ns();
+    Counters& stats = was_degraded ? recovery_degraded_ : recovery_misplaced_;
+    if (success) stats.add((now - op->start_ns) / 1000, block_size_);
+    if (!success) recovery_failed_.insert(op->object);
+    const bool needs_sync = success && op->pool->info.immediate_commit != wire::ImmediateCommit::all;
+    leave_queue(op);
+    recovering_--;
+    if (settings_.recovery_sleep_us) next_recovery_ns_ = std::max(next_recovery_ns_, now + settings_.recovery_sleep_us * 1000);
+    free_op(op);
+    if (needs_sync && ++recovered_unsynced_ >= settings_.recovery_sync_batch && !autosync_queued_) {
+        recovered_unsynced_ = 0;
+        autosync_queued_ = true;
+        runtime::spawn(autosync());
+    }
+    wake_recovery();
+}
+
 void Osd::run_recovery() {
     if (shut_ || stopping_ || fenced_) return;
     uint64_t now = loop_.now_ns();
-    uint64_t next_ns = last_recovery_ns_ + settings_.recovery_sleep_us * 1000;
-    if (settings_.recovery_sleep_us && last_recovery_ns_ && now < next_ns) {
-        if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > next_ns) loop_.arm(recovery_retry_, next_ns);
-        return;
-    }
     Pg* pg = nullptr;
     ObjectId object;
     int started = 0;
-    while (recovering_ < settings_.recovery_queue_depth && started < kStartsPerTurn && pick_recovery(&pg, &object)) {
+    while (recovering_ < settings_.recovery_queue_depth && started < kStartsPerTurn) {
+        const uint64_t pace_ns = tuner_.pace_us() * 1000;
+        if ((pace_ns || settings_.recovery_sleep_us) && now < next_recovery_ns_) {
+            if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > next_recovery_ns_) {
+                loop_.arm(recovery_retry_, next_recovery_ns_);
+            }
+            break;
+        }
+        if (!pick_recovery(&pg, &object)) {
+            if (more_to_scan()) wake_recovery();
+            break;
+        }
+        recovery_scanned_ = 0;
+        if (pace_ns) next_recovery_ns_ = std::max(next_recovery_ns_, now) + pace_ns;
         Op* op = new_op(nullptr);
         op->opcode = wire::Opcode::write;
         op->recovery = true;

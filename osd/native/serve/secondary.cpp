@@ -42,6 +42,7 @@ void Osd::handle_sub_io(Op* op) {
     op->len = message.len;
     op->object = message.object;
     op->version = message.version;
+    op->recovery = (message.flags & wire::sub_flags::recovery) != 0;
     bool bad = message.len > wire::kMaxTransfer || message.offset % granularity_ || message.len % granularity_ ||
                message.offset >= block_size_ || message.len > block_size_ - message.offset;
     if (write) {

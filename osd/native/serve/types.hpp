@@ -20,6 +20,7 @@
 #include "pg/scheme.hpp"
 #include "pg/states.hpp"
 #include "runtime/task.hpp"
+#include "serve/recovery_tune.hpp"
 #include "store/store.hpp"
 
 namespace vitastor::serve {
@@ -58,6 +59,9 @@ struct Settings {
     uint64_t inode_vanish_time_s = 60;
     uint64_t recovery_queue_depth = 1;
     uint64_t recovery_sleep_us = 0;
+    uint64_t recovery_pg_switch = 128;
+    uint64_t recovery_sync_batch = 16;
+    RecoveryTuneSettings recovery_tune;
     uint64_t pg_lock_retry_interval_ms = 100;
     uint64_t scrub_queue_depth = 1;
     uint64_t scrub_sleep_ms = 0;

@@ -430,14 +430,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
     }
     bool recovery = op->recovery;
     if (recovery) {
-        Counters& stats = old_state & wire::object_state::degraded ? recovery_degraded_ : recovery_misplaced_;
-        if (result >= 0) stats.add((loop_.now_ns() - op->start_ns) / 1000, block_size_);
-        if (result < 0) recovery_failed_.insert(op->object);
-        leave_queue(op);
-        recovering_--;
-        last_recovery_ns_ = loop_.now_ns();
-        free_op(op);
-        wake_recovery();
+        recovery_ended(op, result >= 0, (old_state & wire::object_state::degraded) != 0);
         co_return;
     }
     leave_queue(op);
