@@ -16,6 +16,7 @@ export * from './schema/osd.js';
 export * from './schema/stats.js';
 export * from './seams/clock.js';
 export * from './seams/random.js';
+export * from './seams/probe.js';
 export * from './seams/etcd.js';
 export * from './cluster-view.js';
 export * from './cluster-state.js';

@@ -53,6 +53,8 @@ struct Request {
     Buffer buffer;
     iovec iov{};
     bool returns_data = false;
+    bool has_buffer = true;
+    uint64_t expected_version = 0;
     Napi::FunctionReference done;
 };
 
@@ -94,6 +96,19 @@ public:
             std::copy(data.Data(), data.Data() + data.ByteLength(), request->buffer.data());
             start(info, client::OpKind::write, image_of(info[0]), u64_of(info[1]), data.ByteLength(), request, 3);
         });
+        add_method(env, object, "compareWrite", [this](const Napi::CallbackInfo& info) {
+            auto data = info[2].As<Napi::Uint8Array>();
+            auto* request = new Request;
+            request->buffer = loop_->buffers().allocate(data.ByteLength());
+            request->expected_version = u64_of(info[3]);
+            std::copy(data.Data(), data.Data() + data.ByteLength(), request->buffer.data());
+            start(info, client::OpKind::compare_write, image_of(info[0]), u64_of(info[1]), data.ByteLength(), request, 4);
+        });
+        add_method(env, object, "discard", [this](const Napi::CallbackInfo& info) {
+            auto* request = new Request;
+            request->has_buffer = false;
+            start(info, client::OpKind::discard, image_of(info[0]), u64_of(info[1]), info[2].ToNumber().Uint32Value(), request, 3);
+        });
         add_method(env, object, "flush", [this](const Napi::CallbackInfo& info) {
             start(info, client::OpKind::flush, image_of(info[0]), 0, 0, nullptr, 1);
         });
@@ -110,36 +125,38 @@ private:
         if (!request) request = new Request;
         request->client = this;
         request->done = Napi::Persistent(info[done_index].As<Napi::Function>());
-        if (length > 0 && !request->buffer) request->buffer = loop_->buffers().allocate(length);
+        if (length > 0 && request->has_buffer && !request->buffer) request->buffer = loop_->buffers().allocate(length);
         client::Op* op = context_->take_op();
         op->kind = kind;
         op->image = image;
         op->offset = offset;
         op->length = length;
-        if (length > 0) {
+        op->expected_version = request->expected_version;
+        if (length > 0 && request->has_buffer) {
             request->iov = {request->buffer.data(), length};
             client::Context::set_iov(*op, &request->iov, 1);
         }
         op->done_arg = request;
-        op->done_fn = [](void* arg, int64_t result, uint64_t) {
+        op->done_fn = [](void* arg, int64_t result, uint64_t version) {
             auto* finished = static_cast<Request*>(arg);
             SimClient* self = finished->client;
-            self->world_.defer_call([self, finished, result](Napi::Env env) { self->finish(env, finished, result); });
+            self->world_.defer_call([self, finished, result, version](Napi::Env env) { self->finish(env, finished, result, version); });
         };
         context_->start(*op);
     }
 
-    void finish(Napi::Env env, Request* request, int64_t result) {
+    void finish(Napi::Env env, Request* request, int64_t result, uint64_t version) {
         Napi::Value number = Napi::Number::New(env, static_cast<double>(result));
+        Napi::Value at = Napi::BigInt::New(env, version);
         if (dead_) {
             // Nobody listens any more.
         } else if (request->returns_data) {
             size_t size = result > 0 ? static_cast<size_t>(result) : 0;
             auto data = Napi::Uint8Array::New(env, size);
             std::copy(request->buffer.data(), request->buffer.data() + size, data.Data());
-            request->done.Call({number, data});
+            request->done.Call({number, at, data});
         } else {
-            request->done.Call({number});
+            request->done.Call({number, at});
         }
         delete request;
     }

@@ -28,6 +28,8 @@ public:
     void defer_call(JsCall call) { calls_.push_back(std::move(call)); }
     /// Runs queued calls, those that they queue included. True: there was one. Stops at a JavaScript exception.
     bool deliver();
+    /// Faults that engines are created with.
+    uint32_t planted() const { return planted_; }
     /// The object with all methods of SimWorld in sim/src/native.ts.
     Napi::Object object();
 
@@ -37,6 +39,7 @@ private:
     /// a process per few seeds.
     runtime::SimWorld* world_;
     std::deque<JsCall> calls_;
+    uint32_t planted_ = 0;
 };
 
 /// Adds a method that calls `body(world, info)`.

@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A whole cluster on virtual hardware: etcd in memory, monitors and OSD control (the real TypeScript), engines and a client (the real C++).
+// A whole cluster on virtual hardware: etcd in memory, monitors and OSD control (the real TypeScript), engines and clients (the real C++).
 
-import { Config, KeySpace, stringifyJson, type Etcd, type JsonObject, type Watch } from '@vitastor/core';
+import { Config, KeySpace, stringifyJson, type JsonObject } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { Monitor, type Solver } from '@vitastor/mon';
 import { OsdControl, osdOptions, scrubPlanOf, type CreateEngine } from '@vitastor/osd';
-import { ProcessClock, SimClock } from './driver.js';
-import type { NativeModule, NativePair, SimClient, SimEngine, SimWorld } from './native.js';
+import { ClientProcess } from './client.js';
+import { SimClock } from './driver.js';
+import type { NativeModule, SimEngine, SimWorld } from './native.js';
+import { Gate, ProcessClock, ProcessEtcd } from './process.js';
+import type { Shape } from './shape.js';
 
-export interface Shape {
-  osds: number;
-  copies: number;
-  pgCount: number;
-  immediateCommit: 'all' | 'small' | 'none';
-  /** A power cut loses or tears unflushed sectors. */
-  volatileCache: boolean;
-  osdBytes: bigint;
-}
+export const POOL = 1;
+/** OSDs to be added while the cluster runs have numbers up to this. */
+export const OSD_MAX = 8;
 
 interface SimOsd {
   num: number;
@@ -24,12 +21,37 @@ interface SimOsd {
   etcd: MemoryEtcdClient | null;
   engine: SimEngine | null;
   control: OsdControl | null;
+  gate: Gate | null;
   clock: ProcessClock | null;
   /** Set while the process lives. */
   running: boolean;
 }
 
-const IMAGE_BYTES = 64 * 131072;
+interface SimMonitor {
+  etcd: MemoryEtcdClient;
+  gate: Gate;
+  clock: ProcessClock;
+}
+
+/** A fault that is built in on purpose, to see that the simulator notices: sim/src/planted.ts. */
+export interface Planted {
+  /** The engine as control sees it. */
+  wrapEngine?: (create: CreateEngine) => CreateEngine;
+  /** Number for SimWorld.plant(). */
+  native?: number;
+  shape?: (shape: Shape) => Shape;
+  /** Further options of each OSD. */
+  options?: Record<string, string>;
+}
+
+export interface ClusterOptions {
+  native: NativeModule;
+  solver: Solver;
+  seed: bigint;
+  shape: Shape;
+  trace: (line: string) => void;
+  planted?: Planted;
+}
 
 export class SimCluster {
   readonly world: SimWorld;
@@ -38,105 +60,132 @@ export class SimCluster {
   readonly keys = new KeySpace();
   readonly shape: Shape;
   readonly osds = new Map<number, SimOsd>();
+  readonly clients: ClientProcess[] = [];
   /** What went wrong in a way that no fault explains. */
   readonly failures: string[] = [];
-  client: SimClient | null = null;
-  readonly clientNode: number;
-  readonly #solver: Solver;
-  readonly #trace: (line: string) => void;
-  #monitor: Monitor | null = null;
-  #monitorEtcd: MemoryEtcdClient | null = null;
-  #monitorClock: ProcessClock | null = null;
-  #clientEtcd: MemoryEtcdClient | null = null;
-  #clientWatch: Watch | null = null;
+  readonly #options: ClusterOptions;
+  readonly #monitors = new Map<number, SimMonitor>();
 
-  constructor(native: NativeModule, solver: Solver, seed: bigint, shape: Shape, trace: (line: string) => void) {
-    this.#solver = solver;
-    this.#trace = trace;
+  constructor(options: ClusterOptions) {
+    const { shape } = options;
+    this.#options = options;
     this.shape = shape;
-    this.world = native.createWorld(seed);
+    this.world = options.native.createWorld(options.seed);
+    if (options.planted?.native !== undefined) this.world.plant(options.planted.native);
     this.clock = new SimClock(this.world);
     this.etcd = new MemoryEtcd(this.clock);
-    this.clientNode = this.world.addNode('client', '10.0.0.100');
-    for (let num = 1; num <= shape.osds; num++) {
-      const node = this.world.addNode(`osd${num}`, `10.0.0.${num}`);
-      this.world.addDisk(diskPath(num), { sizeBytes: shape.osdBytes, volatileCache: shape.volatileCache });
-      this.osds.set(num, { num, node, etcd: null, engine: null, control: null, clock: null, running: false });
+    this.world.setNetwork(shape.network);
+    for (let num = 1; num <= shape.osds; num++) this.#addOsd(num);
+    for (let num = 1; num <= shape.clients; num++) {
+      this.clients.push(
+        new ClientProcess(num, {
+          world: this.world, clock: this.clock, etcd: this.etcd, keys: this.keys, etcdDelayMs: shape.etcdDelayMs, options: { hostname: 'host1' },
+        }),
+      );
     }
   }
 
   note(text: string): void {
     this.world.note(text);
-    this.#trace(`${this.clock.nowMs().toFixed(3).padStart(10)} ms  ${text}`);
+    this.#log('sim', text);
   }
 
-  /** Pool and image in etcd, monitor, OSDs, client. They come up as virtual time passes. */
+  /** For people only: no part of the hash. */
+  trace(text: string): void {
+    this.#log('sim', text);
+  }
+
+  imageName(image: number): string {
+    return `image${image}`;
+  }
+
+  /** Pool and images in etcd, monitors, OSDs, clients. They come up as virtual time passes. */
   start(): void {
     const { keys, shape } = this;
-    this.etcd.put(keys.configGlobal, stringifyJson({ immediate_commit: shape.immediateCommit }));
-    this.etcd.put(keys.configPools, stringifyJson({
-      1: { name: 'sim', scheme: 'replicated', pg_size: shape.copies, pg_minsize: 1, pg_count: shape.pgCount, failure_domain: 'host' },
+    this.etcd.put(keys.configGlobal, stringifyJson({
+      immediate_commit: shape.immediateCommit, block_size: shape.blockSize,
+      ...(shape.pgLocks ? { enable_pg_locks: true } : {}),
+      ...(shape.autosyncInterval === null ? {} : { autosync_interval: shape.autosyncInterval }),
+      ...(shape.autosyncWrites === null ? {} : { autosync_writes: shape.autosyncWrites }),
+      recovery_queue_depth: shape.recoveryQueueDepth,
     }));
-    this.etcd.put(keys.configInode(1, 1n), stringifyJson({ name: 'image', size: IMAGE_BYTES }));
-    this.startMonitor();
+    this.etcd.put(keys.configPools, stringifyJson({ [POOL]: {
+      name: 'sim', scheme: shape.scheme, pg_size: shape.pgSize, pg_minsize: shape.pgMinSize, pg_count: shape.pgCount,
+      failure_domain: shape.failureDomain, local_reads: shape.localReads,
+      ...(shape.scheme === 'replicated' ? {} : { parity_chunks: shape.parityChunks }),
+    } }));
+    for (let image = 1; image <= shape.images; image++) {
+      this.etcd.put(keys.configInode(POOL, BigInt(image)), stringifyJson({ name: this.imageName(image), size: shape.imageBytes }));
+    }
+    for (let num = 1; num <= shape.monitors; num++) this.startMonitor(num);
     for (const num of this.osds.keys()) this.startOsd(num);
-    this.#startClient();
+    for (const client of this.clients) client.start();
   }
 
-  get imageBytes(): number {
-    return IMAGE_BYTES;
+  /** Edits the pool as an administrator would. */
+  changePool(fields: JsonObject): void {
+    const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, JsonObject>;
+    this.etcd.put(this.keys.configPools, stringifyJson({ ...pools, [POOL]: { ...pools[POOL], ...fields } }));
   }
 
-  startMonitor(): void {
-    this.#monitorEtcd = this.etcd.client();
-    this.#monitorClock = new ProcessClock(this.clock);
-    this.#monitor = new Monitor({
-      etcd: this.#monitorEtcd, clock: this.#monitorClock, solver: this.#solver, keys: this.keys, hostname: 'mon', ips: ['10.0.0.200'],
+  changeGlobal(fields: JsonObject): void {
+    const global = JSON.parse(this.etcd.get(this.keys.configGlobal) ?? '{}') as JsonObject;
+    this.etcd.put(this.keys.configGlobal, stringifyJson({ ...global, ...fields }));
+  }
+
+  configureOsd(num: number, fields: JsonObject): void {
+    this.etcd.put(this.keys.at(`config/osd/${num}`), stringifyJson(fields));
+  }
+
+  startMonitor(num: number): void {
+    if (this.#monitors.has(num)) return;
+    const gate = new Gate();
+    const etcd = this.etcd.client();
+    etcd.delayMs = this.shape.etcdDelayMs;
+    const clock = new ProcessClock(this.clock, gate);
+    this.#monitors.set(num, { etcd, gate, clock });
+    const log = (text: string): void => this.#log(`mon${num}`, text);
+    new Monitor({
+      etcd: new ProcessEtcd(etcd, gate), clock, solver: this.#options.solver, keys: this.keys, hostname: `mon${num}`, ips: [`10.0.0.${200 + num}`],
       config: new Config({ commandLine: { mon_change_timeout: '100' } }),
-      log: { info: (text) => this.#log('mon', text), warn: (text) => this.#log('mon', text), error: (text) => this.#log('mon', text) },
-    });
-    this.#monitor.start();
+      log: { info: log, warn: log, error: log },
+    }).start();
   }
 
   /** As kill -9 would end it. */
-  killMonitor(): void {
-    this.#monitorClock?.kill();
-    this.#monitorEtcd?.close();
-    this.#monitor = null;
+  killMonitor(num: number): void {
+    const monitor = this.#monitors.get(num);
+    this.#monitors.delete(num);
+    monitor?.gate.kill();
+    monitor?.etcd.close();
+  }
+
+  /** A new disk in a new OSD. */
+  addOsd(): number {
+    const num = this.osds.size + 1;
+    this.#addOsd(num);
+    this.startOsd(num);
+    return num;
   }
 
   startOsd(num: number): void {
-    const osd = this.#osd(num);
+    const osd = this.osd(num);
     if (osd.running) return;
     this.world.restart(osd.node);
     osd.running = true;
+    const gate = new Gate();
+    osd.gate = gate;
     osd.etcd = this.etcd.client();
-    const clock = new ProcessClock(this.clock);
+    osd.etcd.delayMs = this.shape.etcdDelayMs;
+    const clock = new ProcessClock(this.clock, gate);
     osd.clock = clock;
-    const createEngine: CreateEngine = (onEvents) => {
-      const engine = this.world.createEngine(osd.node, (events) => {
-        if (osd.engine !== engine) return;
-        for (const event of events) if ('pg' in event) this.#log(`osd${num}`, `event ${shown(event)}`);
-        onEvents(events);
-      });
-      osd.engine = engine;
-      return {
-        bootTimeNs: () => engine.bootTimeNs(),
-        post: (command) => {
-          if ('pg' in command) this.#log(`osd${num}`, `command ${shown(command)}`);
-          engine.post(command);
-        },
-      };
-    };
-    const { shape } = this;
-    const commandLine = {
-      osd_num: String(num), data_device: diskPath(num), bind_address: `10.0.0.${num}`, bind_port: '7000', hostname: `host${num}`,
-      immediate_commit: shape.immediateCommit, disable_data_fsync: shape.volatileCache ? '0' : '1', etcd_stats_interval: '5',
-    };
+    const create = this.#createEngine(osd, gate);
+    const commandLine = this.#osdCommandLine(num);
     const config = new Config({ commandLine });
     const control = new OsdControl({
-      etcd: osd.etcd, clock, keys: this.keys, createEngine,
-      options: osdOptions(config, { hostname: `host${num}`, localAddresses: [] }),
+      etcd: new ProcessEtcd(osd.etcd, gate), clock, keys: this.keys,
+      createEngine: this.#options.planted?.wrapEngine?.(create) ?? create,
+      options: osdOptions(config, { hostname: this.hostOf(num), localAddresses: [] }),
       publishedAddresses: (bound) => [...bound],
       settingsFor: (global: JsonObject) => config.withEtcd(global).asText(),
       scrubPlanFor: (global: JsonObject) => scrubPlanOf(config.withEtcd(global)),
@@ -153,39 +202,102 @@ export class SimCluster {
 
   /** As kill -9 (or, with powerLoss, a power cut) would end it. */
   killOsd(num: number, powerLoss: boolean): void {
-    const osd = this.#osd(num);
+    const osd = this.osd(num);
     if (!osd.running) return;
     osd.running = false;
     osd.control = null;
-    osd.clock?.kill();
+    osd.gate?.kill();
+    osd.gate = null;
     osd.etcd?.close();
     this.world.crash(osd.node, powerLoss);
     osd.engine?.destroy();
     osd.engine = null;
   }
 
-  isRunning(num: number): boolean {
-    return this.#osd(num).running;
+  /** Orderly, as SIGTERM ends it. */
+  stopOsd(num: number): void {
+    void this.osd(num).control?.stop();
   }
 
-  /** Cuts or heals both directions between an OSD and another node (0 = the client). */
-  link(a: number, b: number, state: 'cut' | 'heal', oneWay = false): void {
-    const from = a === 0 ? this.clientNode : this.#osd(a).node;
-    const to = b === 0 ? this.clientNode : this.#osd(b).node;
+  /** Control stands still; the engine goes on. */
+  stallOsd(num: number, isStalled: boolean): void {
+    const { gate } = this.osd(num);
+    if (isStalled) gate?.stall();
+    else gate?.resume();
+  }
+
+  isRunning(num: number): boolean {
+    return this.osd(num).running;
+  }
+
+  /** No state key tells of it any more. */
+  isGone(num: number): boolean {
+    return this.etcd.get(this.keys.osdState(num)) === undefined;
+  }
+
+  nodeOf(num: number): number {
+    return this.osd(num).node;
+  }
+
+  diskOf(num: number): string {
+    return `/sim/osd${num}`;
+  }
+
+  hostOf(num: number): string {
+    return `host${((num - 1) % this.shape.hosts) + 1}`;
+  }
+
+  /** Cuts or heals one or both directions between two nodes. */
+  link(from: number, to: number, state: 'cut' | 'heal', isOneWay = false): void {
     this.world[state](from, to);
-    if (!oneWay) this.world[state](to, from);
+    if (!isOneWay) this.world[state](to, from);
+  }
+
+  healLinks(): void {
+    const nodes = [...[...this.osds.values()].map((osd) => osd.node), ...this.clients.map((client) => client.node)];
+    for (const a of nodes) for (const b of nodes) if (a !== b) this.world.heal(a, b);
   }
 
   /** Takes etcd away from an OSD, or gives it back. */
-  etcdOf(num: number, connected: boolean): void {
-    const client = this.#osd(num).etcd;
-    if (client) client.connected = connected;
+  etcdOf(num: number, isConnected: boolean): void {
+    const client = this.osd(num).etcd;
+    if (client) client.connected = isConnected;
   }
 
-  /** Every PG has a state key, and all are active. */
+  /** The next answers of etcd to this OSD are lost. */
+  loseAnswers(num: number, count: number): void {
+    this.osd(num).etcd?.failNext(...Array.from({ length: count }, () => 'reply-lost' as const));
+  }
+
+  /** The lease of this OSD is gone from etcd, as after an election with lost time. */
+  revokeLease(num: number): void {
+    const kv = this.etcd.pairs().find((pair) => pair.key === this.keys.osdState(num));
+    if (kv && kv.lease !== 0n) this.etcd.revoke(kv.lease);
+  }
+
+  jumpClock(num: number, ms: number): void {
+    const osd = this.osd(num);
+    this.world.jumpClock(osd.node, ms * 1000);
+    if (osd.clock) osd.clock.wallJumpMs += ms;
+  }
+
+  /** States of all PGs that pg/config names. */
+  #states(): (string | undefined)[] {
+    const config = JSON.parse(this.etcd.get(this.keys.at('pg/config')) ?? '{}') as { items?: Record<string, Record<string, unknown>> };
+    return Object.keys(config.items?.[POOL] ?? {}).map((pg) => this.etcd.get(this.keys.at(`pg/state/${POOL}/${pg}`)));
+  }
+
+  /** Every PG is active. */
   get allActive(): boolean {
-    const states = this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/state/')));
-    return states.length === this.shape.pgCount && states.every((kv) => kv.value.includes('"active"'));
+    const states = this.#states();
+    return states.length > 0 && states.every((state) => state?.includes('"active"') === true);
+  }
+
+  /** Every PG is active and nothing else, and there are as many as the pool wants. */
+  get allClean(): boolean {
+    const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_count?: number }>;
+    const states = this.#states();
+    return states.length === pools[POOL]?.pg_count && states.every((state) => state?.includes('"state":["active"]') === true);
   }
 
   /** What each OSD's control waits for. */
@@ -194,52 +306,62 @@ export class SimCluster {
   }
 
   pgStates(): string {
-    return this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/state/'))).map((kv) => kv.value).join(' ');
+    return this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/state/'))).map((kv) => `${kv.key.split('/').slice(-2).join('/')} ${kv.value}`).join(' ');
   }
 
   destroy(): void {
     for (const num of this.osds.keys()) this.killOsd(num, false);
-    this.killMonitor();
-    this.#clientWatch?.close();
-    this.#clientEtcd?.close();
-    this.client?.destroy();
+    for (const num of [...this.#monitors.keys()]) this.killMonitor(num);
+    for (const client of this.clients) client.kill();
     this.etcd.stop();
     this.world.destroy();
   }
 
-  #startClient(): void {
-    this.client = this.world.createClient(this.clientNode, { etcd_address: 'simulated' });
-    this.#clientEtcd = this.etcd.client();
-    this.#feedClient(this.#clientEtcd);
-  }
-
-  #feedClient(etcd: Etcd): void {
-    const { client, keys } = this;
-    if (!client) return;
-    const prefixes = ['config/', 'osd/state/', 'pg/'].map((path) => ({ prefix: keys.at(path) }));
-    const pairs = this.etcd.pairs().filter((kv) => prefixes.some(({ prefix }) => kv.key.startsWith(prefix)));
-    client.load(pairs.map(({ key, value, modRevision }): NativePair => ({ key, value, modRevision })), this.etcd.revision);
-    this.#clientWatch = etcd.watch(prefixes, this.etcd.revision + 1n, {
-      onEvents: (events, revision) => client.apply(events.map(({ key, value, modRevision }) => ({ key, value, modRevision })), revision),
-      onEnd: () => this.clock.after(1, () => this.#feedClient(etcd)),
-    });
-  }
-
-  #log(who: string, text: string): void {
-    this.#trace(`${this.clock.nowMs().toFixed(3).padStart(10)} ms  ${who}: ${text}`);
-  }
-
-  #osd(num: number): SimOsd {
+  osd(num: number): SimOsd {
     const osd = this.osds.get(num);
     if (!osd) throw new Error(`there is no OSD ${num}`);
     return osd;
+  }
+
+  #addOsd(num: number): void {
+    const node = this.world.addNode(`osd${num}`, `10.0.0.${num}`, this.shape.driftPpm[num - 1] ?? 0);
+    this.world.addDisk(this.diskOf(num), this.shape.disk);
+    this.osds.set(num, { num, node, etcd: null, engine: null, control: null, gate: null, clock: null, running: false });
+  }
+
+  #osdCommandLine(num: number): Record<string, string> {
+    const { shape } = this;
+    return {
+      osd_num: String(num), data_device: this.diskOf(num), bind_address: `10.0.0.${num}`, bind_port: '7000', hostname: this.hostOf(num),
+      immediate_commit: shape.immediateCommit, block_size: String(shape.blockSize), data_csum_type: shape.checksums ? 'crc32c' : 'none',
+      disable_data_fsync: shape.disk.volatileCache ? '0' : '1', etcd_stats_interval: '5',
+      ...this.#options.planted?.options,
+    };
+  }
+
+  #createEngine(osd: SimOsd, gate: Gate): CreateEngine {
+    return (onEvents) => {
+      const engine = this.world.createEngine(osd.node, (events) => {
+        if (osd.engine !== engine) return;
+        for (const event of events) if ('pg' in event) this.#log(`osd${osd.num}`, `event ${shown(event)}`);
+        gate.run(() => onEvents(events));
+      });
+      osd.engine = engine;
+      return {
+        bootTimeNs: () => engine.bootTimeNs(),
+        post: (command) => {
+          if ('pg' in command) this.#log(`osd${osd.num}`, `command ${shown(command)}`);
+          engine.post(command);
+        },
+      };
+    };
+  }
+
+  #log(who: string, text: string): void {
+    this.#options.trace(`${this.clock.nowMs().toFixed(3).padStart(10)} ms  ${who}: ${text}`);
   }
 }
 
 function shown(value: object): string {
   return JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? Number(item) : item));
-}
-
-function diskPath(num: number): string {
-  return `/sim/osd${num}`;
 }

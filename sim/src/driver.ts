@@ -88,59 +88,28 @@ export class SimClock implements Clock {
   }
 }
 
-/** The clock of one process: when it is killed, none of its timers fires any more. */
-export class ProcessClock implements Clock {
-  readonly #clock: Clock;
-  #alive = true;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  nowMs(): number {
-    return this.#clock.nowMs();
-  }
-
-  wallMs(): number {
-    return this.#clock.wallMs();
-  }
-
-  after(delayMs: number, fire: () => void): Cancel {
-    return this.#clock.after(delayMs, () => {
-      if (this.#alive) fire();
-    });
-  }
-
-  kill(): void {
-    this.#alive = false;
-  }
-}
-
 /** All promises that can settle have settled. */
 export function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/** Runs until `done()` or until virtual time has reached `untilMs`. Returns whether `done` was reached. */
+/**
+ * Runs until `done()` or until virtual time has reached `untilMs`. Returns whether `done` was reached; it is asked after every timer and
+ * every native event that called into JavaScript.
+ */
 export async function runUntil(world: SimWorld, clock: SimClock, untilMs: number, done: () => boolean): Promise<boolean> {
   const untilNs = BigInt(Math.round(untilMs * NS_PER_MS));
   await settled();
   while (!done()) {
-    const native = world.nextNs();
     const timer = clock.nextNs();
-    const isTimer = timer >= 0n && (native < 0n || timer < native);
-    const next = isTimer ? timer : native;
-    if (next < 0n || next > untilNs) {
-      world.advance(untilNs);
-      return done();
-    }
-    if (isTimer) {
-      world.advance(timer);
+    const isTimer = timer >= 0n && timer <= untilNs;
+    // A native event of the same moment goes before a timer.
+    const isCall = world.run(isTimer ? timer : untilNs);
+    if (!isCall) {
+      if (!isTimer) return done();
       clock.fireNext();
-      await settled();
-    } else if (world.step()) {
-      await settled();
     }
+    await settled();
   }
   return true;
 }

@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// npm run sim: whole clusters from seeds. Every seed runs twice, each time in a process of its own, and must give the same trace hash.
+// npm run sim: whole clusters from seeds, in a few processes at once.
 
-import { HighsSolver } from '@vitastor/mon';
-import { spawn } from 'node:child_process';
-import { appendFileSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadNative } from './native.js';
-import { runSeed, type RunResult } from './run.js';
+import { FAULT_NAMES } from './faults.js';
+import { PLANTED } from './planted.js';
+import { WorkerPool, type Task, type TaskResult } from './pool.js';
+import { registeredProbes } from './probes.js';
+import { runWorker, eventsFile, traceFile } from './worker.js';
 
-const HELP = `npm run sim [-- --seed N | --seeds N | --minutes M] [--trace]
+const HELP = `npm run sim [-- --seed N | --seeds N | --minutes M | --planted] [--trace]
 
   --seed N        one seed
-  --seeds N       seeds 1 to N (default 20)
+  --seeds N       so many seeds (default 20)
   --minutes M     new seeds for M minutes of real time
-  --from N        first seed
-  --once          do not run each seed a second time to compare trace hashes
+  --from N        first seed (default 1)
+  --twice N       run the first N seeds twice and compare trace hashes (default 20; the one of --seed)
+  --once          --twice 0
+  --jobs N        processes at once (default: as many as there are processors, at most 2)
+  --faults A,B    only these faults
+  --planted       build known faults in, and run seeds until each is caught
+  --report        in the end, list probes and faults that no seed reached
   --trace         print the trace
   --events        also write one line per native event to build/sim/seed-N.M.events
 `;
@@ -24,77 +31,136 @@ interface Options {
   seeds: number;
   from: bigint;
   minutes: number;
-  once: boolean;
+  twice: number;
+  jobs: number;
+  faults: string[] | null;
+  planted: boolean;
+  report: boolean;
   trace: boolean;
   events: boolean;
-  /** Internal: run this one seed here and print its result; the number tells the runs of a seed apart. */
-  child: number | null;
+  worker: boolean;
 }
 
 function parse(words: readonly string[]): Options | null {
-  const options: Options = { seeds: 20, from: 1n, minutes: 0, once: false, trace: false, events: false, child: null };
+  const options: Options = {
+    seeds: 20, from: 1n, minutes: 0, twice: 20, jobs: Math.min(2, availableParallelism()), faults: null, planted: false, report: false, trace: false,
+    events: false, worker: false,
+  };
   for (let i = 0; i < words.length; i++) {
-    const next = (): number => Number(words[++i]);
+    const word = (): string => words[++i] ?? '';
+    const next = (): number => (/^\d+(\.\d+)?$/.test(words[i + 1] ?? '') ? Number(words[++i]) : Number.NaN);
     switch (words[i]) {
-      case '--seed': options.from = BigInt(next()); options.seeds = 1; break;
+      case '--seed': options.from = BigInt(next() || 1); options.seeds = 1; break;
       case '--seeds': options.seeds = next(); break;
-      case '--from': options.from = BigInt(next()); break;
+      case '--from': options.from = BigInt(next() || 1); break;
       case '--minutes': options.minutes = next(); options.seeds = Number.POSITIVE_INFINITY; break;
-      case '--once': options.once = true; break;
+      case '--twice': options.twice = next(); break;
+      case '--once': options.twice = 0; break;
+      case '--jobs': options.jobs = next(); break;
+      case '--faults': options.faults = word().split(','); break;
+      case '--planted': options.planted = true; break;
+      case '--report': options.report = true; break;
       case '--trace': options.trace = true; break;
       case '--events': options.events = true; break;
-      case '--child': options.child = next(); break;
+      case '--worker': options.worker = true; break;
       default: return null;
     }
   }
-  return Number.isNaN(options.seeds) || Number.isNaN(options.minutes) ? null : options;
+  return [options.seeds, options.minutes, options.twice, options.jobs].some(Number.isNaN) ? null : options;
 }
 
 const DIR = join(process.cwd(), 'build', 'sim');
-const traceFile = (seed: bigint, run: number): string => join(DIR, `seed-${seed}.${run}.trace`);
-const eventsFile = (seed: bigint, run: number): string => join(DIR, `seed-${seed}.${run}.events`);
 
-/** One run of one seed, in this process. Its result is the last line of stdout. */
-async function child(seed: bigint, run: number, options: Options): Promise<void> {
-  const file = traceFile(seed, run);
-  rmSync(file, { force: true });
-  let lines: string[] = [];
-  const flush = (): void => {
-    appendFileSync(file, lines.map((line) => `${line}\n`).join(''));
-    lines = [];
-  };
-  const trace = (line: string): void => {
-    if (options.trace) process.stdout.write(`${line}\n`);
-    lines.push(line);
-    if (lines.length >= 1000) flush();
-  };
-  const result = await runSeed(loadNative(process.env['VITASTOR_BUILD_DIR']), await HighsSolver.load(), {
-    seed, faultMs: 60_000, healMs: 120_000, trace, ...(options.events ? { nativeTrace: eventsFile(seed, run) } : {}),
-  });
-  flush();
-  process.stdout.write(`${JSON.stringify({ ...result, seed: String(seed) })}\n`);
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
 }
 
-/** Runs a seed in a process of its own: what crashed processes of the cluster leave behind goes with it. */
-async function runInChild(seed: bigint, run: number, options: Options): Promise<RunResult> {
-  const argv = [
-    fileURLToPath(import.meta.url), '--child', String(run), '--from', String(seed), ...(options.trace && run === 1 ? ['--trace'] : []), ...(options.events ? ['--events'] : []),
-  ];
-  const process_ = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let last = '';
-  let rest = '';
-  process_.stdout.setEncoding('utf8');
-  process_.stdout.on('data', (chunk: string) => {
-    const lines = (rest + chunk).split('\n');
-    rest = lines.pop() ?? '';
-    for (const line of lines) {
-      if (options.trace && !line.startsWith('{"seed"')) process.stdout.write(`${line}\n`);
-      last = line;
+function add(to: Map<string, number>, counts: Record<string, number>): void {
+  for (const [name, count] of Object.entries(counts)) to.set(name, (to.get(name) ?? 0) + count);
+}
+
+/** What all seeds together have done. */
+class Totals {
+  passed = 0;
+  failed = 0;
+  operations = 0;
+  readonly counts = new Map<string, number>();
+  readonly probes = new Map<string, number>();
+
+  take(result: TaskResult): void {
+    this.operations += result.operations;
+    add(this.counts, result.counts);
+    add(this.probes, result.probes);
+  }
+
+  report(): void {
+    const missing = registeredProbes().filter((name) => (this.probes.get(name) ?? 0) === 0);
+    const faults = FAULT_NAMES.filter((name) => !this.counts.has(name));
+    print(`counts: ${[...this.counts].sort().map(([name, count]) => `${name} ${count}`).join(', ')}`);
+    print(`probes reached: ${registeredProbes().length - missing.length} of ${registeredProbes().length}`);
+    for (const name of missing) print(`  no seed reached: ${name}`);
+    for (const name of faults) print(`  no seed drew: ${name}`);
+  }
+}
+
+/** One seed, once or twice. */
+async function oneSeed(pool: WorkerPool, seed: bigint, isTwice: boolean, options: Options, totals: Totals): Promise<void> {
+  const task = (run: number): Task => ({ seed, run, trace: options.trace && run === 1, events: options.events, planted: '', faults: options.faults });
+  const runs = isTwice ? [1, 2] : [1];
+  const results = await Promise.all(runs.map((run) => pool.run(task(run))));
+  const failures = [...new Set(results.flatMap((result) => result.failures))];
+  const [first, second] = results;
+  if (!first) return;
+  if (second && failures.length === 0 && first.hash !== second.hash) failures.push(`not deterministic: trace hash ${first.hash}, then ${second.hash}; --events shows where they part`);
+  totals.take(first);
+  if (failures.length === 0) {
+    totals.passed++;
+    for (const run of runs) for (const file of [traceFile, eventsFile]) rmSync(file(DIR, seed, run), { force: true });
+    print(`seed ${seed}: well, ${first.operations} operations, ${first.faults} faults, ${(first.virtualMs / 1000).toFixed(0)} virtual s, trace ${first.hash}${second ? ' twice' : ''}`);
+    return;
+  }
+  totals.failed++;
+  const only = options.faults ? ` --faults "${options.faults.join(',')}"` : '';
+  print(`seed ${seed}: FAILED\n  ${failures.slice(0, 5).join('\n  ')}\n  repeat: npm run sim -- --seed ${seed}${only}\n  trace:  ${traceFile(DIR, seed, 1)}`);
+}
+
+async function seeds(options: Options, pool: WorkerPool): Promise<number> {
+  const totals = new Totals();
+  const startedMs = performance.now();
+  const running = new Set<Promise<void>>();
+  for (let i = 0; i < options.seeds; i++) {
+    if (options.minutes > 0 && performance.now() - startedMs > options.minutes * 60_000) break;
+    const work = oneSeed(pool, options.from + BigInt(i), i < options.twice, options, totals).finally(() => running.delete(work));
+    running.add(work);
+    if (running.size >= options.jobs + 1) await Promise.race(running);
+  }
+  await Promise.all(running);
+  if (options.report) totals.report();
+  print(`${totals.operations} operations in ${((performance.now() - startedMs) / 1000).toFixed(0)} s`);
+  print(`${totals.passed} passed, ${totals.failed} failed`);
+  return totals.failed > 0 ? 1 : 0;
+}
+
+/** A test of the tests: every planted fault must be caught within its number of seeds. */
+async function planted(options: Options, pool: WorkerPool): Promise<number> {
+  let missed = 0;
+  for (const fault of PLANTED) {
+    let caught: TaskResult | null = null;
+    let tried = 0;
+    for (let first = 0; first < fault.seeds && !caught; first += options.jobs) {
+      const batch = Array.from({ length: Math.min(options.jobs, fault.seeds - first) }, (_, i) => options.from + BigInt(first + i));
+      const results = await Promise.all(
+        batch.map((seed) => pool.run({ seed, run: 0, trace: false, events: false, planted: fault.name, faults: fault.faults })),
+      );
+      tried += batch.length;
+      caught = results.find((result) => result.failures.length > 0) ?? null;
+      for (const seed of batch) rmSync(traceFile(DIR, seed, 0), { force: true });
     }
-  });
-  const code = await new Promise<string>((resolve) => process_.on('close', (exit, signal) => resolve(signal ?? String(exit))));
-  if (last.startsWith('{"seed"')) return { ...(JSON.parse(last) as RunResult), seed };
-  return { seed, hash: '', failures: [`the process ended with ${code} and gave no result`], operations: 0, faults: 0, virtualMs: 0 };
+    if (!caught) missed++;
+    print(caught ? `"${fault.name}" is caught by seed ${caught.seed}: ${caught.failures[0]}` : `"${fault.name}" was NOT CAUGHT by ${tried} seeds`);
+  }
+  print(`${PLANTED.length - missed} passed, ${missed} failed`);
+  return missed > 0 ? 1 : 0;
 }
 
 async function main(words: readonly string[]): Promise<number> {
@@ -104,32 +170,13 @@ async function main(words: readonly string[]): Promise<number> {
     return words.includes('--help') ? 0 : 2;
   }
   mkdirSync(DIR, { recursive: true });
-  if (options.child !== null) {
-    await child(options.from, options.child, options);
-    return 0;
+  const pool = new WorkerPool(fileURLToPath(import.meta.url), options.jobs);
+  try {
+    return await (options.planted ? planted(options, pool) : seeds(options, pool));
+  } finally {
+    pool.stop();
   }
-  const startedMs = performance.now();
-  let passed = 0;
-  let failed = 0;
-  for (let i = 0; i < options.seeds; i++) {
-    if (options.minutes > 0 && performance.now() - startedMs > options.minutes * 60_000) break;
-    const seed = options.from + BigInt(i);
-    const runs = options.once ? [1] : [1, 2];
-    const results = await Promise.all(runs.map((run) => runInChild(seed, run, options)));
-    const failures = results.flatMap((result) => result.failures);
-    const [first, second] = results;
-    if (first && second && failures.length === 0 && first.hash !== second.hash) failures.push(`not deterministic: trace hash ${first.hash}, then ${second.hash}; --events shows where they part`);
-    if (first && failures.length === 0) {
-      passed++;
-      for (const run of runs) rmSync(traceFile(seed, run), { force: true });
-      process.stdout.write(`seed ${seed}: well, ${first.operations} operations, ${first.faults} faults, ${(first.virtualMs / 1000).toFixed(0)} virtual s, trace ${first.hash}\n`);
-      continue;
-    }
-    failed++;
-    process.stdout.write(`seed ${seed}: FAILED\n  ${failures.slice(0, 5).join('\n  ')}\n  repeat: npm run sim -- --seed ${seed} --trace\n  trace:  ${traceFile(seed, 1)}\n`);
-  }
-  process.stdout.write(`${passed} passed, ${failed} failed\n`);
-  return failed > 0 ? 1 : 0;
 }
 
-process.exitCode = await main(process.argv.slice(2));
+if (process.argv.includes('--worker')) runWorker(DIR);
+else process.exitCode = await main(process.argv.slice(2));

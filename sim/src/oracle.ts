@@ -1,22 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What each granule may hold. Every write fills its granules with its own number, so that a value names the write it comes from.
+// What each granule may hold, for any number of clients. Every write fills its granules with its own number, so that a value names the
+// write it comes from; a discard leaves value 0, as before all writes.
 //
-// A read is explained by write w if w began before the read ended, and no other write both began after w had taken effect for certain and was
-// acknowledged before the read began. A write has taken effect for certain when it was acknowledged, or when a read has returned it:
-// a value once returned never disappears.
+// A client sends a write again until it is answered, so a write takes effect once or more between its begin and its answer, and never
+// after. Whatever certainly held at some time is evidence: a write, from its begin to its answer; a read, likewise. A read that returns v
+// is explained by an effect of v, unless for each effect evidence of another value lies wholly between its answer and the begin of the
+// read. A write without an answer may take effect at any time.
 
 export const GRANULE = 4096;
 
-interface Write {
-  id: number;
+/** A write or discard, as one granule sees it. Numbers are the oracle's, in order of happening. */
+interface Effect {
+  value: number;
   began: number;
-  /** Sequence number by which it has certainly taken effect; Infinity: not known yet. */
-  settled: number;
+  /** Infinity: not answered. */
+  ended: number;
+}
+
+/** The granule certainly held `value` at some time in between. */
+interface Evidence {
+  value: number;
+  began: number;
+  ended: number;
+}
+
+interface Granule {
+  effects: Effect[];
+  /** In order of `ended`. */
+  evidence: Evidence[];
+}
+
+/** What a write is known by until it is answered. */
+export interface WriteToken {
+  id: number;
+  effects: { granule: Granule; effect: Effect }[];
 }
 
 export class Oracle {
-  /** Image and granule → writes that may still be visible, oldest first. Id 0 is the state before all writes. */
-  readonly #granules = new Map<string, Write[]>();
+  readonly #granules = new Map<string, Granule>();
   #sequence = 0;
   #nextWrite = 1;
 
@@ -25,56 +46,157 @@ export class Oracle {
     return ++this.#sequence;
   }
 
-  beginWrite(image: number, granules: readonly number[]): number {
+  /** Fill the granules with the token's id. */
+  beginWrite(image: number, granules: readonly number[]): WriteToken {
     const id = this.#nextWrite++;
-    const began = this.now();
-    for (const granule of granules) this.#of(image, granule).push({ id, began, settled: Number.POSITIVE_INFINITY });
-    return id;
+    return this.#begin(image, granules, id, id);
   }
 
-  endWrite(image: number, granules: readonly number[], id: number): void {
+  beginDiscard(image: number, granules: readonly number[]): WriteToken {
+    return this.#begin(image, granules, this.#nextWrite++, 0);
+  }
+
+  /** It was acknowledged. A write that failed, or whose client died, never ends. */
+  endWrite(token: WriteToken): void {
     const now = this.now();
-    for (const granule of granules) this.#settle(this.#of(image, granule), id, now);
+    for (const { granule, effect } of token.effects) {
+      effect.ended = now;
+      granule.evidence.push({ value: effect.value, began: effect.began, ended: now });
+    }
+  }
+
+  /** Its client died before it was durable: it may be there or not, and what was seen of it proves nothing any more. */
+  forget(token: WriteToken): void {
+    for (const { granule, effect } of token.effects) {
+      effect.ended = Number.POSITIVE_INFINITY;
+      granule.evidence = granule.evidence.filter((item) => item.value !== effect.value);
+    }
   }
 
   /** Null: explained. Else why not. `began`: now() before the read was sent. */
   checkRead(image: number, granule: number, value: number, began: number): string | null {
-    const writes = this.#of(image, granule);
-    const found = writes.find((write) => write.id === value);
+    const { effects, evidence } = this.#of(image, granule);
     const where = `image ${image} granule ${granule}`;
-    if (!found) return `${where}: read value ${value}, which is older than an acknowledged write or was never written (possible: ${writes.map((w) => w.id).join(', ')})`;
-    const newer = writes.find((write) => write.began > found.settled && write.settled < began);
-    if (newer) return `${where}: read write ${value}, but write ${newer.id} came after it and was acknowledged before the read`;
-    this.#settle(writes, value, this.now());
+    const candidates = effects.filter((effect) => effect.value === value);
+    if (candidates.length === 0) return `${where}: read value ${value}, which was never written there`;
+    let against: Evidence | null = null;
+    const explained = candidates.some((effect) => {
+      against = contradiction(evidence, effect, began);
+      return against === null;
+    });
+    if (!explained) {
+      const other = against as Evidence | null;
+      return `${where}: read ${named(value)}, which had ended before ${named(other?.value ?? 0)} was written or read there (${other?.began} to ${other?.ended}, this read began at ${began})`;
+    }
+    evidence.push({ value, began, ended: this.now() });
     return null;
   }
 
-  #of(image: number, granule: number): Write[] {
-    const key = `${image}/${granule}`;
-    let writes = this.#granules.get(key);
-    if (!writes) this.#granules.set(key, (writes = [{ id: 0, began: 0, settled: 0 }]));
-    return writes;
+  #begin(image: number, granules: readonly number[], id: number, value: number): WriteToken {
+    const began = this.now();
+    const effects = granules.map((number) => {
+      const granule = this.#of(image, number);
+      const effect: Effect = { value, began, ended: Number.POSITIVE_INFINITY };
+      granule.effects.push(effect);
+      return { granule, effect };
+    });
+    return { id, effects };
   }
 
-  #settle(writes: Write[], id: number, now: number): void {
-    const write = writes.find((candidate) => candidate.id === id);
-    if (!write) return;
-    write.settled = Math.min(write.settled, now);
-    // Forget what lies behind this one for every read that begins from now on and for those in flight: bounded by keeping a few.
-    while (writes.length > 64) writes.shift();
+  #of(image: number, number: number): Granule {
+    const key = `${image}/${number}`;
+    let granule = this.#granules.get(key);
+    if (!granule) this.#granules.set(key, (granule = { effects: [{ value: 0, began: 0, ended: 0 }], evidence: [] }));
+    return granule;
+  }
+}
+
+function contradiction(evidence: readonly Evidence[], effect: Effect, readBegan: number): Evidence | null {
+  for (let i = evidence.length - 1; i >= 0; i--) {
+    const item = evidence[i];
+    if (!item || item.ended <= effect.ended) break;
+    if (item.ended < readBegan && item.began > effect.ended && item.value !== effect.value) return item;
+  }
+  return null;
+}
+
+function named(value: number): string {
+  return value === 0 ? 'zeroes' : `write ${value}`;
+}
+
+interface Seen {
+  version: bigint;
+  began: number;
+  ended: number;
+  isWrite: boolean;
+}
+
+/**
+ * Versions of one object whose writes are durable when acknowledged and which is never deleted: they grow with time, one version means
+ * one content, and a compare-and-set takes effect right after the version that it named.
+ */
+export class VersionOracle {
+  readonly #contents = new Map<bigint, Map<number, number>>();
+  readonly #seen: Seen[] = [];
+
+  /** Highest version seen so far. */
+  get newest(): bigint {
+    return this.#seen.reduce((max, item) => (item.version > max ? item.version : max), 0n);
+  }
+
+  /** values: granule → value. Null: explained. */
+  read(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number): string | null {
+    return this.#order({ version, began, ended, isWrite: false }) ?? this.#content(version, values);
+  }
+
+  write(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number): string | null {
+    return this.#order({ version, began, ended, isWrite: true }) ?? this.#content(version, values);
+  }
+
+  /** After write(): was there anything between `expected` and `version`? */
+  compareWrite(expected: bigint, version: bigint): string | null {
+    const between = this.#seen.find((item) => item.version > expected && item.version < version);
+    if (version <= expected) return `compare-and-set of version ${expected} made version ${version}`;
+    return between ? `compare-and-set of version ${expected} made version ${version}, but version ${between.version} lies between` : null;
+  }
+
+  #order(next: Seen): string | null {
+    for (let i = this.#seen.length - 1; i >= 0; i--) {
+      const item = this.#seen[i];
+      if (!item) break;
+      const isLess = next.version < item.version;
+      if (item.ended < next.began && (isLess || (next.isWrite && next.version === item.version))) {
+        return `${next.isWrite ? 'write' : 'read'} of version ${next.version} began after version ${item.version} had been ${item.isWrite ? 'written' : 'read'}`;
+      }
+      if (next.isWrite && item.isWrite && next.version === item.version) return `two writes made version ${next.version}`;
+    }
+    this.#seen.push(next);
+    return null;
+  }
+
+  #content(version: bigint, values: ReadonlyMap<number, number>): string | null {
+    let known = this.#contents.get(version);
+    if (!known) this.#contents.set(version, (known = new Map()));
+    for (const [granule, value] of values) {
+      const before = known.get(granule);
+      if (before !== undefined && before !== value) return `version ${version} holds ${before} and ${value} in granule ${granule}`;
+      known.set(granule, value);
+    }
+    return null;
   }
 }
 
 /** One granule of write `id`: the number, over and over, so that a torn granule is noticed. */
 export function fillGranule(target: Uint8Array, offset: number, id: number): void {
-  const view = new DataView(target.buffer, target.byteOffset + offset, GRANULE);
-  for (let i = 0; i < GRANULE; i += 8) view.setBigUint64(i, BigInt(id), true);
+  const words = new BigUint64Array(target.buffer, target.byteOffset + offset, GRANULE / 8);
+  words.fill(BigInt(id));
 }
 
 /** The write it comes from; null: torn or foreign bytes. */
 export function granuleValue(data: Uint8Array, offset: number): number | null {
-  const view = new DataView(data.buffer, data.byteOffset + offset, GRANULE);
-  const value = view.getBigUint64(0, true);
-  for (let i = 8; i < GRANULE; i += 8) if (view.getBigUint64(i, true) !== value) return null;
-  return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : null;
+  const halves = new Uint32Array(data.buffer, data.byteOffset + offset, GRANULE / 4);
+  const low = halves[0] ?? 0;
+  const high = halves[1] ?? 0;
+  for (let i = 2; i < halves.length; i += 2) if (halves[i] !== low || halves[i + 1] !== high) return null;
+  return high < 0x200000 ? high * 0x100000000 + low : null;
 }

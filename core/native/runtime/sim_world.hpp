@@ -109,6 +109,7 @@ public:
     void partition_one_way(NodeId from, NodeId to);
     void partition(NodeId a, NodeId b);
     void heal(NodeId a, NodeId b);
+    void heal_one_way(NodeId from, NodeId to);
     void heal_all();
     /// All connections between the two are reset now; what was in flight is lost.
     void kill_connections(NodeId a, NodeId b);

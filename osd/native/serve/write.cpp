@@ -73,6 +73,7 @@ void Osd::fail_history_waiters(Pg& pg) {
         } else {
             free_op(op);
             recovering_--;
+            wake_recovery();
         }
     }
 }
@@ -83,6 +84,7 @@ void Osd::start_write(Op* op) {
         leave_queue(op);
         if (op->request) return answer(op, -EPIPE);
         recovering_--;
+        wake_recovery();
         return free_op(op);
     }
     if (op->recovery || !pg.self_in_set || pg.objects.find(op->object)) return runtime::spawn(write_unclean(op));
@@ -326,6 +328,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
         leave_queue(op);
         recovering_--;
         free_op(op);
+        wake_recovery();
         co_return;
     }
     LayerRead read{op->pool, &pg, op->object, 0, 0, nullptr, op->bitmap, op->recovery ? wire::sub_flags::recovery : 0};

@@ -300,6 +300,8 @@ void SimWorld::heal(NodeId a, NodeId b) {
     state_->heal(b, a);
 }
 
+void SimWorld::heal_one_way(NodeId from, NodeId to) { state_->heal(from, to); }
+
 void SimWorld::heal_all() {
     auto pairs = state_->partitions;
     for (const auto& [from, to] : pairs) state_->heal(from, to);

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Worker processes that run seeds: a few at once, each for a bounded number of seeds, because what crashed processes of a simulated
+// cluster leave behind goes only with its process. A worker that crashes takes only its seed with it.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import type { RunResult } from './run.js';
+
+export interface Task {
+  seed: bigint;
+  /** Tells runs of one seed apart. */
+  run: number;
+  trace: boolean;
+  events: boolean;
+  /** Name of a planted fault, '' = none. */
+  planted: string;
+  /** Names of faults, null: all. */
+  faults: readonly string[] | null;
+}
+
+/** Over the pipe: seed as text. */
+export type WireTask = Omit<Task, 'seed'> & { seed: string };
+
+export interface TaskResult extends RunResult {
+  /** Probe → hits in this run. */
+  probes: Record<string, number>;
+}
+
+const SEEDS_PER_PROCESS = 8;
+
+interface Worker {
+  process: ChildProcess;
+  left: number;
+  finish: ((result: TaskResult | string) => void) | null;
+}
+
+export class WorkerPool {
+  readonly #script: string;
+  readonly #size: number;
+  readonly #idle: Worker[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #busy = 0;
+
+  constructor(script: string, size: number) {
+    this.#script = script;
+    this.#size = size;
+  }
+
+  /** Runs as soon as a worker is free. Never rejects: a crash is a failure of the seed. */
+  async run(task: Task): Promise<TaskResult> {
+    while (this.#busy >= this.#size) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#busy++;
+    const worker = this.#idle.pop() ?? this.#start();
+    const result = await new Promise<TaskResult | string>((resolve) => {
+      worker.finish = resolve;
+      worker.process.send({ ...task, seed: String(task.seed) } satisfies WireTask);
+    });
+    worker.finish = null;
+    if (--worker.left > 0 && typeof result !== 'string') this.#idle.push(worker);
+    else worker.process.kill('SIGKILL');
+    this.#busy--;
+    this.#waiting.shift()?.();
+    if (typeof result !== 'string') return { ...result, seed: task.seed };
+    return {
+      seed: task.seed, hash: '', failures: [`the process ended with ${result} and gave no result`], operations: 0, faults: 0, virtualMs: 0,
+      events: 0, counts: {}, probes: {},
+    };
+  }
+
+  stop(): void {
+    for (const worker of this.#idle.splice(0)) worker.process.kill('SIGKILL');
+  }
+
+  #start(): Worker {
+    const child = spawn(process.execPath, [this.#script, '--worker'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const worker: Worker = { process: child, left: SEEDS_PER_PROCESS, finish: null };
+    child.on('message', (result) => worker.finish?.(result as TaskResult));
+    child.on('exit', (code, signal) => worker.finish?.(signal ?? String(code)));
+    return worker;
+  }
+}

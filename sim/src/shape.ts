@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The shape of a cluster, drawn from a seed: what stands where, with which settings.
+
+import type { DiskOptions, NetworkOptions } from './native.js';
+import { GRANULE } from './oracle.js';
+import type { SeededRandom } from './rng.js';
+
+export type CommitMode = 'all' | 'small' | 'none';
+
+export interface Shape {
+  osds: number;
+  /** OSD n is on host (n − 1) modulo hosts. */
+  hosts: number;
+  scheme: 'replicated' | 'xor' | 'ec';
+  pgSize: number;
+  parityChunks: number;
+  pgMinSize: number;
+  pgCount: number;
+  failureDomain: 'host' | 'osd';
+  localReads: 'primary' | 'nearest' | 'random';
+  immediateCommit: CommitMode;
+  blockSize: number;
+  checksums: boolean;
+  /** Seconds and writes after which an OSD flushes by itself; null: the default. */
+  autosyncInterval: number | null;
+  autosyncWrites: number | null;
+  recoveryQueueDepth: number;
+  /** Default: for pools with local reads. */
+  pgLocks: boolean;
+  clients: number;
+  /** Operations that each client keeps in flight. */
+  depth: number;
+  images: number;
+  imageBytes: number;
+  disk: DiskOptions;
+  network: NetworkOptions;
+  /** How much faster or slower each OSD's clock runs, parts in a million. */
+  driftPpm: number[];
+  /** Milliseconds that an answer of etcd takes. */
+  etcdDelayMs: number;
+  monitors: number;
+}
+
+/** Chunks with data; 1 for replicated. */
+export function dataChunks(shape: Shape): number {
+  return shape.scheme === 'replicated' ? 1 : shape.pgSize - shape.parityChunks;
+}
+
+export function objectBytes(shape: Shape): number {
+  return shape.blockSize * dataChunks(shape);
+}
+
+/** Two clients may share an image only where what one has acknowledged cannot be undone by the replay of the other. */
+export function isShared(shape: Shape): boolean {
+  return shape.immediateCommit === 'all' && shape.clients > 1;
+}
+
+export function drawShape(random: SeededRandom): Shape {
+  const immediateCommit = random.pick(['all', 'all', 'all', 'none', 'small'] as const);
+  const redundancy = drawRedundancy(random);
+  const { pgSize } = redundancy;
+  const osds = random.between(pgSize, Math.min(6, pgSize + 2));
+  const hosts = random.chance(70) ? osds : random.between(pgSize, osds);
+  const blockSize = random.pick([32768, 131072, 131072]);
+  const chunks = redundancy.scheme === 'replicated' ? 1 : pgSize - redundancy.parityChunks;
+  const objects = random.pick([8, 24, 48]);
+  const isLocal = redundancy.scheme === 'replicated' && immediateCommit === 'all' && random.chance(30);
+  return {
+    ...redundancy, osds, hosts, immediateCommit, blockSize,
+    pgCount: random.between(1, 8),
+    failureDomain: random.chance(50) ? 'host' : 'osd',
+    localReads: isLocal ? random.pick(['nearest', 'random'] as const) : 'primary',
+    checksums: random.chance(80),
+    autosyncInterval: random.chance(70) ? null : random.between(1, 5),
+    autosyncWrites: random.chance(70) ? null : random.pick([1, 8, 64]),
+    recoveryQueueDepth: random.pick([1, 4, 16]),
+    pgLocks: isLocal || random.chance(20),
+    clients: random.between(1, 3),
+    depth: random.pick([1, 4, 8]),
+    images: 2,
+    imageBytes: objects * blockSize * chunks,
+    disk: {
+      sizeBytes: 96n << 20n,
+      volatileCache: immediateCommit !== 'all' && random.chance(70),
+      tornSectors: random.chance(30),
+      shortChance: random.chance(20) ? 0.02 : 0,
+      slowChance: random.chance(20) ? 0.001 : 0,
+    },
+    network: { shortChance: random.chance(30) ? 0.1 : 0, killChance: random.chance(20) ? 0.2 : 0, killAfterMaxBytes: 1 << 20 },
+    driftPpm: Array.from({ length: osds }, () => (random.chance(30) ? random.between(-200, 200) : 0)),
+    etcdDelayMs: random.pick([0, 1, 20]),
+    monitors: random.chance(30) ? 2 : 1,
+  };
+}
+
+type Redundancy = Pick<Shape, 'scheme' | 'pgSize' | 'parityChunks' | 'pgMinSize'>;
+
+function drawRedundancy(random: SeededRandom): Redundancy {
+  const pgSize = random.pick([1, 2, 2, 2, 3, 3, 4]);
+  return { scheme: 'replicated', pgSize, parityChunks: 0, pgMinSize: random.between(1, Math.min(2, pgSize)) };
+}
+
+/** Granules of an image. */
+export function granulesOf(shape: Shape): number {
+  return shape.imageBytes / GRANULE;
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Inside a worker process: runs the seeds that the parent sends, one after the other.
+
+import { probeCounts } from '@vitastor/core';
+import { HighsSolver } from '@vitastor/mon';
+import { appendFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadNative } from './native.js';
+import { plantedFault } from './planted.js';
+import type { TaskResult, WireTask } from './pool.js';
+import { runSeed } from './run.js';
+
+const LINES_KEPT = 2000;
+
+export function traceFile(dir: string, seed: bigint, run: number): string {
+  return join(dir, `seed-${seed}.${run}.trace`);
+}
+
+export function eventsFile(dir: string, seed: bigint, run: number): string {
+  return join(dir, `seed-${seed}.${run}.events`);
+}
+
+/** A seed in this process; its trace goes to a file that is kept if it failed. */
+async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
+  const seed = BigInt(task.seed);
+  const file = traceFile(dir, seed, task.run);
+  rmSync(file, { force: true });
+  let lines: string[] = [];
+  const flush = (): void => {
+    appendFileSync(file, lines.map((line) => `${line}\n`).join(''));
+    lines = [];
+  };
+  const trace = (line: string): void => {
+    if (task.trace) process.stdout.write(`${line}\n`);
+    lines.push(line);
+    if (lines.length >= LINES_KEPT) flush();
+  };
+  const native = loadNative(process.env['VITASTOR_BUILD_DIR']);
+  const before = { ...native.probes(), ...probeCounts() };
+  const result = await runSeed(native, await solver(), {
+    seed, faultMs: 60_000, healMs: 180_000, trace, faults: task.faults,
+    ...(task.events ? { nativeTrace: eventsFile(dir, seed, task.run) } : {}),
+    ...(task.planted === '' ? {} : { planted: plantedFault(task.planted) }),
+  });
+  flush();
+  const probes: Record<string, number> = {};
+  for (const [name, count] of Object.entries({ ...native.probes(), ...probeCounts() })) probes[name] = count - (before[name] ?? 0);
+  return { ...result, probes };
+}
+
+let loaded: Promise<HighsSolver> | null = null;
+
+function solver(): Promise<HighsSolver> {
+  return (loaded ??= HighsSolver.load());
+}
+
+/** Until the parent kills this process, or is gone. */
+export function runWorker(dir: string): void {
+  process.on('disconnect', () => process.exit(0));
+  process.on('message', (message) => {
+    void runTask(message as WireTask, dir).then((result) => process.send?.({ ...result, seed: String(result.seed) }));
+  });
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the clients do: reads, writes, compare-and-set, discards and flushes, several at once, each answer given to the oracle.
+
+import type { ClientProcess } from './client.js';
+import type { SimCluster } from './cluster.js';
+import { fillGranule, GRANULE, granuleValue, Oracle, VersionOracle, type WriteToken } from './oracle.js';
+import type { SeededRandom } from './rng.js';
+import { granulesOf, isShared, objectBytes } from './shape.js';
+
+const EINTR = -4;
+/** About so many operations a minute of virtual time. */
+const OPERATIONS_PER_MINUTE = 5000;
+
+export class Workload {
+  readonly #cluster: SimCluster;
+  readonly #random: SeededRandom;
+  readonly #oracle = new Oracle();
+  readonly #versions = new Map<string, VersionOracle>();
+  /** Acknowledged writes of a client and image that no flush has covered: only where a write alone is not durable. */
+  readonly #unsynced = new Map<string, Set<WriteToken>>();
+  /** Values that may vanish: their client died before it had flushed. */
+  readonly #unsure = new Set<number>();
+  readonly #objectGranules: number;
+  readonly #total: number;
+  readonly #isLazy: boolean;
+  readonly #pauseMs: number;
+  #working = false;
+  /** Chains of operations that run, by client. */
+  readonly #chains = new Map<ClientProcess, number>();
+  readonly failures: string[] = [];
+  operations = 0;
+  inFlight = 0;
+  /** By kind, for the report. */
+  readonly counts: Record<string, number> = {};
+
+  constructor(cluster: SimCluster, random: SeededRandom) {
+    const { shape } = cluster;
+    this.#cluster = cluster;
+    this.#random = random;
+    this.#objectGranules = objectBytes(shape) / GRANULE;
+    this.#total = granulesOf(shape);
+    this.#isLazy = shape.immediateCommit !== 'all';
+    this.#pauseMs = (shape.clients * shape.depth * 60_000) / OPERATIONS_PER_MINUTE;
+  }
+
+  start(): void {
+    this.#working = true;
+    for (const client of this.#cluster.clients) this.fillUp(client);
+  }
+
+  /** No new operations; those in flight go on. */
+  stop(): void {
+    this.#working = false;
+  }
+
+  /** After a client has started: opens its images and begins its chains. */
+  fillUp(client: ClientProcess): void {
+    const { generation } = client;
+    this.#chains.set(client, 0);
+    for (const image of this.imagesOf(client)) {
+      client.open(image, this.#cluster.imageName(image), (result) => {
+        if (client.generation !== generation) return;
+        if (result !== 0) this.fail(`client${client.num}: opening image ${image} answered ${result}`);
+        while (this.#working && (this.#chains.get(client) ?? 0) < this.#cluster.shape.depth) {
+          this.#chains.set(client, (this.#chains.get(client) ?? 0) + 1);
+          this.#next(client, generation);
+        }
+      });
+    }
+  }
+
+  /** Its operations are never answered; what it had not flushed may vanish. */
+  killClient(client: ClientProcess): void {
+    client.kill();
+    for (const image of this.imagesOf(client)) {
+      for (const token of this.#unsynced.get(keyOf(client, image)) ?? []) {
+        this.#oracle.forget(token);
+        this.#unsure.add(token.id);
+      }
+      this.#unsynced.delete(keyOf(client, image));
+    }
+    this.inFlight -= this.#pending.get(client) ?? 0;
+    this.#pending.set(client, 0);
+  }
+
+  imagesOf(client: ClientProcess): number[] {
+    const images = Array.from({ length: this.#cluster.shape.images }, (_, i) => i + 1);
+    return isShared(this.#cluster.shape) ? images : images.filter((image) => (image - 1) % this.#cluster.shape.clients === client.num - 1);
+  }
+
+  fail(text: string): void {
+    this.#cluster.note(`WRONG ${text}`);
+    this.failures.push(text);
+  }
+
+  /** Reads every image wholly; `done` when all is answered. */
+  readEverything(done: () => void): void {
+    let left = 1;
+    const finish = (): void => {
+      if (--left === 0) done();
+    };
+    for (const image of Array.from({ length: this.#cluster.shape.images }, (_, i) => i + 1)) {
+      const client = this.#cluster.clients.find((candidate) => this.imagesOf(candidate).includes(image));
+      if (!client) continue;
+      for (let first = 0; first < this.#total; first += this.#objectGranules) {
+        left++;
+        this.#read(client, image, first, this.#objectGranules, finish);
+      }
+    }
+    finish();
+  }
+
+  // ---------------------------------------------------------------- chains
+
+  readonly #pending = new Map<ClientProcess, number>();
+
+  #begin(client: ClientProcess, kind: string): void {
+    this.inFlight++;
+    this.#pending.set(client, (this.#pending.get(client) ?? 0) + 1);
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1;
+  }
+
+  #end(client: ClientProcess): void {
+    this.inFlight--;
+    this.operations++;
+    this.#pending.set(client, (this.#pending.get(client) ?? 0) - 1);
+  }
+
+  #next(client: ClientProcess, generation: number): void {
+    if (!this.#working || this.failures.length > 0 || client.generation !== generation || !client.isRunning) {
+      if (client.generation === generation) this.#chains.set(client, (this.#chains.get(client) ?? 1) - 1);
+      return;
+    }
+    const random = this.#random;
+    const images = this.imagesOf(client).filter((image) => client.isOpen(image));
+    const then = (): void => {
+      const pauseMs = random.chance(80) ? random.below(10) : random.below(Math.max(10, Math.round(10 * (this.#pauseMs - 4))));
+      this.#cluster.clock.after(pauseMs, () => this.#next(client, generation));
+    };
+    if (images.length === 0) return void this.#cluster.clock.after(10, () => this.#next(client, generation));
+    const image = random.pick(images);
+    const isWhole = random.chance(5);
+    const count = isWhole ? this.#objectGranules : random.chance(75) ? 1 : random.between(2, this.#objectGranules);
+    const range = random.chance(40) ? Math.min(this.#total, 2 * this.#objectGranules) : this.#total;
+    const first = isWhole ? random.below(range / count) * count : random.below(range - count + 1);
+    const kind = random.below(100);
+    if (kind < 42) this.#write(client, image, first, count, then);
+    else if (kind < 80) this.#read(client, image, first, count, then);
+    else if (kind < 88) this.#compareAndSet(client, image, first, then);
+    else if (kind < 92 && image % 2 === 0) this.#discard(client, image, first, count, then);
+    else this.#flush(client, image, then);
+  }
+
+  // ---------------------------------------------------------------- operations
+
+  #write(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
+    const granules = range(first, count);
+    const token = this.#oracle.beginWrite(image, granules);
+    const began = this.#oracle.now();
+    this.#begin(client, 'write');
+    client.native?.write(image, offsetOf(first), filled(count, token.id), (result, version) => {
+      this.#cluster.trace(`client${client.num} write ${token.id} at ${image}:${first}+${count} answers ${result} version ${version}`);
+      if (result !== count * GRANULE) this.fail(`write ${token.id} at image ${image} granule ${first} answered ${result}`);
+      else this.#written(client, image, first, token, version, began, null);
+      this.#end(client);
+      then();
+    });
+  }
+
+  #compareAndSet(client: ClientProcess, image: number, first: number, then: () => void): void {
+    const readBegan = this.#oracle.now();
+    const isLate = this.#random.chance(20);
+    this.#begin(client, 'compare-and-set');
+    client.native?.read(image, offsetOf(first), GRANULE, (result, expected, data) => {
+      if (result === GRANULE) this.#checkRead(image, first, 1, expected, data, readBegan);
+      else this.fail(`read before a compare-and-set at image ${image} granule ${first} answered ${result}`);
+      const go = (): void => {
+        if (!client.native || !client.isOpen(image)) return;
+        const token = this.#oracle.beginWrite(image, [first]);
+        const began = this.#oracle.now();
+        client.native.compareWrite(image, offsetOf(first), filled(1, token.id), expected, (answer, version) => {
+          this.#cluster.trace(`client${client.num} compare-and-set ${token.id} of version ${expected} at ${image}:${first} answers ${answer} version ${version}`);
+          if (answer === GRANULE) this.#written(client, image, first, token, version, began, expected);
+          else if (answer !== EINTR) this.fail(`compare-and-set ${token.id} at image ${image} granule ${first} answered ${answer}`);
+          this.#end(client);
+          then();
+        });
+      };
+      const { generation } = client;
+      if (!isLate) go();
+      else this.#cluster.clock.after(20, () => client.generation === generation && go());
+    });
+  }
+
+  #discard(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
+    const token = this.#oracle.beginDiscard(image, range(first, count));
+    this.#begin(client, 'discard');
+    client.native?.discard(image, offsetOf(first), count * GRANULE, (result) => {
+      this.#cluster.trace(`client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
+      if (result < 0) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
+      else this.#acknowledged(client, image, token);
+      this.#end(client);
+      then();
+    });
+  }
+
+  #flush(client: ClientProcess, image: number, then: () => void): void {
+    const covered = [...(this.#unsynced.get(keyOf(client, image)) ?? [])];
+    this.#begin(client, 'flush');
+    client.native?.flush(image, (result) => {
+      if (result !== 0) this.fail(`flush of image ${image} answered ${result}`);
+      else for (const token of covered) this.#unsynced.get(keyOf(client, image))?.delete(token);
+      this.#end(client);
+      then();
+    });
+  }
+
+  #read(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
+    const began = this.#oracle.now();
+    this.#begin(client, 'read');
+    client.native?.read(image, offsetOf(first), count * GRANULE, (result, version, data) => {
+      if (result !== count * GRANULE) this.fail(`client${client.num}: read at image ${image} granule ${first} answered ${result}`);
+      else this.#checkRead(image, first, count, version, data, began);
+      this.#end(client);
+      then();
+    });
+  }
+
+  // ---------------------------------------------------------------- checks
+
+  #written(client: ClientProcess, image: number, first: number, token: WriteToken, version: bigint, began: number, expected: bigint | null): void {
+    this.#acknowledged(client, image, token);
+    const versions = this.#versionsOf(image, first, token.effects.length);
+    if (!versions || version === 0n) return;
+    const values = new Map(range(first, token.effects.length).map((granule) => [granule, token.id]));
+    const wrong = versions.write(version, values, began, this.#oracle.now()) ?? (expected === null ? null : versions.compareWrite(expected, version));
+    if (wrong !== null) this.fail(`image ${image} granule ${first}: ${wrong}`);
+  }
+
+  #acknowledged(client: ClientProcess, image: number, token: WriteToken): void {
+    this.#oracle.endWrite(token);
+    if (!this.#isLazy) return;
+    const key = keyOf(client, image);
+    const unsynced = this.#unsynced.get(key) ?? new Set();
+    this.#unsynced.set(key, unsynced.add(token));
+  }
+
+  #checkRead(image: number, first: number, count: number, version: bigint, data: Uint8Array, began: number): void {
+    const values = new Map<number, number>();
+    for (let i = 0; i < count; i++) {
+      const value = granuleValue(data, i * GRANULE);
+      if (value === null) this.fail(`image ${image} granule ${first + i}: torn or foreign bytes`);
+      else if (!this.#unsure.has(value)) {
+        const wrong = this.#oracle.checkRead(image, first + i, value, began);
+        if (wrong !== null) this.fail(wrong);
+        values.set(first + i, value);
+      }
+    }
+    const wrong = this.#versionsOf(image, first, count)?.read(version, values, began, this.#oracle.now());
+    if (wrong) this.fail(`image ${image} granule ${first}: ${wrong}`);
+  }
+
+  /** Null where versions prove nothing: several objects, objects that are deleted, writes that may be lost. */
+  #versionsOf(image: number, first: number, count: number): VersionOracle | null {
+    const object = Math.floor(first / this.#objectGranules);
+    if (this.#isLazy || image % 2 === 0 || Math.floor((first + count - 1) / this.#objectGranules) !== object) return null;
+    const key = `${image}/${object}`;
+    let versions = this.#versions.get(key);
+    if (!versions) this.#versions.set(key, (versions = new VersionOracle()));
+    return versions;
+  }
+}
+
+function keyOf(client: ClientProcess, image: number): string {
+  return `${client.num}/${image}`;
+}
+
+function range(first: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => first + i);
+}
+
+function offsetOf(granule: number): bigint {
+  return BigInt(granule) * BigInt(GRANULE);
+}
+
+function filled(count: number, id: number): Uint8Array {
+  const data = new Uint8Array(count * GRANULE);
+  for (let i = 0; i < count; i++) fillGranule(data, i * GRANULE, id);
+  return data;
+}
