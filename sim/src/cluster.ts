@@ -300,6 +300,12 @@ export class SimCluster {
     return states.length === pools[POOL]?.pg_count && states.every((state) => state?.includes('"state":["active"]') === true);
   }
 
+  /** As the pool has it now. */
+  get pgSize(): number {
+    const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_size?: number }>;
+    return pools[POOL]?.pg_size ?? this.shape.pgSize;
+  }
+
   /** What each OSD's control waits for. */
   describe(): string[] {
     return [...this.osds.values()].flatMap((osd) => (osd.control?.describePgs() ?? ['is dead']).map((line) => `osd${osd.num}: ${line}`));

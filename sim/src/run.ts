@@ -42,6 +42,10 @@ export interface RunResult {
 const START_LIMIT_MS = 60_000;
 const READ_LIMIT_MS = 60_000;
 const DECAYS = 6;
+/** What a seed does at least, however slow the faults make it. */
+const OPERATIONS = 2000;
+const FAULTS = 5;
+const MORE_LIMIT_MS = 600_000;
 
 export async function runSeed(native: NativeModule, solver: Solver, options: RunOptions): Promise<RunResult> {
   const run = new SeedRun(native, solver, options);
@@ -84,12 +88,13 @@ class SeedRun {
     this.#workload.start();
     this.#faults.start();
     await this.#until(this.#options.faultMs, () => this.#bad);
+    await this.#until(MORE_LIMIT_MS, () => this.#bad || (this.#workload.operations >= OPERATIONS && this.#faults.count >= FAULTS));
     this.#workload.stop();
     this.#faults.endAll();
     if (!this.#bad) await this.#heal('faults');
     if (!this.#bad) await this.#readEverything('clean');
-    if (!this.#bad && cluster.shape.pgSize > 1) await this.#readWithoutOne();
-    if (!this.#bad && cluster.shape.pgSize > 1 && cluster.shape.checksums) await this.#decay();
+    if (!this.#bad && cluster.pgSize > 1) await this.#readWithoutOne();
+    if (!this.#bad && cluster.pgSize > 1 && cluster.shape.checksums) await this.#decay();
     return this.#result();
   }
 
@@ -126,8 +131,9 @@ class SeedRun {
     const num = this.#random.between(1, cluster.osds.size);
     cluster.note(`osd${num} is killed, and everything is read from the others`);
     cluster.killOsd(num, false);
-    const isActive = await this.#until(this.#options.healMs, () => this.#bad || (cluster.isGone(num) && cluster.allActive));
-    if (!isActive && shape.pgMinSize < shape.pgSize) this.#failures.push(`without osd${num} the PGs do not become active: ${cluster.pgStates()}`);
+    const limitMs = shape.pgMinSize < cluster.pgSize ? this.#options.healMs : 6000;
+    const isActive = await this.#until(limitMs, () => this.#bad || (cluster.isGone(num) && cluster.allActive));
+    if (!isActive && shape.pgMinSize < cluster.pgSize) this.#failures.push(`without osd${num} the PGs do not become active: ${cluster.pgStates()}`);
     if (isActive && !this.#bad) await this.#readEverything(`without osd${num}`);
     cluster.startOsd(num);
     if (!this.#bad) await this.#heal(`osd${num} is back`);

@@ -9,7 +9,7 @@ import { granulesOf, isShared, objectBytes } from './shape.js';
 
 const EINTR = -4;
 /** About so many operations a minute of virtual time. */
-const OPERATIONS_PER_MINUTE = 5000;
+const OPERATIONS_PER_MINUTE = 7000;
 
 export class Workload {
   readonly #cluster: SimCluster;
