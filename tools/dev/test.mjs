@@ -88,7 +88,7 @@ async function start() {
 const PARTS = [
   { name: 'lint', work: () => lint({ compile: true }) },
   { name: 'unit', work: () => unit() },
-  { name: 'sim', work: () => program('sim', 'sim/dist/src/main.js', ['--seeds', '20']) },
+  { name: 'sim', work: () => program('sim', 'sim/dist/src/main.js', ['--seeds', '200', '--report']) },
   { name: 'start', work: start },
   { name: 'e2e', work: () => program('test', 'test/dist/src/e2e.js', ['--short']) },
   { name: 'fuzz', work: () => fuzz(['--seconds', '3']) },
