@@ -238,7 +238,7 @@ StoreStats Blockstore::stats() const {
     stats.object_count = index_->object_count();
     stats.tombstone_count = index_->tombstone_count();
     stats.memory_bytes = index_->memory_bytes() + blocks_.memory_bytes() + spare_.memory_bytes() +
-                         group_marks_.memory_bytes() + group_order_.size() * sizeof(uint32_t);
+                         groups_.memory_bytes();
     stats.device_bytes_written = data_->bytes_written() + (separate_meta_ ? separate_meta_->bytes_written() : 0);
     stats.client_bytes_written = client_bytes_written_;
     stats.data_flushes = data_->flushes_finished();

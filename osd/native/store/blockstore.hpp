@@ -16,6 +16,7 @@
 #include "store/device.hpp"
 #include "store/discarder.hpp"
 #include "store/index.hpp"
+#include "store/log_groups.hpp"
 #include "store/meta_log.hpp"
 #include "store/spare_blocks.hpp"
 #include "store/store.hpp"
@@ -196,8 +197,7 @@ private:
     }
     uint64_t version_cost() const { return sizeof(EntryHeader) + geometry_.version_bytes; }
     uint64_t live_bytes() const {
-        return (index_->version_count() + new_versions_) * version_cost() + index_->redirect_count() * sizeof(Redirect) +
-               index_->tombstone_count() * sizeof(EntryHeader);
+        return index_bytes() + new_versions_ * version_cost();
     }
 
     // ---- the mover of spare granules (mover.cpp)
@@ -215,13 +215,16 @@ private:
     static void on_batch(void* self);
     void after_batch();
     void cover_slots();
-    uint64_t stall_pages() const;
-    uint64_t clean_pages() const;
-    bool log_is_low() const { return log_->free_pages() < stall_pages(); }
+    uint64_t index_bytes() const;
+    uint64_t weight_of(uint32_t head) const;
+    bool apply_to_index(const EntryView& entry, uint32_t reserved);
+    int64_t log_room() const;
+    bool log_is_low() const { return log_room() < 0; }
+    bool wants_cleaning() const;
     runtime::Task<void> run_cleaner();
     runtime::Task<int> clean_slice();
     runtime::Task<bool> move_tail(bool urgent);
-    void emit_group(uint32_t group);
+    void emit_front_group();
 
     // ---- listings and PGs (listing.cpp)
     runtime::Task<void> run_list(ListOperation& operation);
@@ -299,12 +302,12 @@ private:
         uint64_t submitted = 0;
     } idle_timer_;
 
-    uint32_t group_slots_ = 64;
-    SegmentedVector<LogMark> group_marks_;
-    std::deque<uint32_t> group_order_;  ///< the front is needed from the earliest place
+    LogGroups groups_;
     bool cleaning_ = false;
     uint64_t cleaner_bytes_ = 0;
-    uint64_t paced_bytes_ = 0;
+    uint64_t paced_bytes_ = 0;  ///< room of the log, in bytes, that operations have filled
+    uint32_t writing_announced_ = 0;          ///< announced writes on their way
+    runtime::WaitList announced_waiters_;     ///< notified when one has ended
     uint64_t clean_quota_ = 0;
     std::vector<uint8_t> clean_buffer_;
 

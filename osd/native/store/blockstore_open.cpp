@@ -196,7 +196,7 @@ Task<int> Blockstore::format() {
 
 Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     uuid_ = uuid;
-    group_slots_ = static_cast<uint32_t>(std::clamp<uint64_t>(65536 / geometry_.entry_bytes, 1, 64));
+    groups_.reset(static_cast<uint32_t>(std::clamp<uint64_t>(LogGroups::kStepBytes / geometry_.entry_bytes, 1, 64)));
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
     Replay replay(*meta_, *data_, *index_, uuid, meta_path(), logger_);
@@ -343,7 +343,7 @@ Task<int> Blockstore::rewrite_log() {
     cleaning_ = true;
     int status = 0;
     const uint64_t end = log_->mark().slot;
-    for (size_t i = 0; i < group_marks_.size() && status == 0 && group_marks_[group_order_.front()].slot < end; i++) {
+    for (size_t i = 0; i < groups_.size() && status == 0 && groups_.front_mark().slot < end; i++) {
         Task<int> cleaning = clean_slice();
         status = co_await cleaning;
     }
@@ -389,30 +389,32 @@ bool Blockstore::count_redirects(uint32_t head) {
 /// Groups for the cleaner, lists of PGs, and the entries that take unfinished writes back.
 Task<int> Blockstore::settle_replay(Replay& replay) {
     const LogMark end = log_->mark();
-    group_marks_.clear();
-    group_order_.clear();
     for (const auto& [pool, wish] : pool_wishes_) {  // the lists are empty yet: nothing has to be moved
         index_->set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
         while (!index_->rebuild_step(index_->pool(pool), UINT32_MAX)) continue;
     }
     index_->end_loading(0, 0);
+    LogMark first = end;
+    uint64_t weight = 0, logged = 0;  // of the group
     for (uint32_t slot = 0; slot < index_->slot_count(); slot++) {
         if (slot % kSlice == kSlice - 1) {
             NextTurn turn(loop_);
             co_await turn;
         }
-        if (slot % group_slots_ == 0) {
-            group_order_.push_back(static_cast<uint32_t>(group_marks_.size()));
-            group_marks_.push_back(end);
+        if (index_->is_linked(slot)) {
+            const LogMark& needed = replay.marks[index_->note(slot)];
+            if (needed.slot < first.slot) first = needed;
+            index_->end_loading(slot, slot + 1);
+            weight += weight_of(slot);
+            logged += index_->full_bytes(slot);
         }
-        if (!index_->is_linked(slot)) continue;
-        const LogMark& needed = replay.marks[index_->note(slot)];
-        if (needed.slot < group_marks_.back().slot) group_marks_.back() = needed;
-        index_->end_loading(slot, slot + 1);
+        if ((slot + 1) % groups_.slots_per_group() == 0 || slot + 1 == index_->slot_count()) {
+            groups_.load(first, weight, logged);
+            first = end;
+            weight = logged = 0;
+        }
     }
-    std::stable_sort(group_order_.begin(), group_order_.end(), [this](uint32_t a, uint32_t b) {
-        return group_marks_[a].slot < group_marks_[b].slot;
-    });
+    groups_.end_loading();
     if (options_.readonly) co_return 0;
     // What replay has seen may still be in a volatile cache; from now on it counts as durable.
     log_->note_data_written();
@@ -431,6 +433,7 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
     Task<int> committing = log_->commit();
     status = co_await committing;
     undecided.unlink();
+    paced_bytes_ = log_->next_slot() * kPagePayload;
     log_->on_batch = &Blockstore::on_batch;
     log_->on_batch_arg = this;
     co_return status;

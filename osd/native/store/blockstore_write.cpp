@@ -97,7 +97,8 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
     const bool adds_version = plan.head == kNoSlot || !stable;
     if (adds_version) {
         const size_t inherited = plan.head == kNoSlot ? 0 : index_->redirects(plan.head).size_bytes();
-        if (live_bytes() + version_cost() + inherited > geometry_.live_limit_bytes()) co_return -ENOSPC;
+        const uint64_t beside = plan.head == kNoSlot ? 0 : groups_.weight_at(plan.head);
+        if (!geometry_.log_takes(live_bytes() + version_cost() + inherited, beside + version_cost() + inherited)) co_return -ENOSPC;
         new_versions_++;
     }
     plan.placement = place(plan, stable);
@@ -123,8 +124,11 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
     }
     encode_write(active, operation, plan);
     if (plan.placement == Placement::announced) {
+        writing_announced_++;
         Task<int64_t> work = announced_write(active, operation, plan);
         const int64_t result = co_await work;
+        writing_announced_--;
+        announced_waiters_.notify_all();
         co_return result;
     }
     int status = 0;
@@ -286,11 +290,10 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     const bool valid = decode_entry(geometry_, active.entry, entry);
     VITASTOR_ASSERT(valid);
     release_position_ = position;
-    const bool applied = index_->apply(entry, active.reserved, *this);
+    const bool applied = apply_to_index(entry, active.reserved);
     VITASTOR_ASSERT(applied);
     if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);
     active.reserved = kNoSlot;
-    cover_slots();
     give_back_empty_spare();
 }
 
@@ -329,7 +332,7 @@ Task<int64_t> Blockstore::bury(ActiveObject& active, Operation& operation) {
     const bool is_new = slot == kNoSlot || index_->at(slot).state != SlotState::tombstone;
     if (!is_new && operation.version == index_->at(slot).version) co_return 0;
     if (is_new && index_->tombstone_count() + new_tombstones_ >= options_.max_tombstones) co_return -ENOSPC;
-    if (slot == kNoSlot && live_bytes() + version_cost() > geometry_.live_limit_bytes()) co_return -ENOSPC;
+    if (slot == kNoSlot && !geometry_.log_takes(live_bytes() + version_cost(), 0)) co_return -ENOSPC;
     if (is_new) new_tombstones_++;
     Task<int> enabling = enable(kTombstones);
     int status = co_await enabling;

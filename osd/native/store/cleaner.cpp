@@ -2,8 +2,9 @@
 // The cleaner: writes objects again at the end of the log so that its start can move.
 //
 // Slots are taken in groups, the one that is needed from the earliest place first. A group that was written again is needed
-// from its new place on; the log starts at the place of the front group. The pace follows what operations append, so that the
-// log never runs full; operations wait only when less is free than one whole round may take.
+// from its new place on; the log starts at the place of the front group. The cleaner waits until the log is nearly as full as
+// it may get (log_groups.hpp), because what is written again late is written again less often; then it goes ahead of the
+// operations at a fixed ratio, and they wait only when it could not go on otherwise.
 #include <algorithm>
 
 #include "store/blockstore.hpp"
@@ -14,31 +15,51 @@ using runtime::Task;
 
 namespace {
 
-constexpr uint64_t kSliceBytes = 64 << 10;
 constexpr uint32_t kSliceSlots = 2048;
-constexpr uint64_t kTailSteps = 32;  // the start moves by at least that part of the log, unless room is short
+constexpr uint64_t kTailSteps = 32;   // the start moves by at least that part of the log, unless room is short
+constexpr uint64_t kCleanRate = 8;    // pages written again for each page that operations have filled, while the cleaner is at work
+constexpr uint64_t kLeastRoom = 16;   // it is at work when operations have less than that part of the log left
 
 }  // namespace
 
-/// Every slot belongs to a group; new groups are needed from here on at the earliest.
-void Blockstore::cover_slots() {
-    while (group_marks_.size() * group_slots_ < index_->slot_count()) {
-        group_order_.push_back(static_cast<uint32_t>(group_marks_.size()));
-        group_marks_.push_back(log_->mark());
-    }
+void Blockstore::cover_slots() { groups_.cover(index_->slot_count(), log_->mark()); }
+
+/// What the index holds, as it may lie in the log at most.
+uint64_t Blockstore::index_bytes() const {
+    return index_->version_count() * version_cost() + index_->redirect_count() * sizeof(Redirect) +
+           index_->tombstone_count() * sizeof(EntryHeader);
 }
 
-/// With less than this free, operations wait: one round of the cleaner, and what is in flight.
-uint64_t Blockstore::stall_pages() const {
-    return Geometry::pages_for(live_bytes()) + geometry_.reserve_pages();
+/// Changes the index; the cleaner's books follow.
+bool Blockstore::apply_to_index(const EntryView& entry, uint32_t reserved) {
+    const EntryType type = entry.header.type;
+    const bool names_slot = type == EntryType::write || type == EntryType::full || type == EntryType::tombstone;
+    uint32_t slot = names_slot ? kNoSlot : index_->find_any(entry.object());
+    const uint64_t before = index_bytes();
+    const bool applied = index_->apply(entry, reserved, *this);
+    const uint64_t after = index_bytes();
+    if (names_slot) slot = index_->applied_slot();
+    cover_slots();
+    if (after != before && slot != kNoSlot) groups_.change(slot, static_cast<int64_t>(after - before));
+    return applied;
 }
 
-/// With less than this free, the cleaner works.
-uint64_t Blockstore::clean_pages() const {
-    const uint64_t live = Geometry::pages_for(live_bytes());
-    const uint64_t stall = stall_pages();
-    const uint64_t spare = geometry_.log_pages > live + stall ? geometry_.log_pages - live - stall : 0;
-    return stall + spare / 2;
+/// Pages of the log that operations may still fill before the cleaner must have gone on. Negative: they wait.
+int64_t Blockstore::log_room() const {
+    const uint64_t reserve = geometry_.reserve_pages();
+    const uint64_t pages = geometry_.log_pages > reserve ? geometry_.log_pages - reserve : 0;
+    const uint64_t live = live_bytes();
+    const int64_t room = groups_.room(pages, log_->next_slot(), live, new_versions_ * version_cost() + new_tombstones_ * sizeof(EntryHeader));
+    // The start may lie before the front group for a while.
+    return std::min(room, static_cast<int64_t>(log_->free_pages()) - static_cast<int64_t>(reserve + groups_.step_pages(live)));
+}
+
+/// The log is kept at 7/4 of what is live even if it is longer: entries cost time at a start.
+bool Blockstore::wants_cleaning() const {
+    if (groups_.empty()) return false;
+    const uint64_t pages = geometry_.log_pages - geometry_.reserve_pages(), live = Geometry::pages_for(live_bytes());
+    const uint64_t used = log_->next_slot() - groups_.front_mark().slot;
+    return used > std::max(live / 4 * 7, pages / 2) || log_room() < static_cast<int64_t>(std::max(live / 8, pages / kLeastRoom));
 }
 
 void Blockstore::on_batch(void* self) { static_cast<Blockstore*>(self)->after_batch(); }
@@ -54,24 +75,36 @@ void Blockstore::after_batch() {
         block_waiters_.notify_all();
         spare_waiters_.notify_all();
     }
-    const uint64_t bytes = log_->appended() - cleaner_bytes_ - paced_bytes_;
-    paced_bytes_ += bytes;
-    const uint64_t free = log_->free_pages();
-    const uint64_t begin = clean_pages(), stall = stall_pages();
-    if (free >= begin) {
+    const uint64_t filled = log_->next_slot() * kPagePayload;
+    const uint64_t by_operations = filled > paced_bytes_ + cleaner_bytes_ ? filled - paced_bytes_ - cleaner_bytes_ : 0;
+    paced_bytes_ += by_operations;
+    if (!wants_cleaning()) {
         clean_quota_ = 0;
         return;
     }
-    const uint64_t budget = std::max<uint64_t>((begin - stall) * kPagePayload / 2, 1);
-    clean_quota_ += bytes * live_bytes() / budget + (bytes ? 256 : 0);
-    if (cleaning_ || (clean_quota_ < kSliceBytes && !(stalled_ && free < stall))) return;
+    clean_quota_ += by_operations * kCleanRate;
+    if (cleaning_ || (clean_quota_ < LogGroups::kStepBytes && !(stalled_ && log_is_low()))) return;
     cleaning_ = true;
     begin_activity();
     runtime::spawn(run_cleaner());
 }
 
 Task<void> Blockstore::run_cleaner() {
-    while (!log_->error() && (clean_quota_ >= kSliceBytes || (stalled_ && log_is_low()))) {
+    while (!log_->error() && (clean_quota_ >= LogGroups::kStepBytes || (stalled_ && log_is_low()))) {
+        if (groups_.front_mark().page > log_->complete_page()) {
+            // Announced writes hold the start of the log: before they end, writing more again gives no room.
+            Task<bool> moving = move_tail(true);
+            co_await moving;
+            if (writing_announced_) {
+                VITASTOR_PROBE("cleaner waits for announced writes");
+                runtime::WaitList::Waiter waiter = announced_waiters_.wait();
+                co_await waiter;
+            } else {
+                NextTurn turn(loop_);
+                co_await turn;
+            }
+            continue;
+        }
         Task<int> slice = clean_slice();
         const int status = co_await slice;
         if (status < 0) break;
@@ -87,14 +120,10 @@ Task<void> Blockstore::run_cleaner() {
 Task<int> Blockstore::clean_slice() {
     const uint64_t before = log_->appended();
     uint32_t slots = 0;
-    for (size_t i = 0; i < group_marks_.size() && slots < kSliceSlots; i++) {
-        const uint32_t group = group_order_.front();
-        group_order_.pop_front();
-        group_order_.push_back(group);
-        group_marks_[group] = log_->mark();
-        emit_group(group);
-        slots += group_slots_;
-        if (log_->appended() - before >= kSliceBytes) break;
+    for (size_t i = 0; i < groups_.size() && slots < kSliceSlots; i++) {
+        emit_front_group();
+        slots += groups_.slots_per_group();
+        if (log_->appended() - before >= LogGroups::kStepBytes) break;
     }
     const uint64_t bytes = log_->appended() - before;
     cleaner_bytes_ += bytes;
@@ -108,9 +137,11 @@ Task<int> Blockstore::clean_slice() {
     co_return log_->error();
 }
 
-void Blockstore::emit_group(uint32_t group) {
-    const uint64_t first = uint64_t{group} * group_slots_;
-    const uint64_t end = std::min<uint64_t>(first + group_slots_, index_->slot_count());
+void Blockstore::emit_front_group() {
+    const LogMark mark = log_->mark();
+    const uint64_t first = uint64_t{groups_.front()} * groups_.slots_per_group();
+    const uint64_t end = std::min<uint64_t>(first + groups_.slots_per_group(), index_->slot_count());
+    uint64_t weight = 0, logged = 0;
     for (uint64_t i = first; i < end; i++) {
         const auto slot = static_cast<uint32_t>(i);
         const Slot& record = index_->at(slot);
@@ -119,6 +150,8 @@ void Blockstore::emit_group(uint32_t group) {
             clean_buffer_.clear();
             index_->encode_full(slot, clean_buffer_);
             log_->append(clean_buffer_);
+            weight += weight_of(slot);
+            logged += clean_buffer_.size();
         }
         const ActiveObject* active = writes_in_flight_ ? find_active(index_->object(slot)) : nullptr;
         if (active && active->entry_appended) {
@@ -126,11 +159,21 @@ void Blockstore::emit_group(uint32_t group) {
             log_->append(active->entry);
         }
     }
+    groups_.rewrite(mark, weight, logged);
+}
+
+/// What an object may take in the log at most: its part of index_bytes().
+uint64_t Blockstore::weight_of(uint32_t head) const {
+    if (index_->at(head).state == SlotState::tombstone) return sizeof(EntryHeader);
+    uint64_t bytes = 0;
+    for (uint32_t slot = head; slot != kNoSlot; slot = index_->at(slot).older)
+        bytes += version_cost() + index_->redirects(slot).size_bytes();
+    return bytes;
 }
 
 /// Moves the start of the log to the place of the front group, if that is worth a checkpoint. True if it moved.
 Task<bool> Blockstore::move_tail(bool urgent) {
-    const LogMark target = group_order_.empty() ? log_->mark() : group_marks_[group_order_.front()];
+    const LogMark target = groups_.empty() ? log_->mark() : groups_.front_mark();
     const LogMark& tail = log_->tail();
     if (target.slot <= tail.slot) co_return false;
     if (!urgent && target.slot - tail.slot < geometry_.log_pages / kTailSteps) co_return false;

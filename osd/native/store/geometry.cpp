@@ -13,6 +13,7 @@ namespace vitastor::store {
 namespace {
 
 constexpr uint64_t kMaxSpareBlocks = 4096;
+constexpr uint64_t kStepPages = 34;  // two steps of the cleaner (LogGroups::kStepBytes): must fit beside what is live
 constexpr uint64_t kMaxSpareGranules = 1 << 17;
 
 template <class... Args>
@@ -53,7 +54,12 @@ uint64_t Geometry::spare_blocks_max() const {
 }
 
 uint64_t Geometry::live_limit_bytes() const {
-    return (log_pages - reserve_pages()) * 4 / 9 * kPagePayload;
+    const uint64_t pages = log_pages - reserve_pages(), most = pages * 8 / 9;
+    return std::min(pages / 2, std::max(pages * 4 / 9, most - std::min(most, kStepPages))) * kPagePayload;
+}
+
+bool Geometry::log_takes(uint64_t live_bytes, uint64_t group_bytes) const {
+    return live_bytes <= live_limit_bytes() && live_bytes + group_bytes <= (log_pages - reserve_pages()) * 8 / 9 * kPagePayload;
 }
 
 uint64_t Geometry::log_pages_needed(uint64_t blocks) const { return log_pages_for(*this, blocks); }

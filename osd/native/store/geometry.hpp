@@ -35,8 +35,10 @@ struct Geometry {
     uint64_t redirect_bytes_max() const { return spare_blocks_max() * granules * sizeof(Redirect); }
     /// Pages that operations in flight may take while the cleaner waits for room.
     uint64_t reserve_pages() const;
-    /// Sum of version_bytes (with entry header) that may be live; beyond it, -ENOSPC.
+    /// Sum of version_bytes (with entry header) that may be live; beyond it, -ENOSPC. Half of the log without the reserve.
     uint64_t live_limit_bytes() const;
+    /// True if the cleaner can go on with so much live, of which group_bytes belong to slots that are written again together.
+    bool log_takes(uint64_t live_bytes, uint64_t group_bytes) const;
     /// Pages of log that a store of so many blocks gets.
     uint64_t log_pages_needed(uint64_t blocks) const;
     static uint64_t pages_for(uint64_t bytes) { return (bytes + kPagePayload - 1) / kPagePayload; }

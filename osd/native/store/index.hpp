@@ -139,6 +139,8 @@ public:
     bool apply(const EntryView& entry, uint32_t reserved, BlockSink& sink);
     /// Appends the full entry of an object, or the entry of a tombstone, to out.
     void encode_full(uint32_t head, std::vector<uint8_t>& out) const;
+    /// The length of that entry.
+    uint64_t full_bytes(uint32_t head) const;
 
     // ---- redirects (index_redirects.cpp)
     /// Runs of granules of a version that live in spare blocks, by first granule. Valid until the next change.

@@ -170,7 +170,7 @@ bool Blockstore::forget_some(Index::Walker& walker, Version version, int64_t& fo
         entry.header = {sizeof(EntryHeader), EntryType::del, 0, 0, object.inode, object.stripe, record.version, 0, 0};
         const auto* bytes = reinterpret_cast<const uint8_t*>(&entry.header);
         log_->append({bytes, sizeof(EntryHeader)});
-        index_->apply(entry, kNoSlot, *this);
+        apply_to_index(entry, kNoSlot);
         forgotten++;
     }
     return walker.position == kNoSlot;

@@ -180,7 +180,7 @@ Task<uint64_t> Blockstore::move_granules(uint32_t head, uint32_t block) {
     EntryView entry;
     const bool valid = decode_entry(geometry_, bytes, entry);
     VITASTOR_ASSERT(valid);
-    const bool applied = index_->apply(entry, kNoSlot, *this);
+    const bool applied = apply_to_index(entry, kNoSlot);
     VITASTOR_ASSERT(applied);
     give_back_empty_spare();
     co_return granules;

@@ -298,6 +298,15 @@ void Index::encode_full(uint32_t head, std::vector<uint8_t>& out) const {
     out.resize(start + header.size);
 }
 
+uint64_t Index::full_bytes(uint32_t head) const {
+    uint64_t bytes = sizeof(EntryHeader);
+    if (at(head).state == SlotState::tombstone) return bytes;
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
+        bytes += sizeof(VersionHeader) + 2 * size_t{geometry_.bitmap_bytes} + redirects(slot).size_bytes() +
+                 (geometry_.checksums ? 4 * size_t{granule_count(slot)} : 0);
+    return bytes;
+}
+
 bool Index::has_stable_after(uint32_t head, Version version) const {
     for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
         if (at(slot).is_stable) return at(slot).version > version;

@@ -5,7 +5,7 @@
 //               [--discard] [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log]
 // FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
 // time of all threads, bytes written to the device per client byte, how often the metadata log went round. --tight-log: the
-// smallest log that takes the metadata of these objects, 9/4 of their size and the reserve. --json: one JSON object a line.
+// smallest log that takes the metadata of these objects, twice their size and the reserve. --json: one JSON object a line.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -272,7 +272,7 @@ bool make_log_tight(const Settings& settings, uint64_t objects) {
     if (good) {
         const Geometry geometry = check_geometry(settings.store).value();
         const uint64_t live = Geometry::pages_for((objects + 1) * (sizeof(EntryHeader) + geometry.version_bytes)) + 1;
-        super.log_pages = std::min(super.log_pages, live * 9 / 4 + geometry.reserve_pages() + 16);
+        super.log_pages = std::min(super.log_pages, live * 2 + geometry.reserve_pages() + 2);
         super.crc = 0;
         super.crc = crc32c(&super, sizeof(super));
         good = pwrite(fd, &super, sizeof(super), 0) == sizeof(super);
