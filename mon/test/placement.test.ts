@@ -81,6 +81,30 @@ describe('primary choice', () => {
     );
   });
 
+  test('a death moves only what the dead one led, evenly; its return gives exactly that back', () => {
+    for (const set of [
+      [1, 2],
+      [1, 2, 3],
+      [1, 2, 3, 4],
+      [4, 0, 1, 2],
+    ]) {
+      const many = pool({ pg_size: set.length });
+      const choose = (pg: number, dead: number): number =>
+        choosePrimary(pg, set, many, { isUp: (osd) => osd !== dead, hasAffinity: () => false });
+      const led = new Map<number, number>();
+      for (let pg = 1; pg <= 240; pg++) {
+        const before = choose(pg, 0);
+        const after = choose(pg, 2);
+        if (before === 2) led.set(after, (led.get(after) ?? 0) + 1);
+        else assert.equal(after, before);
+        assert.notEqual(after, 2);
+      }
+      const members = set.filter((osd) => osd !== 0).length;
+      for (const osd of set)
+        if (osd !== 0 && osd !== 2) assert.equal(led.get(osd), 240 / members / (members - 1));
+    }
+  });
+
   test('erasure codes: data with affinity, any with affinity, data, any', () => {
     assert.equal(choosePrimary(1, [1, 2, 3], ec, { isUp: up(1, 2, 3), hasAffinity: up(2, 3) }), 2);
     assert.equal(choosePrimary(1, [1, 2, 3], ec, { isUp: up(1, 2, 3), hasAffinity: up(3) }), 3);

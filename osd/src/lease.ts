@@ -27,6 +27,8 @@ export interface LeaseDeps {
 
 /** Part of the TTL that we do not use, for clocks that run at slightly different speeds. */
 const MARGIN_SHARE = 10n;
+/** After a keepalive that failed: an etcd that starts again shall find the lease before it runs out. */
+const RETRY_MS = 250;
 
 export class LeaseKeeper {
   readonly #timing: LeaseTiming;
@@ -62,7 +64,7 @@ export class LeaseKeeper {
         if (this.#stopped) return false;
         this.#id = id;
         this.#confirmed(grantedNs, this.#timing.ttlSeconds);
-        this.#schedule();
+        this.#schedule(this.#timing.keepaliveMs);
         return true;
       } catch (error) {
         this.#deps.log(`etcd grants no lease: ${errorText(error)}; trying again every ${this.#timing.timeoutMs} ms`);
@@ -106,12 +108,13 @@ export class LeaseKeeper {
     );
   }
 
-  #schedule(): void {
-    this.#timer = this.#deps.clock.after(this.#timing.keepaliveMs, () => void this.#keepalive(this.#id));
+  #schedule(delayMs: number): void {
+    this.#timer = this.#deps.clock.after(delayMs, () => void this.#keepalive(this.#id));
   }
 
   async #keepalive(id: bigint): Promise<void> {
     const sentNs = this.#deps.bootTimeNs();
+    let delayMs = this.#timing.keepaliveMs;
     try {
       const ttl = await this.#deps.etcd.leaseKeepalive(id, this.#timing.timeoutMs);
       if (this.#id !== id || this.#stopped) return;
@@ -120,8 +123,9 @@ export class LeaseKeeper {
     } catch (error) {
       if (this.#id !== id || this.#stopped) return;
       this.#deps.log(`keeping the lease alive failed: ${errorText(error)}`);
+      delayMs = Math.min(delayMs, RETRY_MS);
     }
-    this.#schedule();
+    this.#schedule(delayMs);
   }
 
   #lost(reason: string): void {

@@ -63,6 +63,8 @@ export interface OsdEnd {
 
 const STATS_AFTER_CHANGE_MS = 200;
 const STOP_LIMIT_MS = 10_000;
+/** A PG that peers for longer is reported as peering. */
+const TELL_PEERING_MS = 200;
 /** PGs are looked at for a due scrub when something changes, when one is due, and at least this often. */
 const SCRUB_CHECK_MAX_S = 3600;
 const SCRUB_CHECK_MIN_MS = 1000;
@@ -476,6 +478,7 @@ export class OsdControl {
 
   readonly #actions: PgActions = {
     dirty: (control) => this.#reporter?.add(control),
+    later: (control, interval) => void this.#deps.clock.after(TELL_PEERING_MS, () => control.tellOpening(interval)),
     startPg: (control, history, osdSet, interval) =>
       this.#engine?.post({
         kind: 'startPg',

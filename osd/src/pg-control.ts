@@ -63,6 +63,8 @@ export interface ScrubPlan {
 export interface PgActions {
   /** Something to write: nextWrite() will give it. */
   dirty(control: PgControl): void;
+  /** Call tellOpening() with this interval after a while. */
+  later(control: PgControl, interval: bigint): void;
   startPg(control: PgControl, history: PgHistory, osdSet: number[], interval: bigint): void;
   stopPg(control: PgControl, interval: bigint): void;
   confirmHistory(control: PgControl, interval: bigint, epoch: bigint): void;
@@ -110,6 +112,11 @@ export class PgControl {
   #history: PgHistory = EMPTY_PG_HISTORY;
   #reported: PgStateChanged | null = null;
   #stateDirty = false;
+  /**
+   * Just started: etcd says "starting", and nobody can do anything with "peering", whose transaction would hold up the one that says
+   * "active".
+   */
+  #opening = false;
   #wanted: HistoryWanted | null = null;
   /** Our history write that was made and is not yet seen through the watch: epoch, or null. */
   #unconfirmed: { epoch: bigint; revision: bigint; forEngine: boolean } | null = null;
@@ -214,6 +221,17 @@ export class PgControl {
     if (this.#phase !== 'running') return;
     if (!(event.state & PG_BITS.active)) this.#scrubbing = false;
     this.#reported = event;
+    if (this.#opening && (event.state === PG_BITS.starting || event.state === PG_BITS.peering)) return;
+    this.#opening = false;
+    this.#stateDirty = true;
+    this.#actions.dirty(this);
+  }
+
+  /** A while after the start: still peering means that it takes long, and people want to know. */
+  tellOpening(interval: bigint): void {
+    if (!this.#opening || interval !== this.#interval || this.#phase !== 'running') return;
+    this.#opening = false;
+    if (this.#reported?.state !== PG_BITS.peering) return;
     this.#stateDirty = true;
     this.#actions.dirty(this);
   }
@@ -378,6 +396,8 @@ export class PgControl {
     this.#unconfirmed = null;
     this.#nextScrub = null;
     this.#scrubbing = false;
+    this.#opening = true;
+    this.#actions.later(this, this.#interval);
     this.#actions.startPg(this, this.#history, target.osdSet, this.#interval);
   }
 

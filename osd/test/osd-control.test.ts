@@ -142,6 +142,40 @@ test('takes a PG: starting under the lease, then the engine, then its states', a
   assert.deepEqual(json(r.server, KEYS.pgState(1, 1)), { primary: 1, state: ['active', 'degraded'], peers: [1] });
 });
 
+test('a PG costs one transaction to take and one to be active; peering is told only when it lasts', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server);
+  await advance(r, 50);
+  const before = r.server.revision;
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 10);
+  const first = r.engine.of('startPg').at(-1)?.interval ?? 0n;
+  assert.equal(r.server.revision, before + 2n, 'pg/config, then the lock');
+  r.engine.emit(state(first, PG_BITS.starting), state(first, PG_BITS.peering));
+  await advance(r, 20);
+  r.engine.emit(state(first, PG_BITS.active));
+  await advance(r, 10);
+  assert.equal(r.server.revision, before + 3n, 'active, and nothing in between');
+  await advance(r, 500);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1))?.['state'], ['active']);
+  // Once it was active, every step is told.
+  r.engine.emit(state(first, PG_BITS.peering));
+  await advance(r, 10);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1))?.['state'], ['peering']);
+  const slow = rig(2);
+  await advance(slow, 50);
+  putPool(slow.server);
+  putPg(slow.server, ['1', '2'], '2');
+  await advance(slow, 50);
+  const second = slow.engine.of('startPg').at(-1)?.interval ?? 0n;
+  slow.engine.emit(state(second, PG_BITS.starting), state(second, PG_BITS.peering));
+  await advance(slow, 100);
+  assert.deepEqual(json(slow.server, KEYS.pgState(1, 1))?.['state'], ['starting']);
+  await advance(slow, 200);
+  assert.deepEqual(json(slow.server, KEYS.pgState(1, 1))?.['state'], ['peering']);
+});
+
 test('an epoch is confirmed only after etcd has it and the watch has shown it', async () => {
   const r = rig();
   await advance(r, 50);
