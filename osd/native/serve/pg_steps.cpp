@@ -15,12 +15,14 @@ using wire::Opcode;
 
 namespace {
 constexpr size_t kFlushTriples = 512;
+constexpr uint64_t kFirstRetryMs = 5;  ///< of a lock or a listing; doubles up to pg_lock_retry_interval
 }  // namespace
 
 // ------------------------------------------------------------------ steps of peering
 
 runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
     bool reported = false;
+    uint64_t pause_ms = kFirstRetryMs;
     for (;;) {
         net::Connection* connection = peers_->get(osd);
         if (!connection || pg.disturbed || pg.stop) {
@@ -46,8 +48,9 @@ runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
                 pg_text(pg).c_str(), osd, result == -EBUSY ? "busy" : "PG not known there", reply.holder);
         }
         reported = true;
-        Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
+        Pause pause(loop_, std::min<uint64_t>(pause_ms, settings_.pg_lock_retry_interval_ms) * kNsPerMs);
         co_await pause;
+        pause_ms = std::min<uint64_t>(pause_ms * 2, settings_.pg_lock_retry_interval_ms);
     }
     release(pg);
 }
@@ -116,6 +119,7 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
     constexpr size_t kDecodeSlice = 4000;
     const PoolInfo info = pg.pool->info;
     bool reported = false;
+    uint64_t pause_ms = kFirstRetryMs;
     for (;;) {
         net::Connection* connection = peers_->get(osd);
         if (!connection || pg.disturbed || pg.stop) {
@@ -140,8 +144,9 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
                     pg_text(pg).c_str(), osd);
             }
             reported = true;
-            Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
+            Pause pause(loop_, std::min<uint64_t>(pause_ms, settings_.pg_lock_retry_interval_ms) * kNsPerMs);
             co_await pause;
+            pause_ms = std::min<uint64_t>(pause_ms * 2, settings_.pg_lock_retry_interval_ms);
             continue;
         }
         auto reply = wire::decode<wire::ListReply>(wire::ConstHeaderBytes(call.reply));
