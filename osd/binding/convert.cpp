@@ -33,6 +33,7 @@ store::StoreOptions store_options(JsReader from) {
     options.data_io = static_cast<runtime::FileIo>(from.word("dataIo", {"direct", "cached", "direct_sync"}));
     options.meta_io = static_cast<runtime::FileIo>(from.word("metaIo", {"direct", "cached", "direct_sync"}));
     options.max_write_iodepth = from.u32("maxWriteIodepth");
+    options.max_tombstones = from.u64("maxTombstones");
     options.atomic_write_size = from.u32("atomicWriteSize");
     options.discard_freed = static_cast<store::DiscardFreed>(from.word("discardFreed", {"off", "on", "automatic"}));
     options.discard_on_start = from.boolean("discardOnStart");

@@ -33,6 +33,7 @@ export interface StoreOptions {
   dataIo: FileIo;
   metaIo: FileIo;
   maxWriteIodepth: number;
+  maxTombstones: bigint;
   atomicWriteSize: number;
   discardFreed: 'off' | 'on' | 'automatic';
   discardOnStart: boolean;

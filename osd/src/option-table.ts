@@ -66,6 +66,7 @@ export const RUNTIME_OPTIONS = {
   slow_log_interval: works('seconds after which an operation counts as slow and is reported'),
   inode_vanish_time: works('seconds for which statistics of an empty inode are kept'),
   max_write_iodepth: works('modifications that the store works on at once, at most 256'),
+  max_tombstones: works('deleted objects that the store remembers while copies of them may come back; default 1048576, 56 bytes of memory each (an addition)'),
   min_flusher_count: instead('nothing is flushed from a journal'),
   max_flusher_count: instead('nothing is flushed from a journal'),
   inmemory_metadata: instead('the index is always in memory'),

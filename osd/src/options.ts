@@ -86,6 +86,7 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
         dataIo,
         metaIo: meta.device === '' && meta.io === '' ? dataIo : fileIo(meta.io),
         maxWriteIodepth: config.number('max_write_iodepth'),
+        maxTombstones: BigInt(config.number('max_tombstones')),
         atomicWriteSize: config.number('atomic_write_size'),
         discardFreed: discardFreed(config),
         discardOnStart: config.boolean('discard_on_start'),

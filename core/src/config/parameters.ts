@@ -157,6 +157,7 @@ const OSD = {
   slow_log_interval: { ...SECONDS, default: 10, min: 1, readers: 'O', ...ON },
   inode_vanish_time: { ...SECONDS, default: 60, min: 1, readers: 'O', ...ON },
   max_write_iodepth: { type: 'integer', default: 128, min: 1, readers: 'O', ...ON },
+  max_tombstones: { type: 'integer', default: 1048576, min: 1, readers: 'O' },
   min_flusher_count: { type: 'integer', default: 1, min: 1, readers: 'O', ...ON },
   max_flusher_count: { type: 'integer', default: 256, min: 1, readers: 'O', ...ON, aliases: ['flusher_count'] },
   inmemory_metadata: { type: 'boolean', default: true, readers: 'O' },

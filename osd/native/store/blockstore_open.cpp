@@ -461,10 +461,14 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
         Task<int> committing = log_->commit();
         status = co_await committing;
     }
-    do {  // lets the last coroutines end
-        NextTurn turn(loop_);
+    for (;;) {
+        NextTurn turn(loop_);  // lets the last coroutines end
         co_await turn;
-    } while ((log_ && !log_->is_idle()) || (discarder_ && !discarder_->is_idle()));
+        runtime::WaitList* busy = log_ && !log_->is_idle() ? &log_->ended : discarder_ && !discarder_->is_idle() ? &discarder_->ended : nullptr;
+        if (!busy) break;
+        runtime::WaitList::Waiter waiter = busy->wait();
+        co_await waiter;
+    }
     state_ = State::closed;
     log_.reset();
     discarder_.reset();

@@ -127,6 +127,7 @@ Task<void> Discarder::run() {
     if (scanned_ >= piece_count()) on_start_ = false;
     running_ = false;
     if (!stopped_ && !queue_.empty()) loop_.arm(alarm_, loop_.now_ns() + kDelayNs);
+    ended.notify_all();
 }
 
 }  // namespace vitastor::store

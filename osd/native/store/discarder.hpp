@@ -40,6 +40,7 @@ public:
     /// Begins no further discard.
     void stop();
     bool is_idle() const { return !running_; }
+    runtime::WaitList ended;  ///< notified at the end of what was at work, just before its last coroutine ends
 
 private:
     runtime::Task<void> run();

@@ -119,6 +119,7 @@ Task<void> MetaLog::run() {
         if (!waiters_.empty()) kicked_ = true;
     }
     running_ = false;
+    ended.notify_all();
 }
 
 // ---------------------------------------------------------------- pages

@@ -73,6 +73,7 @@ public:
     int error() const { return error_; }
     void fail(int error);
     bool is_idle() const { return !running_; }
+    runtime::WaitList ended;  ///< notified when nothing is under way any more, just before the last coroutine ends
 
     /// Runs after every batch; for the cleaner. Set once.
     void (*on_batch)(void* arg) = nullptr;

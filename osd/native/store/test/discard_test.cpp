@@ -101,6 +101,30 @@ TEST_CASE("discard_on_start: all that is free, in bounded pieces, and a second s
     }
 }
 
+TEST_CASE("closing waits for a discard that is under way without turning in a circle") {
+    DiscardRig rig;
+    REQUIRE(rig.open() == 0);
+    rig.fill(8);
+    for (uint64_t i = 0; i < 8; i++) REQUIRE(rig.remove(i, 2) == 0);
+    rig.change_disk("data", [](auto& disk) { disk.slow_chance = 1, disk.slow_ns = 10 * kNsPerSecond; });
+    const uint64_t freed = rig.store->stats().free_blocks;
+    rig.run_for(2 * kNsPerSecond);  // the discard has begun and takes its time
+    CHECK(rig.store->stats().discards == 0);
+    CHECK(rig.store->stats().free_blocks == freed);
+    struct Closed : runtime::Completion {
+        bool done = false;
+    } closed;
+    closed.on_done = [](runtime::Completion* self, int64_t) { static_cast<Closed*>(self)->done = true; };
+    rig.change_disk("data", [](auto& disk) { disk.slow_chance = 0; });
+    const uint64_t begun_ns = rig.world.now_ns();
+    rig.store->close(closed);
+    uint64_t steps = 0;
+    rig.run_until([&] { return steps++, closed.done; });
+    CHECK(rig.world.now_ns() - begun_ns > 5 * kNsPerSecond);
+    CHECK(steps < 100);
+    rig.store.reset();
+}
+
 TEST_CASE("a device that refuses is asked once") {
     DiscardRig rig;
     REQUIRE(rig.open() == 0);
