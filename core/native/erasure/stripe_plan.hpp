@@ -26,6 +26,7 @@ struct StripeShape {
     uint32_t bitmap_bytes() const { return chunk_bytes / granularity / 8; }
     RoleSet data_roles() const { return RoleSet::range(0, data); }
     RoleSet parity_roles() const { return RoleSet::range(data, data + parity); }
+    bool operator==(const StripeShape&) const = default;
 };
 
 /// Bytes of one chunk. len 0: nothing but version and bitmap.

@@ -53,6 +53,7 @@ bool Osd::enter_queue(Op* op) {
     }
     queue = queue_pool_.get();
     queue->object = op->object;
+    queue->overridden = false;
     ObjectQueue** bucket = &queues_[ObjectIdHash{}(op->object) % queues_.size()];
     queue->next_in_bucket = *bucket;
     *bucket = queue;
@@ -67,6 +68,7 @@ void Osd::leave_queue(Op* op) {
     VITASTOR_ASSERT(queue->active == op);
     op->queue = nullptr;
     queue->active = nullptr;
+    queue->overridden = false;
     if (queue->advancing) return;  // the loop below goes on
     queue->advancing = true;
     for (;;) {
@@ -105,6 +107,7 @@ bool Osd::overlaps_write(const ObjectId& object, uint32_t offset, uint32_t len, 
     Op* active = queue->active;
     *found = queue;
     if (active->opcode == Opcode::scrub) return false;
+    if (active->opcode == Opcode::write && active->pool->codec) return false;  // readers take the old version
     if (active->opcode != Opcode::write || len == 0 || active->recovery) return true;
     return active->offset < offset + len && offset < active->offset + active->len;
 }

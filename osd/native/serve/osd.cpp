@@ -23,6 +23,11 @@ std::vector<ClientState*> by_arrival(const Clients& clients) {
     return result;
 }
 
+erasure::StripeShape shape_of(const PoolInfo& info) {
+    return {info.scheme.data_chunks(), info.scheme.replicated() ? 0 : info.scheme.parity_chunks, info.block_size,
+            info.bitmap_granularity};
+}
+
 }  // namespace
 
 Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logger, OsdEvents& events)
@@ -91,6 +96,7 @@ Op* Osd::new_op(net::Request* request) {
     op->pending = 0;
     op->local_used = false;
     op->waiter = nullptr;
+    op->ec = nullptr;
     op->bitmap = nullptr;
     op->version = op->old_version = 0;
     op->result = 0;
@@ -102,6 +108,7 @@ void Osd::free_op(Op* op) {
     if (op->linked()) op->unlink();
     if (op->bitmap_big) op->bitmap_big.release();
     if (op->data) op->data.release();
+    if (op->ec) free_ec(std::exchange(op->ec, nullptr));
     Pg* pg = op->pg;
     op->pg = nullptr;
     op->request = nullptr;
@@ -116,10 +123,11 @@ void Osd::attach_pg(Op* op, Pg* pg) {
 }
 
 bool Osd::fill_bitmap_space(Op* op) {
-    if (bitmap_bytes_ <= Op::kInlineBitmap) {
+    const uint32_t bytes = op->pool ? object_bitmap_bytes(*op->pool) : bitmap_bytes_;
+    if (bytes <= Op::kInlineBitmap) {
         op->bitmap = op->bitmap_small;
     } else {
-        op->bitmap_big = loop_.buffers().allocate(bitmap_bytes_);
+        op->bitmap_big = loop_.buffers().allocate(bytes);
         op->bitmap = op->bitmap_big.data();
     }
     return true;
@@ -363,14 +371,28 @@ void Osd::set_pools(const std::vector<PoolInfo>& pools) {
     for (const PoolInfo& info : pools) {
         if (info.id == 0 || info.id > 65535 || info.pg_stripe_size < wire::kHeaderSize || info.block_size == 0 ||
             info.bitmap_granularity == 0 || info.scheme.pg_size == 0 ||
-            (!info.scheme.replicated() && info.scheme.parity_chunks >= info.scheme.pg_size)) {
+            (!info.scheme.replicated() && (info.scheme.parity_chunks == 0 || info.scheme.parity_chunks >= info.scheme.pg_size ||
+                                           info.scheme.pg_size > erasure::kRolesMax ||
+                                           uint64_t{info.block_size} * info.scheme.data_chunks() > UINT32_MAX))) {
             log(logger_, LogLevel::error, "pool %u is ignored: its parameters make no sense", info.id);
             continue;
         }
         present.insert(info.id);
         auto& pool = pools_[info.id];
+        if (pool && pool->shape != shape_of(info)) {  // another code: what is at work keeps the old one
+            for (Pg* pg : pool->pgs) {
+                if (pg) stop_pg(pg->id, pg->interval);
+            }
+            pool->pgs.clear();
+            pool->info.pg_count = 0;
+            retired_pools_.push_back(std::move(pool));
+            list_fence_.reset_pool(info.id);
+        }
         bool fresh = !pool;
-        if (fresh) pool = std::make_unique<Pool>();
+        if (fresh) {
+            pool = std::make_unique<Pool>();
+            set_codec(*pool, info);
+        }
         bool remap = fresh || pool->info.pg_count != info.pg_count || pool->info.pg_stripe_size != info.pg_stripe_size;
         bool relock = !fresh && pool->info.local_reads != info.local_reads;
         pool->info = info;
@@ -408,6 +430,19 @@ void Osd::set_pools(const std::vector<PoolInfo>& pools) {
         it->second->info.pg_count = 0;
         retired_pools_.push_back(std::move(it->second));
         it = pools_.erase(it);
+    }
+}
+
+/// Once in the life of a Pool.
+void Osd::set_codec(Pool& pool, const PoolInfo& info) {
+    pool.shape = shape_of(info);
+    if (info.scheme.replicated()) return;
+    Result<std::unique_ptr<erasure::Codec>> made = erasure::Codec::create(pool.shape.data, pool.shape.parity);
+    if (made.ok()) {
+        pool.codec = std::move(made.value());
+    } else {
+        pool.codec_error = "the code " + std::to_string(pool.shape.data) + "+" + std::to_string(pool.shape.parity) +
+                           " cannot be computed on this machine (error " + std::to_string(-made.status().code()) + ")";
     }
 }
 

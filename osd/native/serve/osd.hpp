@@ -50,6 +50,7 @@ public:
 private:
     // ---- osd.cpp: dispatch, answers, pools
     Pool* find_pool(PoolId id);
+    void set_codec(Pool& pool, const PoolInfo& info);
     Op* new_op(net::Request* request);
     void free_op(Op* op);
     void attach_pg(Op* op, Pg* pg);
@@ -57,6 +58,8 @@ private:
     bool lease_holds();
     void lease_expired();
     bool fill_bitmap_space(Op* op);
+    /// Bytes of the bitmap that a client gets for an object of the pool.
+    uint32_t object_bitmap_bytes(const Pool& pool) const { return pool.info.scheme.data_chunks() * bitmap_bytes_; }
     void answer(Op* op, int64_t retval);
     template <class Message>
     void answer(Op* op, int64_t retval, const Message& message);
@@ -99,8 +102,39 @@ private:
     runtime::Task<> read_slow(Op* op);
     runtime::Task<> read_chain(Op* op);
     runtime::Task<> wait_overlap(ObjectId object, uint32_t offset, uint32_t len);
-    void mark_copy(Pg& pg, const ObjectId& object, OsdNum osd, uint32_t flag, Version target);
+    void mark_copy(Pg& pg, const ObjectId& object, uint32_t role, OsdNum osd, uint32_t flag, Version target);
     std::vector<pg::Location> locations_of(Pg& pg, const ObjectId& object);
+
+    // ---- ec_chunks.cpp: sub-operations on chunks of erasure-coded objects
+    EcWork* new_ec(Pool& pool);
+    void free_ec(EcWork* work);
+    void locate_chunks(Pg& pg, const ObjectId& object, EcWork& work);
+    ChunkCall& new_chunk(EcWork& work, uint32_t role, OsdNum osd, wire::Opcode opcode);
+    void send_chunk(ChunkCall& chunk);
+    void submit_chunk(ChunkCall& chunk, store::StoreOp op, const ObjectId& object, Version version);
+    static void on_local_chunk(store::Operation* operation);
+    static void on_remote_chunk(net::Call* call);
+    static void chunk_done(EcWork& work);
+    void prepare_buffers(EcWork& work);
+    void read_chunks(EcWork& work, const ObjectId& object, Version version, uint8_t* client, uint32_t flags);
+    ReadVerdict judge_reads(EcWork& work, Version expected, Version* version);
+    /// Same small sub-operation {object, version} on every chunk in work.targets: SEC_STABILIZE, SEC_ROLLBACK, SEC_DELETE.
+    void change_chunks(EcWork& work, wire::Opcode opcode, const ObjectId& object, Version version, uint32_t flags);
+    /// 0, or the first error; connections that answered with errors are reset.
+    int64_t judge_changes(EcWork& work);
+
+    // ---- ec_read.cpp
+    bool start_ec_read(Op* op);
+    runtime::Task<int64_t> read_ec(LayerRead& read);
+
+    // ---- ec_write.cpp
+    runtime::Task<> write_ec(Op* op);
+    runtime::Task<int64_t> read_old_chunks(Op* op);
+    void write_chunks(Op* op);
+    runtime::Task<int64_t> judge_stores(Op* op);
+    void note_stored(Op* op, bool was_unclean);
+    runtime::Task<int64_t> delete_chunks(Op* op);
+    void finish_ec_write(Op* op, int64_t result, uint32_t old_state);
 
     // ---- write.cpp
     void handle_write(Op* op);
@@ -125,6 +159,7 @@ private:
 
     // ---- remove.cpp
     runtime::Task<> remove_object(Op* op);
+    runtime::Task<int64_t> delete_copies(Op* op);
 
     // ---- scrub.cpp
     struct ScrubCopy {
@@ -239,7 +274,11 @@ private:
     ObjectPool<Op> ops_;
     ObjectPool<SubCall> calls_;
     ObjectPool<ObjectQueue> queue_pool_;
+    ObjectPool<EcWork> ec_works_;
+    /// Changes begun of erasure-coded objects, by hash: what was read before must not be marked after.
+    std::array<uint32_t, 1024> changes_{};
     std::array<ObjectQueue*, 4096> queues_{};
+    uint32_t& changes_of(const ObjectId& object) { return changes_[ObjectIdHash{}(object) % changes_.size()]; }
     uint64_t busy_ = 0;
     List<Op> live_primary_, live_secondary_, live_sub_writes_;
     uint64_t next_sequence_ = 1;

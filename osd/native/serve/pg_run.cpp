@@ -314,7 +314,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     const PoolInfo& info = pg.pool->info;
     pg.flags = 0;
     pg.reason.clear();
-    if (!info.scheme.replicated()) pg.reason = "erasure-coded pools are not served by this version";
+    pg.reason = pg.pool->codec_error;
     if (info.block_size != block_size_) {
         pg.reason = "the pool's block_size is " + std::to_string(info.block_size) + ", this OSD's is " + std::to_string(block_size_);
     } else if (info.bitmap_granularity != granularity_) {
@@ -412,8 +412,13 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.others.clear();
     pg.connections.clear();
     pg.self_in_set = false;
-    for (OsdNum osd : pg.activation.current_set) {
-        if (osd == osd_num_) pg.self_in_set = true;
+    pg.own_role = erasure::kRolesMax;
+    for (uint32_t role = 0; role < pg.activation.current_set.size(); role++) {
+        const OsdNum osd = pg.activation.current_set[role];
+        if (osd == osd_num_) {
+            pg.self_in_set = true;
+            pg.own_role = std::min(pg.own_role, role);
+        }
         if (osd == 0 || osd == osd_num_) continue;
         if (std::find(pg.others.begin(), pg.others.end(), osd) != pg.others.end()) continue;
         net::Connection* connection = peers_->get(osd);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pg/places.hpp"
 #include "serve/answer.hpp"
 
 namespace vitastor::serve {
@@ -19,7 +20,6 @@ void Osd::handle_read(Op* op) {
             return answer(op, -EPIPE);
         }
     }
-    if (!op->pool->info.scheme.replicated()) return answer(op, -EPIPE);
     fill_bitmap_space(op);
     if (op->len) op->request->reply_buffer = loop_.buffers().allocate(op->len);
     // What a PG that is not clean shows may lie on its present OSDs alone. They must stand in the history before anything is
@@ -52,6 +52,10 @@ void Osd::start_read(Op* op) {
             };
             return queue->readers.push_back(&op->reader);
         }
+        if (op->pool->codec) {
+            if (!start_ec_read(op)) runtime::spawn(read_slow(op));
+            return;
+        }
         if (!op->pg->self_in_set || op->pg->gate || op->pg->objects.find(op->object)) return runtime::spawn(read_slow(op));
     }
     if (op->len == 0) {
@@ -78,15 +82,17 @@ void Osd::on_local_read(store::Operation* operation) {
     Osd* self = op->osd;
     if (operation->result == -ENOENT) {
         std::memset(op->request->reply_buffer.data(), 0, op->len);
-        std::memset(op->bitmap, 0, self->bitmap_bytes_);
+        std::memset(op->bitmap, 0, self->object_bitmap_bytes(*op->pool));
         op->version = 0;
         return self->answer_read(op, op->len);
     }
     if (operation->result < 0) {
         if (!op->pg) return self->answer_read(op, -EIO);
         VITASTOR_PROBE("own copy unreadable");
-        self->mark_copy(*op->pg, op->object, self->osd_num_, wire::DescribeItem::kCorrupted,
-                        self->store_.peek(op->object, kNewestVersion, op->bitmap));
+        if (!op->pool->codec) {
+            self->mark_copy(*op->pg, op->object, 0, self->osd_num_, wire::DescribeItem::kCorrupted,
+                            self->store_.peek(op->object, kNewestVersion, op->bitmap));
+        }
         return runtime::spawn(self->read_slow(op));
     }
     op->version = operation->version;
@@ -98,16 +104,16 @@ void Osd::answer_read(Op* op, int64_t result) {
     wire::ReadReply reply;
     request.reply_count = 0;
     if (result >= 0) {
-        reply.bitmap_len = bitmap_bytes_;
+        reply.bitmap_len = object_bitmap_bytes(*op->pool);
         reply.version = op->version;
         uint8_t* bitmap = request.reply_small;
-        if (bitmap_bytes_ <= sizeof(request.reply_small)) {
-            std::memcpy(bitmap, op->bitmap, bitmap_bytes_);
+        if (reply.bitmap_len <= sizeof(request.reply_small)) {
+            std::memcpy(bitmap, op->bitmap, reply.bitmap_len);
         } else {
             request.buffer = std::move(op->bitmap_big);
             bitmap = request.buffer.data();
         }
-        request.reply_iov[request.reply_count++] = {bitmap, bitmap_bytes_};
+        request.reply_iov[request.reply_count++] = {bitmap, reply.bitmap_len};
         if (result > 0) {
             request.reply_iov[request.reply_count++] = {request.reply_buffer.data(), static_cast<size_t>(result)};
         }
@@ -120,27 +126,25 @@ void Osd::answer_read(Op* op, int64_t result) {
 std::vector<pg::Location> Osd::locations_of(Pg& pg, const ObjectId& object) {
     if (pg::UncleanObject* unclean = pg.objects.find(object)) return unclean->set->where;
     std::vector<pg::Location> where;
-    for (OsdNum osd : pg.activation.current_set) {
-        if (osd) where.push_back({0, 0, osd});
+    const auto& current = pg.activation.current_set;
+    for (uint32_t role = 0; role < current.size(); role++) {
+        if (current[role]) where.push_back({pg.pool->codec ? role : 0, 0, current[role]});
     }
     return where;
 }
 
-/// One copy turned out to be outdated or unreadable: the object is unclean from now on.
-void Osd::mark_copy(Pg& pg, const ObjectId& object, OsdNum osd, uint32_t flag, Version target) {
+/// One copy or chunk turned out to be outdated or unreadable: the object is unclean from now on.
+void Osd::mark_copy(Pg& pg, const ObjectId& object, uint32_t role, OsdNum osd, uint32_t flag, Version target) {
     std::vector<pg::Location> where = locations_of(pg, object);
-    uint32_t good = 0, state = 0;
     bool known = false;
     for (pg::Location& location : where) {
-        if (location.osd == osd) {
-            location.flags |= flag;
-            known = true;
-        }
-        good += location.good();
-        if (location.flags & wire::DescribeItem::kCorrupted) state |= wire::object_state::corrupted;
+        if (location.osd != osd || location.role != role) continue;
+        location.flags |= flag;
+        known = true;
     }
-    if (!known) where.push_back({0, flag, osd});
-    state |= good == 0 ? wire::object_state::incomplete : wire::object_state::degraded;
+    if (!known) where.push_back({role, flag, osd});
+    uint32_t state = pg::state_of_places(pg.pool->info.scheme, pg.activation.current_set, where);
+    if (state == 0) state = wire::object_state::misplaced;  // the mark has to stay until the object is rewritten
     pg::UncleanObject* unclean = pg.objects.find(object);
     pg.objects.set_unclean(object, state, where, unclean ? unclean->target : target);
     update_state(pg);
@@ -212,6 +216,11 @@ runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
         }
         co_return result < 0 ? -EIO : result;
     }
+    if (read.pool->codec) {
+        runtime::Task<int64_t> chunks = read_ec(read);
+        const int64_t result = co_await chunks;
+        co_return result;
+    }
     Pg& pg = *read.pg;
     std::set<OsdNum> tried;
     for (;;) {
@@ -243,7 +252,7 @@ runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
             static_cast<unsigned long long>(choice), strerror(static_cast<int>(-result)));
         uint32_t flag = result == -ENOENT ? wire::DescribeItem::kOutdated : wire::DescribeItem::kCorrupted;
         Version known = unclean ? target : store_.peek(read.object, kNewestVersion, read.bitmap);
-        mark_copy(pg, read.object, choice, flag, known);
+        mark_copy(pg, read.object, 0, choice, flag, known);
     }
 }
 
@@ -269,10 +278,10 @@ constexpr int kMaxLayers = 4096;
 
 /// Each granule from the nearest layer where it is present. All layers of the pool share the PG. Source: semantics 11.
 runtime::Task<> Osd::read_chain(Op* op) {
-    const uint32_t unit = granularity_;
+    const uint32_t unit = granularity_, bitmap_bytes = object_bitmap_bytes(*op->pool);
     const uint32_t first = op->len ? op->offset / unit : 0;
-    const uint32_t end = op->len ? (op->offset + op->len) / unit : bitmap_bytes_ * 8;
-    std::vector<uint8_t> covered(bitmap_bytes_), layer_bitmap(bitmap_bytes_);
+    const uint32_t end = op->len ? (op->offset + op->len) / unit : bitmap_bytes * 8;
+    std::vector<uint8_t> covered(bitmap_bytes), layer_bitmap(bitmap_bytes);
     Buffer layer_data;
     uint8_t* result_data = op->request->reply_buffer.data();
     if (op->len) std::memset(result_data, 0, op->len);
@@ -296,7 +305,7 @@ runtime::Task<> Osd::read_chain(Op* op) {
             co_await gate;
         }
         // A layer that adds nothing needs no I/O: its bitmap is in memory when the own copy counts.
-        bool own = !op->pg || (op->pg->active() && op->pg->self_in_set && !op->pg->objects.find(object));
+        bool own = !op->pg || (!op->pool->codec && op->pg->active() && op->pg->self_in_set && !op->pg->objects.find(object));
         Version version = 0;
         bool useful = true;
         if (own) {
@@ -335,7 +344,7 @@ runtime::Task<> Osd::read_chain(Op* op) {
         }
         inode = parent;
     }
-    std::memcpy(op->bitmap, covered.data(), bitmap_bytes_);
+    std::memcpy(op->bitmap, covered.data(), bitmap_bytes);
     op->version = top_version;
     if (result >= 0) result = op->len;
     answer_read(op, result);

@@ -96,7 +96,7 @@ void Osd::tune_recovery(uint64_t now_ns) {
 void Osd::recovery_ended(Op* op, bool success, bool was_degraded) {
     const uint64_t now = loop_.now_ns();
     Counters& stats = was_degraded ? recovery_degraded_ : recovery_misplaced_;
-    if (success) stats.add((now - op->start_ns) / 1000, block_size_);
+    if (success) stats.add((now - op->start_ns) / 1000, op->pool->object_span());
     if (!success) recovery_failed_.insert(op->object);
     const bool needs_sync = success && op->pool->info.immediate_commit != wire::ImmediateCommit::all;
     leave_queue(op);

@@ -20,6 +20,7 @@
 #include "pg/scheme.hpp"
 #include "pg/states.hpp"
 #include "runtime/task.hpp"
+#include "serve/ec.hpp"
 #include "serve/recovery_tune.hpp"
 #include "store/store.hpp"
 
@@ -93,6 +94,9 @@ struct PoolInfo {
 struct Pool {
     PoolInfo info;
     std::vector<Pg*> pgs;  ///< led here, by PG number - 1; nullptr = not led
+    std::shared_ptr<erasure::Codec> codec;  ///< erasure-coded pools; nullptr: cannot be served (codec_error)
+    erasure::StripeShape shape;
+    std::string codec_error;
     uint64_t object_span() const { return static_cast<uint64_t>(info.block_size) * info.scheme.data_chunks(); }
     PgNum pg_of(uint64_t stripe) const {
         return static_cast<PgNum>(stripe / info.pg_stripe_size % info.pg_count) + 1;
@@ -119,6 +123,9 @@ struct ObjectQueue {
     ObjectQueue* next_in_bucket = nullptr;
     Op* active = nullptr;
     bool advancing = false;
+    /// Erasure-coded objects: the first phase of a write is under way, reads take `read_version` (0: they see no object).
+    bool overridden = false;
+    Version read_version = 0;
     struct Node : ListNode {
         Op* op = nullptr;
     };
@@ -176,6 +183,7 @@ struct Op : ListNode {
     uint32_t pending = 0;
     void (*on_parts)(Op* op) = nullptr;
     std::coroutine_handle<> waiter = nullptr;
+    EcWork* ec = nullptr;  ///< writes of erasure-coded objects
 
     uint8_t bitmap_small[kInlineBitmap];
     Buffer bitmap_big;
@@ -201,6 +209,7 @@ struct Pg {
     std::vector<OsdNum> others;  ///< current set without this OSD and 0
     std::vector<net::Connection*> connections;  ///< of `others`, valid while active
     bool self_in_set = false;
+    uint32_t own_role = erasure::kRolesMax;  ///< erasure-coded: first role of this OSD in the current set
     std::string reason;
 
     uint64_t epoch = 0;

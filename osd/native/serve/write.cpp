@@ -87,6 +87,7 @@ void Osd::start_write(Op* op) {
         wake_recovery();
         return free_op(op);
     }
+    if (op->pool->codec) return runtime::spawn(write_ec(op));
     if (op->recovery || !pg.self_in_set || pg.objects.find(op->object)) return runtime::spawn(write_unclean(op));
     op->old_version = store_.peek(op->object, kNewestVersion, op->bitmap);
     if (op->old_version == 0) std::memset(op->bitmap, 0, bitmap_bytes_);

@@ -23,7 +23,15 @@ Node::Node(Cluster& cluster, OsdNum osd) : cluster(cluster), osd(osd) {
                                       Logger&) -> std::unique_ptr<store::Store> {
         return std::make_unique<MemoryStore>(loop, options, *static_cast<MemoryDisk*>(arg));
     };
-    engine = engine::create_engine(*cluster.loop, *this, factory, &cluster.disks[osd]);
+    if (cluster.world) {
+        if (!cluster.sim_nodes.contains(osd)) {
+            runtime::SimNodeOptions options;
+            options.addresses = {cluster.address(osd)};
+            cluster.sim_nodes[osd] = cluster.world->add_node(options);
+        }
+        own_loop = cluster.world->make_loop(cluster.sim_nodes[osd]);
+    }
+    engine = engine::create_engine(own_loop ? *own_loop : *cluster.loop, *this, factory, &cluster.disks[osd]);
 }
 
 Node::~Node() = default;
@@ -57,12 +65,36 @@ void Node::on_event(engine::Event event) {
 
 // ------------------------------------------------------------------ cluster
 
+namespace {
+/// What a killed process leaves is never destroyed: it could not end in order.
+struct Grave {
+    std::unique_ptr<Node> node;
+    std::unique_ptr<runtime::SimWorld> world;
+    std::unique_ptr<runtime::Loop> loop;
+};
+std::vector<Grave>& graves() {
+    static auto* all = new std::vector<Grave>;
+    return *all;
+}
+}  // namespace
+
 Cluster::Cluster(const ClusterOptions& options) : options(options) {
-    runtime::LoopOptions loop_options;
-    loop_options.kind = options.loop;
-    auto made = runtime::create_loop(loop_options, logger);
-    REQUIRE(made.ok());
-    loop = std::move(made.value());
+    if (options.simulated) {
+        runtime::SimNetworkOptions network;
+        network.latency_ns = options.latency_ns;
+        network.jitter_ns = 0;
+        network.bytes_per_us = 1'000'000;
+        world = std::make_unique<runtime::SimWorld>(1, network);
+        runtime::SimNodeOptions node;
+        node.addresses = {address(0)};
+        loop = world->make_loop(world->add_node(node));
+    } else {
+        runtime::LoopOptions loop_options;
+        loop_options.kind = options.loop;
+        auto made = runtime::create_loop(loop_options, logger);
+        REQUIRE(made.ok());
+        loop = std::move(made.value());
+    }
     for (OsdNum osd = 1; osd <= options.osds; osd++) start(osd);
     publish();
 }
@@ -80,11 +112,28 @@ Cluster::~Cluster() {
     });
     turns(3);
     nodes.clear();
+    if (any_killed) {  // loops of the dead refer to it
+        graves().back().world = std::move(world);
+        graves().back().loop = std::move(loop);
+    }
+}
+
+void Cluster::kill(OsdNum osd) {
+    REQUIRE(world != nullptr);
+    any_killed = true;
+    world->crash(sim_nodes.at(osd), false);
+    graves().push_back({std::move(nodes.at(osd)), nullptr, nullptr});
+    nodes.erase(osd);
 }
 
 void Cluster::until(const char* what, const std::function<bool()>& condition) {
-    uint64_t deadline = loop->now_exact_ns() + 30 * kNsPerSecond;
+    uint64_t deadline = loop->now_exact_ns() + (world ? 600 : 30) * kNsPerSecond;
     while (!condition()) {
+        if (world) {
+            if (!world->step() || world->now_ns() > deadline) FAIL("waited too long: ", what);
+            if (after_step) after_step();
+            continue;
+        }
         if (loop->now_exact_ns() > deadline) {
             FAIL("waited too long: ", what);
         }
@@ -93,15 +142,23 @@ void Cluster::until(const char* what, const std::function<bool()>& condition) {
 }
 
 void Cluster::turns(int count) {
+    if (world) {
+        const uint64_t end = world->now_ns() + static_cast<uint64_t>(count) * 1'000'000;
+        while (world->step_until(end)) {
+            if (after_step) after_step();
+        }
+        return;
+    }
     for (int i = 0; i < count; i++) loop->run_once(loop->now_exact_ns() + 1'000'000);
 }
 
 void Cluster::start(OsdNum osd) {
+    if (world && sim_nodes.contains(osd) && !world->running(sim_nodes.at(osd))) world->restart(sim_nodes.at(osd));
     nodes[osd] = std::make_unique<Node>(*this, osd);
     engine::Configure configure;
     configure.store.osd_num = osd;
     configure.store.immediate_commit = options.mode;
-    configure.listen.push_back({"127.0.0.1", 0});
+    configure.listen.push_back({address(osd), 0});
     configure.settings = options.settings;
     node(osd).post(configure);
     lease(osd, 3600 * kNsPerSecond);
@@ -123,9 +180,9 @@ engine::PoolConfig Cluster::pool_config() const {
     pool.scheme = options.scheme;
     pool.pg_size = options.pg_size;
     pool.pg_minsize = options.pg_minsize;
-    pool.parity_chunks = options.scheme ? 1 : 0;
+    pool.parity_chunks = options.scheme ? options.parity : 0;
     pool.pg_count = 1;
-    pool.pg_stripe_size = 131072u * (options.scheme ? options.pg_size - 1 : 1);
+    pool.pg_stripe_size = 131072u * data_chunks();
     pool.block_size = 131072;
     pool.bitmap_granularity = 4096;
     pool.immediate_commit = static_cast<uint8_t>(options.mode);
@@ -136,7 +193,7 @@ engine::PoolConfig Cluster::pool_config() const {
 void Cluster::publish() {
     engine::PeerList list;
     for (auto& [osd, node] : nodes) {
-        if (!hidden[osd]) list.up.push_back({osd, {"127.0.0.1"}, node->port});
+        if (!hidden[osd]) list.up.push_back({osd, {address(osd)}, node->port});
     }
     for (auto& [osd, node] : nodes) {
         node->post(engine::Pools{{pool_config()}});
@@ -181,7 +238,7 @@ struct Client::Pending : net::Call {
     Opcode opcode{};
     iovec data_iov{};
     std::vector<uint8_t> out;  ///< request payload
-    uint8_t bitmap_small[4] = {};
+    uint8_t bitmap_small[4 * 16] = {};
 };
 
 Client::Client(Cluster& cluster, OsdNum own_osd) : cluster(cluster) {
@@ -205,7 +262,7 @@ Client::~Client() {
 
 net::Connection* Client::connect(OsdNum osd) {
     uint16_t port = known.contains(osd) ? known[osd] : cluster.node(osd).port;
-    peers_->set_address(osd, net::PeerAddress{osd, {"127.0.0.1"}, port});
+    peers_->set_address(osd, net::PeerAddress{osd, {cluster.address(osd)}, port});
     peers_->want(osd);
     cluster.until("client connects", [&] { return peers_->get(osd) != nullptr; });
     return peers_->get(osd);
@@ -274,7 +331,7 @@ std::shared_ptr<Reply> Client::start_read(OsdNum osd, InodeNum inode, uint64_t o
     message.meta_revision = revision;
     wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::read}, message);
     call->bitmap_out = call->bitmap_small;
-    call->bitmap_capacity = 4;
+    call->bitmap_capacity = sizeof(call->bitmap_small);
     call->reply->data.resize(len);
     if (len) {
         call->data_iov = {call->reply->data.data(), len};

@@ -12,6 +12,7 @@
 
 #include "engine/engine.hpp"
 #include "net/peers.hpp"
+#include "runtime/sim_world.hpp"
 #include "memory_store.hpp"
 
 namespace vitastor::test {
@@ -36,6 +37,7 @@ public:
 
     Cluster& cluster;
     OsdNum osd;
+    std::unique_ptr<runtime::Loop> own_loop;  ///< simulated: that of its node
     std::unique_ptr<engine::Engine> engine;
     std::map<PgNum, engine::PgStateChanged> states;
     std::vector<engine::HistoryWanted> wanted;
@@ -97,6 +99,10 @@ struct ClusterOptions {
     wire::ImmediateCommit mode = wire::ImmediateCommit::all;
     bool local_reads = false;
     uint8_t scheme = 0;
+    uint32_t parity = 1;  ///< of scheme 1 and 2
+    /// On the simulated runtime: a node for each engine and one for the clients, virtual time, kill().
+    bool simulated = false;
+    uint64_t latency_ns = 100'000;  ///< one way
     std::map<std::string, std::string> settings{{"no_recovery", "1"}, {"no_rebalance", "1"}, {"peer_connect_interval", "1"}};
     runtime::LoopKind loop = runtime::LoopKind::automatic;
 };
@@ -114,6 +120,10 @@ public:
     void stop(OsdNum osd);
     /// All that etcd would tell to everybody: addresses of running nodes (without `hidden`), pools.
     void publish();
+    /// Simulated: the process dies at once, its disk keeps what was completed. start() brings it back.
+    void kill(OsdNum osd);
+    std::string address(OsdNum osd) const { return world ? "10.0.0." + std::to_string(osd + 1) : "127.0.0.1"; }
+    uint32_t data_chunks() const { return options.scheme ? options.pg_size - options.parity : 1; }
     engine::PoolConfig pool_config() const;
     void start_pg(OsdNum primary, std::vector<OsdNum> osd_set);
     void stop_pg(OsdNum primary);
@@ -124,8 +134,12 @@ public:
 
     ClusterOptions options;
     TestLogger logger;
-    std::unique_ptr<runtime::Loop> loop;
+    std::unique_ptr<runtime::SimWorld> world;
+    std::map<OsdNum, runtime::NodeId> sim_nodes;
+    std::unique_ptr<runtime::Loop> loop;  ///< simulated: of the clients
     std::map<OsdNum, MemoryDisk> disks;
+    bool any_killed = false;
+    std::function<void()> after_step;  ///< simulated: after every event
     std::map<OsdNum, std::unique_ptr<Node>> nodes;
     std::map<OsdNum, bool> hidden;  ///< no state key
     bool confirm_histories = true;

@@ -185,18 +185,6 @@ TEST_CASE("an impossible chunk makes the PG refuse") {
     CHECK(c.node(1).states[1].reason.find("chunk number") != std::string::npos);
 }
 
-TEST_CASE("erasure-coded pools are refused with a reason") {
-    ClusterOptions options;
-    options.scheme = 2;
-    options.pg_size = 3;
-    options.pg_minsize = 2;
-    Cluster c(options);
-    activate(c, 1, {1, 2, 3}, ps::incomplete);
-    CHECK(c.node(1).states[1].reason == "erasure-coded pools are not served by this version");
-    Client client(c, 0);
-    CHECK(client.read(1, kInode, 0, 4096).result == -EPIPE);
-}
-
 TEST_CASE("pg_minsize") {
     ClusterOptions options;
     options.pg_size = 3;

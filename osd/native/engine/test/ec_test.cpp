@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Erasure-coded pools: content, parity and bitmaps against an oracle, with chunks lost, bad and refused, and with every process
+// killed after every single event of a write. Round trips are counted. Semantics 3.2, 3.3, 8, 9, 14; safety 5, 7, 10.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "ec_rig.hpp"
+
+using namespace vitastor;
+using namespace vitastor::test;
+
+namespace {
+constexpr uint32_t kObjects = 3;
+
+struct Range {
+    uint64_t offset;
+    uint32_t len;
+};
+
+/// Mostly small, sometimes a chunk, a row of chunks, the object.
+Range random_range(EcRig& rig) {
+    const uint64_t object = rig.pick(kObjects) * rig.span();
+    const uint32_t granules = static_cast<uint32_t>(rig.span() / kGranule);
+    switch (rig.pick(8)) {
+        case 0:
+            return {object, static_cast<uint32_t>(rig.span())};
+        case 1:
+            return {object + rig.pick(rig.scheme.data) * kChunk, kChunk};
+        case 2: {
+            const uint32_t first = rig.pick(granules), len = 1 + rig.pick(granules - first);
+            return {object + first * kGranule, len * kGranule};
+        }
+        default: {
+            const uint32_t first = rig.pick(granules), len = 1 + rig.pick(std::min(3u, granules - first));
+            return {object + first * kGranule, len * kGranule};
+        }
+    }
+}
+
+void write_some(EcRig& rig, int count) {
+    for (int i = 0; i < count; i++) {
+        const Range range = random_range(rig);
+        REQUIRE(rig.write(range.offset, rig.random_bytes(range.len)) == range.len);
+        const Range other = random_range(rig);
+        rig.check_read(other.offset, other.len);
+    }
+}
+
+void read_all(EcRig& rig) {
+    for (uint32_t i = 0; i < kObjects; i++) {
+        rig.check_read(i * rig.span(), static_cast<uint32_t>(rig.span()));
+        rig.check_read(i * rig.span(), 0);
+        for (uint32_t chunk = 0; chunk < rig.scheme.data; chunk++) rig.check_read(i * rig.span() + chunk * kChunk + 8192, 12288);
+    }
+}
+}  // namespace
+
+TEST_CASE("EC: random writes and reads while chunks are lost and come back") {
+    for (const EcScheme& scheme : kEcSchemes) {
+        CAPTURE(scheme.name);
+        EcRig rig(scheme, {}, wire::ImmediateCommit::all, 1);
+        write_some(rig, 20);
+        rig.check_chunks();
+        for (int round = 0; round < 6; round++) {
+            while (rig.down.size() < scheme.parity) {
+                OsdNum victim = 0;
+                while (victim == 0 || !rig.up(victim)) victim = rig.set[rig.pick(static_cast<uint32_t>(rig.set.size()))];
+                rig.kill(victim);
+                if (rig.down.size() < scheme.parity && rig.pick(2)) break;
+                rig.until_active();
+                while (rig.pick(3)) {
+                    write_some(rig, 2);
+                    rig.c.turns(5);
+                }
+            }
+            rig.until_active();
+            read_all(rig);
+            write_some(rig, 10);
+            if (round % 2) {  // the lost ones' places go to others; objects move
+                std::rotate(rig.set.begin(), rig.set.begin() + 1, rig.set.end());
+                rig.settle_history();
+                std::vector<OsdNum> old = rig.set;
+                std::rotate(old.begin(), old.end() - 1, old.end());
+                rig.c.history_sets.push_back(old);
+                rig.elect();
+                rig.until_active();
+                read_all(rig);
+                write_some(rig, 5);
+            }
+            while (!rig.down.empty()) rig.revive(*rig.down.begin());
+            rig.until_active();
+            write_some(rig, 5);
+            rig.until_clean();
+            read_all(rig);
+            rig.c.turns(100);
+            rig.check_chunks();
+        }
+    }
+}
+
+TEST_CASE("EC: compare and set") {
+    EcRig rig(kEcSchemes[1]);
+    CHECK(rig.write(4096, rig.random_bytes(4096), 1) == 4096);
+    CHECK(rig.write(4096, rig.random_bytes(4096), 1) == -EINTR);
+    const Version version = rig.client.read(1, kInode, 0, 4096).version;
+    CHECK(rig.client.write(1, kInode, 0, block(7), version).version == version);
+    CHECK(rig.write(0, rig.random_bytes(4096), version + 1) == 4096);
+    rig.check_read(0, 8192);
+}
+
+TEST_CASE("EC: a bad chunk is rebuilt for the reader, and repaired") {
+    for (const EcScheme& scheme : kEcSchemes) {
+        CAPTURE(scheme.name);
+        EcRig rig(scheme);
+        write_some(rig, 5);
+        for (uint32_t role = 0; role < scheme.data + scheme.parity; role++) {
+            const OsdNum osd = rig.set[role];
+            bool bad = true;
+            rig.c.disks[osd].fault = [&bad, role](const store::Operation& op) -> int64_t {
+                if ((op.object.stripe & kRoleMask) != role) return 0;
+                if (op.op == store::StoreOp::write && op.len == kChunk) bad = false;
+                return op.op == store::StoreOp::read && bad ? -EDOM : 0;
+            };
+            read_all(rig);
+            write_some(rig, 3);
+            rig.until_clean();
+            if (role < scheme.data) CHECK(!bad);
+            rig.c.disks[osd].fault = nullptr;
+            rig.c.turns(100);
+            rig.check_chunks();
+        }
+        // More bad chunks than parity: an error, and nothing is changed.
+        const uint64_t stripe = rig.content.begin()->first;
+        for (uint32_t role = 0; role <= scheme.parity; role++) {
+            rig.c.disks[rig.set[role]].fault = [](const store::Operation& op) -> int64_t {
+                return op.op == store::StoreOp::read ? -EDOM : 0;
+            };
+        }
+        CHECK(rig.client.read(rig.primary, kInode, stripe, 4096).result == -EIO);
+        for (uint32_t role = 0; role <= scheme.parity; role++) rig.c.disks[rig.set[role]].fault = nullptr;
+        rig.check_read(stripe, 4096);
+    }
+}
+
+TEST_CASE("EC: a full disk: the write is rolled back everywhere and can be repeated") {
+    for (const EcScheme& scheme : kEcSchemes) {
+        CAPTURE(scheme.name);
+        for (uint32_t role = 0; role < scheme.data + scheme.parity; role++) {
+            CAPTURE(role);
+            EcRig rig(scheme);
+            CHECK(rig.write(0, rig.random_bytes(8192)) == 8192);
+            rig.c.disks[rig.set[role]].fault = [](const store::Operation& op) -> int64_t {
+                return op.op == store::StoreOp::write ? -ENOSPC : 0;
+            };
+            CHECK(rig.write(4096, rig.random_bytes(4096)) == -ENOSPC);
+            CHECK(rig.write(rig.span(), rig.random_bytes(4096)) == -ENOSPC);  // does not exist
+            CHECK(rig.state() == ps::active);
+            rig.check_read(0, 16384);
+            rig.check_read(rig.span(), 4096);
+            rig.check_chunks();
+            rig.c.disks[rig.set[role]].fault = nullptr;
+            CHECK(rig.write(4096, rig.random_bytes(4096)) == 4096);
+            CHECK(rig.write(rig.span(), rig.random_bytes(4096)) == 4096);
+            rig.check_read(0, 16384);
+            rig.c.turns(100);
+            rig.check_chunks();
+        }
+    }
+}
+
+TEST_CASE("EC: readers do not wait for a write and see the version before it") {
+    EcRig rig(kEcSchemes[2]);
+    CHECK(rig.write(0, rig.random_bytes(static_cast<uint32_t>(rig.span()))) == static_cast<int64_t>(rig.span()));
+    bool held = false;
+    rig.c.disks[3].fault = [&](const store::Operation& op) -> int64_t {
+        if (op.op == store::StoreOp::write) held = true;
+        return 0;
+    };
+    std::vector<uint8_t> fresh = rig.random_bytes(static_cast<uint32_t>(rig.span()));
+    auto writing = rig.client.start_write(1, kInode, 0, fresh);
+    rig.c.until("the second chunk is stored", [&] { return held; });
+    CHECK(!writing->done);
+    rig.check_read(0, static_cast<uint32_t>(rig.span()));  // old, although some chunks are new
+    CHECK(rig.client.wait(writing).result == static_cast<int64_t>(rig.span()));
+    rig.content[0] = fresh;
+    rig.check_read(0, static_cast<uint32_t>(rig.span()));
+}
+
+TEST_CASE("EC: DELETE removes all chunks") {
+    for (const EcScheme& scheme : kEcSchemes) {
+        EcRig rig(scheme);
+        write_some(rig, 5);
+        while (!rig.content.empty()) {
+            const uint64_t stripe = rig.content.begin()->first;
+            CHECK(rig.client.remove(1, kInode, stripe).result == 0);
+            rig.content.erase(stripe);
+            rig.present.erase(stripe);
+        }
+        read_all(rig);
+        for (auto& [osd, disk] : rig.c.disks) CHECK(disk.objects.empty());
+        write_some(rig, 5);
+    }
+}
+
+namespace {
+/// Starts a write over old content, lets `events` events pass, kills the victim, and judges. false: the write had ended before.
+bool kill_during_write(const EcScheme& scheme, Range range, bool fresh_object, uint32_t victim_role, int events) {
+    EcRig rig(scheme);
+    const uint32_t span = static_cast<uint32_t>(rig.span());
+    if (!fresh_object) REQUIRE(rig.write(0, rig.random_bytes(span)) == span);
+    rig.c.turns(50);
+    std::vector<uint8_t> old = fresh_object ? std::vector<uint8_t>(span) : rig.content[0];
+    std::vector<uint8_t> data = rig.random_bytes(range.len), wanted = old;
+    std::copy(data.begin(), data.end(), wanted.begin() + static_cast<long>(range.offset));
+    auto writing = rig.client.start_write(1, kInode, range.offset, data);
+    for (int i = 0; i < events; i++) {
+        if (writing->done) return false;
+        rig.c.world->step();
+    }
+    rig.kill(rig.set[victim_role]);
+    Reply reply = rig.client.wait(writing);
+    if (reply.result < 0) REQUIRE(reply.result == -EPIPE);
+    rig.until_active();
+    Reply seen = rig.client.read(rig.primary, kInode, 0, span);
+    REQUIRE(seen.result == span);
+    const bool is_new = seen.data == wanted;
+    REQUIRE((is_new || seen.data == old));
+    if (reply.result >= 0) REQUIRE(is_new);
+    rig.revive(rig.set[victim_role]);
+    rig.until_clean();
+    rig.c.turns(100);
+    Reply again = rig.client.read(rig.primary, kInode, 0, span);
+    REQUIRE(again.data == seen.data);
+    if (again.version) {
+        rig.content[0] = is_new ? wanted : old;
+        if (fresh_object) rig.present[0].clear();
+        if (is_new) {
+            for (uint64_t at = range.offset; at < range.offset + range.len; at += kGranule) {
+                rig.present[0].insert(static_cast<uint32_t>(at / kGranule));
+            }
+        }
+        rig.check_chunks();
+    } else {
+        REQUIRE(fresh_object);
+        for (auto& [osd, disk] : rig.c.disks) CHECK(disk.objects.empty());
+    }
+    return true;
+}
+}  // namespace
+
+TEST_CASE("EC: killed after every event of a write, an object is old or new on every role") {
+    int total = 0;
+    for (const EcScheme& scheme : kEcSchemes) {
+        CAPTURE(scheme.name);
+        const Range ranges[] = {{4096, 8192}, {kChunk - 4096, 8192}};
+        for (const Range& range : ranges) {
+            for (bool fresh : {false, true}) {
+                for (uint32_t victim = 0; victim < scheme.data + scheme.parity; victim++) {
+                    CAPTURE(victim);
+                    int events = 1;
+                    // A step of 3 for the widest code keeps this within seconds.
+                    while (kill_during_write(scheme, range, fresh, victim, events)) events += scheme.data > 2 ? 3 : 1;
+                    CHECK(events > 10);
+                    total += events;
+                }
+            }
+        }
+    }
+    MESSAGE("crash points: ", total);
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One operation on one erasure-coded object at work: its plan, its sub-operations on chunks, its buffers. Everything is kept from
+// use to use, so that a steady load allocates nothing.
+#pragma once
+
+#include <coroutine>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "erasure/stripe_plan.hpp"
+#include "erasure/stripe_work.hpp"
+#include "net/connection.hpp"
+#include "pg/objects.hpp"
+#include "store/store.hpp"
+
+namespace vitastor::serve {
+
+class Osd;
+struct EcWork;
+
+/// One sub-operation on one chunk: at the own store, or at another OSD. Pinned while it is under way.
+struct ChunkCall {
+    struct Local : store::Operation {
+        ChunkCall* chunk = nullptr;
+    } local;
+    struct Remote : net::Call {
+        ChunkCall* chunk = nullptr;
+    } remote;
+    EcWork* work = nullptr;
+    uint32_t role = 0;
+    OsdNum osd = 0;
+    uint32_t len = 0;  ///< bytes asked for
+    size_t first_iov = 0, iov_count = 0;  ///< its bytes, in EcWork::iov
+    uint64_t start_ns = 0;
+    wire::Opcode opcode{};
+    int64_t result = 0;   ///< retval, or a negative errno
+    Version version = 0;  ///< reads: the one read
+    bool lost = false;    ///< no reply: connection gone or protocol broken
+    uint8_t triple[wire::kTripleSize];
+};
+
+struct EcWork {
+    Osd* osd = nullptr;
+    std::shared_ptr<erasure::Codec> codec;
+    erasure::StripeShape shape;
+    erasure::Plan plan;
+    erasure::StripeWork stripe;
+    Buffer scratch;                ///< plan.scratch_bytes
+    std::vector<uint8_t> bitmaps;  ///< by role
+    std::vector<iovec> iov;        ///< pieces of all calls of this round; not touched while one is under way
+    std::vector<std::unique_ptr<ChunkCall>> calls;
+    size_t used = 0;  ///< of calls
+    uint32_t pending = 0;
+    std::coroutine_handle<> waiter = nullptr;
+
+    // ---- where the chunks are, by role
+    std::vector<OsdNum> holders;  ///< to read from; 0: nowhere
+    erasure::RoleSet readable, writable, rebuild;
+    uint32_t own = erasure::kRolesMax;  ///< role that is read from the own store
+    /// Chunks that turned out to be outdated or unreadable in this operation.
+    struct Bad {
+        uint32_t role, flag;
+        OsdNum osd;
+    };
+    std::vector<Bad> bad;
+    std::vector<pg::Location> targets;  ///< of change_chunks
+
+    uint8_t* bitmap(uint32_t role) { return bitmaps.data() + size_t{role} * shape.bitmap_bytes(); }
+    std::span<std::unique_ptr<ChunkCall>> round() { return {calls.data(), used}; }
+};
+
+/// co_await until all calls of the round have ended.
+struct ChunkCalls {
+    EcWork& work;
+    bool await_ready() const noexcept { return work.pending == 0; }
+    void await_suspend(std::coroutine_handle<> waiter) noexcept { work.waiter = waiter; }
+    void await_resume() noexcept {}
+};
+
+/// What the sub-reads of an operation say together.
+enum class ReadVerdict : uint8_t {
+    good,    ///< one version everywhere
+    absent,  ///< the object does not exist
+    again,   ///< EcWork::bad has grown: plan without those
+    mixed,   ///< different versions: plan again once, then the PG re-peers
+    lost,    ///< a connection is gone
+};
+
+}  // namespace vitastor::serve

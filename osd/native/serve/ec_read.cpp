@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// READ of erasure-coded objects: the chunks touched, or where one is lost any k of which it is rebuilt. Readers do not wait for a
+// write: they take the version before it until all chunks of the new one are there. Source: semantics 3.3, 9.5; safety 5.
+#include <cinttypes>
+#include <cstring>
+
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using erasure::ReadRequest;
+
+namespace {
+constexpr size_t kComputeSlice = 256 << 10;  ///< bytes between two yields
+constexpr int kTurnsMax = 3 * erasure::kRolesMax;  ///< each turn but those beside a write loses a chunk
+}
+
+/// The common case without a coroutine: one chunk, which lies here. false: take the long way.
+bool Osd::start_ec_read(Op* op) {
+    Pg& pg = *op->pg;
+    if (op->len == 0 || pg.own_role == erasure::kRolesMax || pg.gate || pg.objects.find(op->object)) return false;
+    const uint32_t role = op->offset / block_size_;
+    if (role != (op->offset + op->len - 1) / block_size_ || pg.activation.current_set[role] != osd_num_) return false;
+    Version version = kNewestVersion;
+    if (ObjectQueue* queue = find_queue(op->object); queue && queue->overridden) version = queue->read_version;
+    if (version == 0) return false;
+    std::memset(op->bitmap, 0, object_bitmap_bytes(*op->pool));
+    op->local.store::Operation::op = store::StoreOp::read;
+    op->local.object = {op->object.inode, op->object.stripe | role};
+    op->local.version = version;
+    op->local.offset = op->offset % block_size_;
+    op->local.len = op->len;
+    op->iov = {op->request->reply_buffer.data(), op->len};
+    op->local.iov = &op->iov;
+    op->local.iov_count = 1;
+    op->local.bitmap = op->bitmap + size_t{role} * bitmap_bytes_;
+    op->local.on_done = on_local_read;
+    store_.submit(op->local);
+    return true;
+}
+
+runtime::Task<int64_t> Osd::read_ec(LayerRead& read) {
+    Pg& pg = *read.pg;
+    EcWork* work = new_ec(*read.pool);
+    const uint32_t bitmap_size = object_bitmap_bytes(*read.pool);
+    int64_t result = 0;
+    bool mixed_before = false, absent = false, stale = false;
+    for (int turn = 0;; turn++) {
+        if (!pg.active() || turn == kTurnsMax) {
+            result = -EPIPE;
+            break;
+        }
+        Version version = kNewestVersion, expected = 0;
+        pg::UncleanObject* unclean = pg.objects.find(read.object);
+        if (ObjectQueue* queue = find_queue(read.object); queue && queue->overridden) {
+            version = expected = queue->read_version;
+            absent = version == 0;
+        } else if (unclean) {
+            version = expected = unclean->target;
+        }
+        if (absent) break;
+        locate_chunks(pg, read.object, *work);
+        result = plan_read(work->shape, ReadRequest{read.offset, read.len, work->readable, work->own}, work->plan);
+        if (result < 0) break;
+        const uint32_t changes = changes_of(read.object);
+        const size_t bad_before = work->bad.size();
+        read_chunks(*work, read.object, version, read.data, read.flags);
+        ChunkCalls calls{*work};
+        co_await calls;
+        const ReadVerdict verdict = judge_reads(*work, expected, &read.version);
+        if (verdict == ReadVerdict::good) {
+            // What was found bad is remembered only if nobody has changed the object since, or is about to.
+            if (!stale && changes_of(read.object) == changes && pg.active() && !find_queue(read.object)) {
+                for (const EcWork::Bad& bad : work->bad) mark_copy(pg, read.object, bad.role, bad.osd, bad.flag, read.version);
+            }
+            work->stripe.start(*work->codec, work->plan, read.data, work->scratch.data());
+            while (!work->stripe.step(kComputeSlice)) {
+                Yield yield(loop_);
+                co_await yield;
+            }
+            work->stripe.finish_bitmaps(work->bitmaps.data());
+            std::memcpy(read.bitmap, work->bitmaps.data(), bitmap_size);
+            result = read.len;
+            break;
+        }
+        if (verdict == ReadVerdict::absent) {
+            absent = true;
+            break;
+        }
+        if (verdict == ReadVerdict::lost) {
+            result = -EPIPE;
+            break;
+        }
+        if (changes_of(read.object) != changes) {  // a write came between: what is missing now was there before
+            stale = true;
+            std::erase_if(work->bad, [](const auto& bad) { return bad.flag == wire::DescribeItem::kOutdated; });
+            continue;
+        }
+        if (verdict == ReadVerdict::again) {
+            VITASTOR_PROBE("chunk unreadable");
+            for (size_t i = bad_before; i < work->bad.size(); i++) {
+                const EcWork::Bad& bad = work->bad[i];
+                log(logger_, LogLevel::warning, "object %" PRIx64 ":%" PRIx64 ": chunk %u on OSD %" PRIu64 " is %s: reading without it",
+                    read.object.inode, read.object.stripe, bad.role, bad.osd,
+                    bad.flag == wire::DescribeItem::kOutdated ? "missing or outdated" : "unreadable");
+            }
+            continue;
+        }
+        if (mixed_before) {
+            VITASTOR_PROBE("chunks of different versions");
+            if (pg.active()) disturb(pg);
+            result = -EPIPE;
+            break;
+        }
+        mixed_before = true;
+    }
+    if (absent) {
+        if (read.len) std::memset(read.data, 0, read.len);
+        std::memset(read.bitmap, 0, bitmap_size);
+        read.version = 0;
+        result = read.len;
+    }
+    free_ec(work);
+    co_return result;
+}
+
+}  // namespace vitastor::serve

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// WRITE to erasure-coded objects, and their recovery (a write of length 0): read what parity needs, compute, store a new version
+// on every role of the current set, then stabilise it. No write hole: peering rolls a version that k roles have forward, any other
+// one back. Source: semantics 3.2, 8, 9; safety 5, 10; docs/adr/0045.
+#include <algorithm>
+#include <cinttypes>
+#include <cstring>
+
+#include "serve/answer.hpp"
+
+namespace vitastor::serve {
+
+using erasure::View;
+using erasure::WriteRequest;
+using store::StoreOp;
+using wire::Opcode;
+
+namespace {
+constexpr size_t kComputeSlice = 256 << 10;  ///< bytes between two yields
+}
+
+/// Plans the write and reads what it needs. 0: op->old_version is set, the plan holds; or the error for the client.
+runtime::Task<int64_t> Osd::read_old_chunks(Op* op) {
+    Pg& pg = *op->pg;
+    EcWork& work = *op->ec;
+    uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
+    bool mixed_before = false;
+    work.bad.clear();
+    for (;;) {
+        if (!pg.active()) co_return -EPIPE;
+        pg::UncleanObject* unclean = pg.objects.find(op->object);
+        const Version expected = unclean ? unclean->target : 0;
+        locate_chunks(pg, op->object, work);
+        WriteRequest request{op->offset, op->len, work.readable, work.writable, work.rebuild, work.own, false};
+        if (!unclean && work.bad.empty() && pg.own_role != erasure::kRolesMax) {
+            // A clean object has every version on every role.
+            const ObjectId own{op->object.inode, op->object.stripe | pg.own_role};
+            request.absent = store_.peek(own, kNewestVersion, op->bitmap) == 0;
+        }
+        const int planned = plan_write(work.shape, request, work.plan);
+        if (planned < 0) co_return planned;
+        if (work.plan.reads.empty()) {
+            prepare_buffers(work);
+            op->old_version = expected;
+            co_return 0;
+        }
+        read_chunks(work, op->object, expected ? expected : kNewestVersion, payload,
+                    op->recovery ? wire::sub_flags::recovery : 0);
+        ChunkCalls calls{work};
+        co_await calls;
+        const ReadVerdict verdict = judge_reads(work, expected, &op->old_version);
+        switch (verdict) {
+            case ReadVerdict::good:
+                co_return 0;
+            case ReadVerdict::absent:
+                op->old_version = 0;
+                co_return 0;
+            case ReadVerdict::again:
+                VITASTOR_PROBE("chunk unreadable for a write");
+                break;
+            case ReadVerdict::mixed:
+                if (mixed_before) {
+                    if (pg.active()) disturb(pg);
+                    co_return -EPIPE;
+                }
+                mixed_before = true;
+                break;
+            case ReadVerdict::lost:
+                co_return -EPIPE;
+        }
+    }
+}
+
+/// Phase 1: every role of the current set gets the new version, with its bitmap.
+void Osd::write_chunks(Op* op) {
+    Pg& pg = *op->pg;
+    EcWork& work = *op->ec;
+    const uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
+    const auto& current = pg.activation.current_set;
+    work.used = 0;
+    work.iov.clear();
+    for (const erasure::ChunkRange& store : work.plan.stores) {
+        ChunkCall& chunk = new_chunk(work, store.role, current[store.role], Opcode::sec_write);
+        chunk.len = store.len;
+        chunk.first_iov = work.iov.size();
+        if (store.len) append_pieces(work.plan, store.role, store.offset, store.len, View::after, payload, work.scratch.data(), work.iov);
+        chunk.iov_count = work.iov.size() - chunk.first_iov;
+        VITASTOR_ASSERT(chunk.iov_count < net::Call::kMaxPayloadIov);
+    }
+    work.pending++;
+    for (size_t i = 0; i < work.used; i++) {
+        ChunkCall& chunk = *work.calls[i];
+        const ObjectId part{op->object.inode, op->object.stripe | chunk.role};
+        const iovec* iov = chunk.iov_count ? &work.iov[chunk.first_iov] : nullptr;
+        if (chunk.osd == osd_num_) {
+            chunk.local.offset = work.plan.stores[i].offset;
+            chunk.local.len = chunk.len;
+            chunk.local.iov = iov;
+            chunk.local.iov_count = static_cast<int>(chunk.iov_count);
+            chunk.local.bitmap = work.bitmap(chunk.role);
+            submit_chunk(chunk, StoreOp::write, part, op->version);
+            continue;
+        }
+        wire::SubRequest message;
+        message.object = part;
+        message.version = op->version;
+        message.offset = work.plan.stores[i].offset;
+        message.len = chunk.len;
+        message.attr_len = bitmap_bytes_;
+        message.flags = op->recovery ? wire::sub_flags::recovery : 0;
+        wire::encode_request(wire::HeaderBytes(chunk.remote.request), {0, Opcode::sec_write}, message);
+        chunk.remote.payload[chunk.remote.payload_count++] = {work.bitmap(chunk.role), bitmap_bytes_};
+        for (size_t piece = 0; piece < chunk.iov_count; piece++) chunk.remote.payload[chunk.remote.payload_count++] = iov[piece];
+        send_chunk(chunk);
+    }
+    chunk_done(work);
+}
+
+/// 0, or the error for the client: what was stored on some roles only is rolled back, or the PG re-peers.
+runtime::Task<int64_t> Osd::judge_stores(Op* op) {
+    Pg& pg = *op->pg;
+    EcWork& work = *op->ec;
+    int64_t error = 0;
+    bool lost = false;
+    for (auto& item : work.round()) {
+        ChunkCall& chunk = *item;
+        const bool own = chunk.osd == osd_num_;
+        if (chunk.result >= 0 && chunk.version != op->version) chunk.result = -ERANGE;
+        if (chunk.result >= 0) continue;
+        if (error == 0 || chunk.result == -ENOSPC) error = chunk.result;
+        // Something is there that was not listed: peering must look again.
+        if (chunk.lost || chunk.result == -EEXIST || (!own && !keeps_connection(chunk.result))) lost = true;
+        if (!own && !chunk.lost && !keeps_connection(chunk.result) && peers_->get(chunk.osd)) {
+            peers_->reset(chunk.osd, "SEC_WRITE failed with error " + std::to_string(chunk.result));
+        }
+    }
+    if (error == 0) co_return 0;
+    if (lost || !pg.active()) {
+        if (pg.active()) disturb(pg);
+        co_return -EPIPE;
+    }
+    VITASTOR_PROBE("write failed on some chunks only");
+    log(logger_, LogLevel::warning, "write of object %" PRIx64 ":%" PRIx64 " failed with error %d: rolling it back", op->object.inode,
+        op->object.stripe, static_cast<int>(-error));
+    work.targets.clear();
+    for (auto& item : work.round()) {
+        if (item->result >= 0) work.targets.push_back({item->role, 0, item->osd});
+    }
+    change_chunks(work, Opcode::sec_rollback, op->object, op->old_version, 0);
+    ChunkCalls calls{work};
+    co_await calls;
+    if (judge_changes(work) < 0 && pg.active()) disturb(pg);
+    co_return pg.active() ? error : -EPIPE;
+}
+
+/// All roles of the current set have the new version: what the PG knows of the object.
+void Osd::note_stored(Op* op, bool was_unclean) {
+    Pg& pg = *op->pg;
+    if (!was_unclean) {
+        if (op->old_version == 0) pg.objects.add_clean();
+        return;
+    }
+    const auto& current = pg.activation.current_set;
+    std::vector<pg::Location> where;
+    for (const pg::Location& place : pg.objects.find(op->object)->set->where) {
+        if (place.role >= current.size() || current[place.role] != place.osd) {
+            where.push_back({place.role, place.flags | wire::DescribeItem::kOutdated, place.osd});
+        }
+    }
+    if (where.empty()) {
+        pg.objects.set_clean(op->object);
+    } else {
+        for (uint32_t role = 0; role < current.size(); role++) {
+            if (current[role]) where.push_back({role, 0, current[role]});
+        }
+        pg.objects.set_unclean(op->object, wire::object_state::misplaced, where, op->version);
+    }
+    update_state(pg);
+}
+
+runtime::Task<> Osd::write_ec(Op* op) {
+    Pg& pg = *op->pg;
+    const pg::UncleanObject* before = pg.objects.find(op->object);
+    const uint32_t old_state = before ? before->set->state : 0;
+    if (op->recovery && !before) {  // somebody else has repaired it
+        leave_queue(op);
+        recovering_--;
+        free_op(op);
+        wake_recovery();
+        co_return;
+    }
+    if (!op->ec) op->ec = new_ec(*op->pool);
+    EcWork& work = *op->ec;
+    runtime::Task<int64_t> reading = read_old_chunks(op);
+    int64_t result = co_await reading;
+    if (result >= 0 && op->message.version && op->request && op->old_version != op->message.version - 1) {
+        leave_queue(op);
+        answer(op, -EINTR, wire::WriteReply{op->old_version});
+        co_return;
+    }
+    if (result >= 0 && !pg.active()) result = -EPIPE;
+    if (result < 0) {
+        finish_ec_write(op, result, old_state);
+        co_return;
+    }
+    op->version = pg::next_version(op->old_version, pg.epoch);
+    if (need_history(op)) {
+        wait_history(op);  // starts again from the beginning
+        co_return;
+    }
+    const uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
+    work.stripe.start(*work.codec, work.plan, payload, work.scratch.data());
+    while (!work.stripe.step(kComputeSlice)) {
+        Yield yield(loop_);
+        co_await yield;
+    }
+    work.stripe.finish_bitmaps(work.bitmaps.data());
+    if (!pg.active()) {
+        finish_ec_write(op, -EPIPE, old_state);
+        co_return;
+    }
+    const bool was_unclean = pg.objects.find(op->object) != nullptr;
+    // ---- phase 1. Readers take the old version until all roles have the new one, or it is rolled back.
+    op->queue->overridden = true;
+    op->queue->read_version = op->old_version;
+    changes_of(op->object)++;
+    write_chunks(op);
+    {
+        ChunkCalls calls{work};
+        co_await calls;
+    }
+    runtime::Task<int64_t> judging = judge_stores(op);
+    result = co_await judging;
+    changes_of(op->object)++;
+    if (result == 0 && !pg.active()) result = -EPIPE;  // peering finds the new version on all roles
+    if (result < 0) {
+        finish_ec_write(op, result, old_state);
+        co_return;
+    }
+    op->queue->overridden = false;
+    std::vector<pg::Location> superfluous;
+    if (was_unclean) {
+        const auto& current = pg.activation.current_set;
+        for (const pg::Location& place : pg.objects.find(op->object)->set->where) {
+            if (place.role >= current.size() || current[place.role] != place.osd) superfluous.push_back(place);
+        }
+    }
+    note_stored(op, was_unclean);
+    // ---- phase 2
+    work.targets.clear();
+    for (auto& item : work.round()) work.targets.push_back({item->role, 0, item->osd});
+    const uint32_t flags = op->recovery ? wire::sub_flags::recovery : 0;
+    change_chunks(work, Opcode::sec_stabilize, op->object, op->version, flags);
+    if (superfluous.empty() && !op->recovery) leave_queue(op);  // the next write's chunks leave after this
+    {
+        ChunkCalls calls{work};
+        co_await calls;
+    }
+    result = judge_changes(work);
+    if (result < 0 && pg.active()) disturb(pg);
+    if (result < 0) {
+        finish_ec_write(op, -EPIPE, old_state);
+        co_return;
+    }
+    // ---- chunks that lie elsewhere
+    if (!superfluous.empty() && pg.active()) {
+        work.targets = superfluous;
+        change_chunks(work, Opcode::sec_delete, op->object, op->version, wire::sub_flags::recovery);
+        ChunkCalls calls{work};
+        co_await calls;
+        const int64_t deleted = judge_changes(work);
+        if (deleted < 0) log(logger_, LogLevel::warning, "a superfluous chunk could not be deleted (error %d)", static_cast<int>(-deleted));
+        if (pg.active()) {
+            pg.objects.set_clean(op->object);
+            update_state(pg);
+        }
+    }
+    finish_ec_write(op, op->len, old_state);
+}
+
+/// DELETE: the chunks go from wherever they lie, all at once. 0, or an error after which the PG re-peers.
+/// TODO(tombstones): a crash between two of them leaves the object incomplete until safety 6 holds for chunks.
+runtime::Task<int64_t> Osd::delete_chunks(Op* op) {
+    Pg& pg = *op->pg;
+    EcWork& work = *(op->ec = new_ec(*op->pool));
+    work.targets = locations_of(pg, op->object);
+    const auto& current = pg.activation.current_set;
+    for (uint32_t role = 0; role < current.size(); role++) {
+        const bool known = std::any_of(work.targets.begin(), work.targets.end(), [&](const pg::Location& place) {
+            return place.role == role && place.osd == current[role];
+        });
+        if (current[role] && !known) work.targets.push_back({role, 0, current[role]});
+    }
+    changes_of(op->object)++;
+    change_chunks(work, Opcode::sec_delete, op->object, op->version, 0);
+    ChunkCalls calls{work};
+    co_await calls;
+    changes_of(op->object)++;
+    const int64_t result = judge_changes(work);
+    if (result < 0 && pg.active()) disturb(pg);
+    co_return result;
+}
+
+/// The end of every write: its turn in the queue, then the answer, or the accounts of recovery.
+void Osd::finish_ec_write(Op* op, int64_t result, uint32_t old_state) {
+    Pg& pg = *op->pg;
+    if (op->recovery) return recovery_ended(op, result >= 0, (old_state & wire::object_state::degraded) != 0);
+    leave_queue(op);
+    if (pg.gate) return runtime::spawn(finish_gated(op, result));
+    answer(op, result, wire::WriteReply{result < 0 ? 0 : op->version});
+}
+
+}  // namespace vitastor::serve
