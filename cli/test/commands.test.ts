@@ -366,6 +366,22 @@ describe('everywhere', () => {
     assert.match(await ok('df', '--etcd_prefix', 'two/'), /^other /m);
   });
 
+  test('status: what recovery has left to do, and how long; scrub', async () => {
+    const rates = (bps: number, iops: number): object => ({ bps: String(bps), iops: String(iops), count: '1', usec: '1', bytes: '1', lat: '1' });
+    rig.put('config/pools', { 1: POOL });
+    rig.put('pg/config', { items: { 1: { 1: { osd_set: [1, 2], primary: 1 } } } });
+    rig.put('pg/state/1/1', { primary: 1, state: ['active', 'scrubbing', 'has_misplaced'], peers: [1, 2] });
+    rig.put('stats', {
+      op_stats: { scrub: rates(2 << 20, 8) },
+      recovery_stats: { degraded: rates(10 << 20, 80), misplaced: rates(1 << 20, 8) },
+      object_counts: { object: '5000', clean: '0', misplaced: '64000', degraded: '800', incomplete: '0' },
+    });
+    const { stdout } = await rig.run(['status']);
+    assert.match(stdout, /recovery: +10 M\/s, 80 op\/s, 800 objects left, about 10 s\n/);
+    assert.match(stdout, /rebalance: +1 M\/s, 8 op\/s, 64000 objects left, about 2 h\n/);
+    assert.match(stdout, /scrub: +2 M\/s, 8 op\/s, 1 PG at work/);
+  });
+
   test('status: warnings, switches, what is unknown', async () => {
     osds(2, { free: 1e7, slow_ops_primary: 3 });
     rig.put('config/global', { no_recovery: 'yes', readonly: 1 });

@@ -191,6 +191,20 @@ function warningLines(view: ClusterView, osds: OsdSums, members: readonly Member
   return lines;
 }
 
+/** What is left to do, and how long at this rate. '' where there is nothing to say. */
+function remaining(objects: bigint, iops: bigint): string {
+  if (objects === 0n || iops === 0n) return '';
+  return `, ${objects} ${objects === 1n ? 'object' : 'objects'} left, about ${durationText(objects / iops)}`;
+}
+
+function durationText(seconds: bigint): string {
+  if (seconds < 1n) return '1 s';
+  if (seconds < 120n) return `${seconds} s`;
+  if (seconds < 7200n) return `${seconds / 60n} min`;
+  if (seconds < 172800n) return `${seconds / 3600n} h`;
+  return `${seconds / 86400n} days`;
+}
+
 function ioLines(view: ClusterView, json: JsonObject): string[] {
   const op = (name: string) => view.stats?.opStats.get(name) ?? ZERO_OP_STAT;
   const recovery = (name: string) => view.stats?.recoveryStats.get(name) ?? ZERO_OP_STAT;
@@ -203,14 +217,18 @@ function ioLines(view: ClusterView, json: JsonObject): string[] {
       `${formatSize(read.bps)}/s rd, ${formatCount(read.iops)} op/s rd, ${formatSize(write.bps)}/s wr, ${formatCount(write.iops)} op/s wr`,
     ],
   ];
-  for (const [title, stat, off] of [
-    ['recovery', recovery('degraded'), json['no_recovery']],
-    ['rebalance', recovery('misplaced'), json['no_rebalance']],
-    ['scrub', op('scrub'), json['no_scrub']],
+  const counts = view.stats?.objectCounts ?? ZERO_AMOUNTS;
+  const scrubbing = [...view.pgStates.entries()].filter(
+    ([pool, pg]) => view.pgStates.get(pool, pg)?.state.includes('scrubbing'),
+  ).length;
+  for (const [title, stat, off, left] of [
+    ['recovery', recovery('degraded'), json['no_recovery'], remaining(counts.degraded, recovery('degraded').iops)],
+    ['rebalance', recovery('misplaced'), json['no_rebalance'], remaining(counts.misplaced, recovery('misplaced').iops)],
+    ['scrub', op('scrub'), json['no_scrub'], scrubbing ? `, ${scrubbing} ${scrubbing === 1 ? 'PG' : 'PGs'} at work` : ''],
   ] as const) {
     const busy = stat.bps > 0n || stat.iops > 0n;
     if (busy || off === true)
-      lines.push([title, off === true ? (busy ? `${rate(stat)} (disabled)` : 'disabled') : rate(stat)]);
+      lines.push([title, off === true ? (busy ? `${rate(stat)} (disabled)` : 'disabled') : rate(stat) + left]);
   }
   const size = Math.max(...lines.map(([title]) => title.length)) + 1;
   return lines.map(([title, text]) => `    ${`${title}:`.padEnd(size)} ${text}`);

@@ -52,7 +52,7 @@ export async function startCluster(lab: Lab, context: BenchContext, images: read
   }
 }
 
-async function mustFio(lab: Lab, args: readonly string[]): Promise<FioJob[]> {
+export async function mustFio(lab: Lab, args: readonly string[]): Promise<FioJob[]> {
   const run = await lab.fio(args, { timeoutMs: 300_000 });
   if (run.code !== 0 || run.jobs.some((job) => job.error !== 0)) {
     throw new Error(`fio ${args.join(' ')}: exit code ${run.code}\n${run.stdout}${run.stderr}\n${await lab.diagnose()}`);
