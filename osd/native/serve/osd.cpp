@@ -160,7 +160,12 @@ void Osd::complete(Op* op, int64_t retval) {
                       op->opcode == Opcode::sec_write || op->opcode == Opcode::sec_write_stable;
     uint64_t bytes = moves_data && retval > 0 ? static_cast<uint64_t>(retval) : 0;
     op_stats_[static_cast<size_t>(op->opcode)].add(usec, bytes);
-    if (!op->recovery && (moves_data || op->opcode == Opcode::del)) client_us_ += usec;
+    if (!op->recovery && (moves_data || op->opcode == Opcode::del)) {
+        client_us_ += usec;
+        const uint64_t slot = now / kBusySlotNs;
+        if (slot != last_busy_slot_) busy_slots_++;
+        last_busy_slot_ = slot;
+    }
     if (retval >= 0 && op->pg) {
         if (op->opcode == Opcode::read) inode_stats_[op->message.inode].read.add(usec, bytes);
         if (op->opcode == Opcode::write) inode_stats_[op->message.inode].write.add(usec, bytes);

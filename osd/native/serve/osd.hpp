@@ -234,7 +234,7 @@ private:
     void wake_recovery();
     void retry_recovery();
     void run_recovery();
-    bool pick_recovery(Pg** pg, ObjectId* object);
+    bool pick_recovery(Pg** pg, ObjectId* object, bool* degraded);
     bool pick_recovery(Pg& pg, bool degraded, size_t* budget, ObjectId* object);
     bool more_to_scan();
     void tune_recovery(uint64_t now_ns);
@@ -294,14 +294,19 @@ private:
 
     // ---- recovery
     uint32_t recovering_ = 0;
-    uint64_t next_recovery_ns_ = 0;  ///< no object starts before
+    struct RecoveryPace {
+        RecoveryTuner tuner;
+        uint64_t client_us = 0;  ///< what the tuner takes for the time of client operations
+        uint64_t next_ns = 0;    ///< no object starts before
+    } pace_degraded_, pace_misplaced_;
     PgId recovery_pg_;               ///< whose turn it is, for recovery_pg_switch objects
     uint64_t recovery_of_pg_ = 0;    ///< started in this turn
     uint64_t recovered_unsynced_ = 0;
     uint64_t recovery_scanned_ = 0;  ///< objects looked at in vain
-    RecoveryTuner tuner_;
     uint64_t client_us_ = 0;  ///< time of client operations, of other primaries' too
-    uint64_t tune_ticks_ = 0, tuned_ns_ = 0;
+    static constexpr uint64_t kBusySlotNs = 10'000'000;
+    uint64_t busy_slots_ = 0, last_busy_slot_ = 0;  ///< slots of time in which one of them ended
+    uint64_t tune_ticks_ = 0, tuned_ns_ = 0, tuned_client_us_ = 0;
     uint64_t recovery_forget_ns_ = 0;
     struct RecoveryKick : runtime::Deferred {
         Osd* osd = nullptr;

@@ -49,7 +49,7 @@ bool Osd::pick_recovery(Pg& pg, bool degraded, size_t* budget, ObjectId* found) 
 }
 
 /// The PG whose turn it is; after recovery_pg_switch objects the next one.
-bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
+bool Osd::pick_recovery(Pg** found_pg, ObjectId* found, bool* is_degraded) {
     size_t budget = kScan;
     for (bool degraded : {true, false}) {
         if (degraded ? settings_.no_recovery : settings_.no_rebalance) continue;
@@ -62,6 +62,7 @@ bool Osd::pick_recovery(Pg** found_pg, ObjectId* found) {
                 recovery_pg_ = it->first;
                 recovery_of_pg_++;
                 *found_pg = it->second.get();
+                *is_degraded = degraded;
                 return true;
             }
             if (budget == 0) {
@@ -82,14 +83,22 @@ bool Osd::more_to_scan() {
     return false;
 }
 
+/// Degraded objects go as fast as the load of clients allows. Misplaced ones are in no hurry: they hold back whenever clients do
+/// anything at all, if only one request after the other (its load is small, but it waits behind every object that is moved).
 void Osd::tune_recovery(uint64_t now_ns) {
-    RecoveryTuner::Totals totals;
-    totals.client_us = client_us_;
-    totals.recovery_us = recovery_degraded_.usec + recovery_misplaced_.usec;
-    totals.recovered = recovery_degraded_.count + recovery_misplaced_.count;
-    tuner_.sample(settings_.recovery_tune, totals, (now_ns - tuned_ns_) / 1000, settings_.recovery_queue_depth);
+    const uint64_t elapsed_us = (now_ns - tuned_ns_) / 1000;
+    const uint64_t load_us = client_us_ - tuned_client_us_, busy_us = busy_slots_ * (kBusySlotNs / 1000);
+    tuned_client_us_ = client_us_;
+    busy_slots_ = 0;
     tuned_ns_ = now_ns;
     tune_ticks_ = 0;
+    pace_degraded_.client_us += load_us;
+    pace_misplaced_.client_us += std::max(load_us, busy_us);
+    for (RecoveryPace* pace : {&pace_degraded_, &pace_misplaced_}) {
+        const Counters& done = pace == &pace_degraded_ ? recovery_degraded_ : recovery_misplaced_;
+        pace->tuner.sample(settings_.recovery_tune, {pace->client_us, done.usec, done.count}, elapsed_us,
+                           settings_.recovery_queue_depth);
+    }
     wake_recovery();
 }
 
@@ -101,7 +110,8 @@ void Osd::recovery_ended(Op* op, bool success, bool was_degraded) {
     const bool needs_sync = success && op->pool->info.immediate_commit != wire::ImmediateCommit::all;
     leave_queue(op);
     recovering_--;
-    if (settings_.recovery_sleep_us) next_recovery_ns_ = std::max(next_recovery_ns_, now + settings_.recovery_sleep_us * 1000);
+    RecoveryPace& pace = was_degraded ? pace_degraded_ : pace_misplaced_;
+    if (settings_.recovery_sleep_us) pace.next_ns = std::max(pace.next_ns, now + settings_.recovery_sleep_us * 1000);
     free_op(op);
     if (needs_sync && ++recovered_unsynced_ >= settings_.recovery_sync_batch && !autosync_queued_) {
         recovered_unsynced_ = 0;
@@ -116,21 +126,22 @@ void Osd::run_recovery() {
     uint64_t now = loop_.now_ns();
     Pg* pg = nullptr;
     ObjectId object;
+    bool degraded = false;
     int started = 0;
     while (recovering_ < settings_.recovery_queue_depth && started < kStartsPerTurn) {
-        const uint64_t pace_ns = tuner_.pace_us() * 1000;
-        if ((pace_ns || settings_.recovery_sleep_us) && now < next_recovery_ns_) {
-            if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > next_recovery_ns_) {
-                loop_.arm(recovery_retry_, next_recovery_ns_);
-            }
-            break;
-        }
-        if (!pick_recovery(&pg, &object)) {
+        if (!pick_recovery(&pg, &object, &degraded)) {
             if (more_to_scan()) wake_recovery();
             break;
         }
         recovery_scanned_ = 0;
-        if (pace_ns) next_recovery_ns_ = std::max(next_recovery_ns_, now) + pace_ns;
+        RecoveryPace& pace = degraded ? pace_degraded_ : pace_misplaced_;
+        const uint64_t pace_ns = pace.tuner.pace_us() * 1000;
+        if ((pace_ns || settings_.recovery_sleep_us) && now < pace.next_ns) {
+            recovery_of_pg_--;
+            if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > pace.next_ns) loop_.arm(recovery_retry_, pace.next_ns);
+            break;
+        }
+        if (pace_ns) pace.next_ns = std::max(pace.next_ns, now) + pace_ns;
         Op* op = new_op(nullptr);
         op->opcode = wire::Opcode::write;
         op->recovery = true;
