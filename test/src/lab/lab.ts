@@ -58,6 +58,8 @@ export interface LabOptions {
   respawn?: boolean;
   /** OSDs are started under `--supervise revoke`: the lease of one that dies by itself is revoked at once. */
   supervise?: boolean;
+  /** More environment for OSDs. */
+  osdEnv?: NodeJS.ProcessEnv;
   /** Called when a daemon ends by itself. */
   onDeath?: (child: Child) => void;
 }
@@ -184,7 +186,7 @@ export class Lab {
     writeFileSync(this.configPath, `${JSON.stringify(config, null, 2)}\n`);
   }
 
-  #daemon(name: string, argv: readonly string[], onEnd?: (child: Child) => void): Child {
+  #daemon(name: string, argv: readonly string[], onEnd?: (child: Child) => void, env: NodeJS.ProcessEnv = {}): Child {
     const onDeath = (child: Child): void => {
       if (this.#stopping) return;
       this.#options.onDeath?.(child);
@@ -194,7 +196,7 @@ export class Lab {
       name,
       argv,
       logFile: join(this.dir, 'log', `${name}.log`),
-      env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir },
+      env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir, ...env },
       onDeath,
     });
     this.#started.add(child);
@@ -347,7 +349,7 @@ export class Lab {
       if (this.#options.respawn === true || dead.exit?.code === 0) {
         this.#later(dead, () => Promise.resolve(this.#spawnOsd(num, args)));
       }
-    });
+    }, this.#options.osdEnv);
     this.osds.set(num, child);
   }
 

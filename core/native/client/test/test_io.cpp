@@ -190,6 +190,29 @@ TEST_CASE("lost connections, moved primaries, inactive and resharded PGs") {
     CHECK(waiting.result == 4096);
 }
 
+TEST_CASE("an OSD that is frozen: when its key in etcd goes, nobody waits for its answers any more") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::Image* image = world.open();
+    auto data = pattern(4096, 2);
+    CHECK(world.write(image, 0, data) == 4096);
+    // The connection lives, pings are answered, and the reply never comes.
+    world.osds[1]->fault = [](net::Request&) { return 1; };
+    Done done;
+    std::vector<uint8_t> second = pattern(4096, 5);
+    world.start(OpKind::write, image, 0, 4096, {{second.data(), 4096}}, done);
+    REQUIRE(world.until([&] { return world.osds[1]->held() == 1; }));
+    world.put("/osd/state/1", "");
+    world.put("/pg/state/1/1", World::pg_state(2));
+    REQUIRE(world.until([&] { return done.done; }));
+    CHECK(done.result == 4096);
+    CHECK(world.osds[1]->held() == 1);
+    CHECK(world.osds[2]->objects[ObjectId{full_inode(1, 1), 0}].data[5] == second[5]);
+    world.osds[1]->answer_held(-EPIPE);
+}
+
 TEST_CASE("an OSD that is killed and comes back under another port") {
     World world;
     world.add_osd(1);

@@ -76,6 +76,36 @@ TEST_CASE("a crashed OSD blocks its PGs until its key is gone") {
     until_state(c, 1, ps::active);
 }
 
+TEST_CASE("a frozen OSD: when its key is gone nobody waits for its answers, and its locks are free") {
+    ClusterOptions options;
+    options.local_reads = true;
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    // As secondary: it takes the copy and says nothing; its connections live.
+    c.disks[2].hold = true;
+    auto write = client.start_write(1, kInode, 0, block(2));
+    c.turns(50);
+    CHECK_FALSE(write->done);
+    c.hidden[2] = true;
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    // Not acknowledged on one copy of an older state: the client sends it again.
+    CHECK(client.wait(write).result == -EPIPE);
+    CHECK(client.write(1, kInode, 0, block(2)).result == 4096);
+    c.disks[2].hold = false;
+    // As primary: it holds a lock at the others and says no goodbye. OSD 3 is told that it was there.
+    c.hidden[2] = false;
+    c.publish();
+    Client frozen(c, 2);
+    CHECK(frozen.lock(3, 1, 1, ps::active).result == 0);
+    c.hidden[2] = true;
+    c.publish();
+    c.until("disconnected", [&] { return frozen.downs[3] == 1; });
+    CHECK(Client(c, 1).lock(3, 1, 1, ps::active).result == 0);
+}
+
 TEST_CASE("writes of a new epoch wait for etcd") {
     Cluster c;
     activate(c, 1, {1, 2});
