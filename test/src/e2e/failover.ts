@@ -2,6 +2,7 @@
 // An OSD goes away in each way there is: that the cluster goes on, and by which means. How long it takes is a matter of `bench -- failover`.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -147,6 +148,50 @@ const lostSupervisor: Story = {
   },
 };
 
+/** etcd speaks TLS only and wants certificates, from the supervisor too. */
+const overTls: Story = {
+  name: 'failover-tls',
+  short: false,
+  run: async ({ lab: make }) => {
+    const lab = await make({ supervise: true, etcdTls: true });
+    await startFailoverCluster(lab);
+    const supervisor = lab.osds.get(1);
+    const lease = await leaseOf(lab, 1);
+    lab.killOsd(1);
+    await supervisor?.waitForLine(new RegExp(`lease ${lease} of the dead process \\d+ is revoked`), 30_000);
+    await until('its key is gone', async () => (await leaseOf(lab, 1)) === '', { timeoutMs: 5000 });
+  },
+};
+
+/** safety.md 3: a restart waits for the disk, which belongs to the dead process until its last write has ended; here somebody else holds it. */
+const restarted: Story = {
+  name: 'failover-restart',
+  short: true,
+  run: async ({ lab: make }) => {
+    const lab = await make({ supervise: 'restart' });
+    await startFailoverCluster(lab);
+    const supervisor = lab.osds.get(1);
+    const pid = lab.osdPid(1);
+    assert.ok(supervisor && pid !== 0);
+    // Waits for the lock that the OSD holds, and has it as soon as the dead process has let go.
+    const holder = spawn('flock', [lab.osdFile(1), '-c', 'echo held; read line'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      const held = new Promise<void>((resolve) => holder.stdout.once('data', () => resolve()));
+      process.kill(pid, 'SIGKILL');
+      await held;
+      await supervisor.waitForLine(/is in use by another process/, 60_000);
+      await supervisor.waitForLine(/the OSD ended with exit code 1; it is started again in \d+ ms/, 60_000);
+      assert.equal(await leaseOf(lab, 1), '', 'the lease of the dead one is revoked, and nobody else has one');
+    } finally {
+      holder.stdin.end('\n');
+    }
+    await until('the OSD is up again', async () => (await leaseOf(lab, 1)) !== '', { timeoutMs: 60_000, diagnose: () => supervisor.story() });
+    assert.notEqual(lab.osdPid(1), pid);
+    assert.equal(supervisor.exit, null);
+    await lab.waitActive({ clean: true });
+  },
+};
+
 /** safety.md 1: what keeps the promise is the engine, which no stall of JavaScript can hold up. */
 const stalledControl: Story = {
   name: 'failover-stalled-control',
@@ -187,4 +232,4 @@ const stalledControl: Story = {
   },
 };
 
-export const FAILOVER_STORIES: readonly Story[] = [killed, stopped, silent, shortOutage, lostSupervisor, stalledControl];
+export const FAILOVER_STORIES: readonly Story[] = [killed, stopped, silent, shortOutage, lostSupervisor, overTls, restarted, stalledControl];

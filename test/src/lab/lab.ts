@@ -56,8 +56,8 @@ export interface LabOptions {
    * was still up) is started again, as its unit file would.
    */
   respawn?: boolean;
-  /** OSDs are started under `--supervise revoke`: the lease of one that dies by itself is revoked at once. */
-  supervise?: boolean;
+  /** OSDs are started under `--supervise revoke` (true) or restart: the lease of one that dies by itself is revoked at once. */
+  supervise?: boolean | 'restart';
   /** More environment for OSDs. */
   osdEnv?: NodeJS.ProcessEnv;
   /** Called when a daemon ends by itself. */
@@ -344,7 +344,7 @@ export class Lab {
   }
 
   #spawnOsd(num: number, args: readonly string[]): void {
-    const supervise = this.#isSupervised ? ['--supervise', 'revoke'] : [];
+    const supervise = this.#isSupervised ? ['--supervise', this.#options.supervise === 'restart' ? 'restart' : 'revoke'] : [];
     const child = this.#daemon(`osd${num}`, [...this.programs.osd, ...supervise, ...args], (dead) => {
       if (this.#options.respawn === true || dead.exit?.code === 0) {
         this.#later(dead, () => Promise.resolve(this.#spawnOsd(num, args)));
@@ -368,7 +368,7 @@ export class Lab {
   }
 
   get #isSupervised(): boolean {
-    return this.#options.supervise === true || this.#options.respawn === true;
+    return (this.#options.supervise ?? false) !== false || this.#options.respawn === true;
   }
 
   /** The OSD's own process: under a supervisor its child. 0: there is none. */
