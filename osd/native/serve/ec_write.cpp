@@ -161,8 +161,14 @@ void Osd::note_stored(Op* op, bool was_unclean) {
         return;
     }
     const auto& current = pg.activation.current_set;
+    const pg::LocationSet& before = *pg.objects.find(op->object)->set;
+    if (before.state == wire::object_state::inconsistent && op->len < op->pool->object_span()) {
+        // Chunks that do not fit together do so no better around the new bytes.
+        const std::vector<pg::Location> same = before.where;
+        return pg.objects.set_unclean(op->object, wire::object_state::inconsistent, same, op->version);
+    }
     std::vector<pg::Location> where;
-    for (const pg::Location& place : pg.objects.find(op->object)->set->where) {
+    for (const pg::Location& place : before.where) {
         if (place.role >= current.size() || current[place.role] != place.osd) {
             where.push_back({place.role, place.flags | wire::DescribeItem::kOutdated, place.osd});
         }

@@ -165,11 +165,13 @@ private:
     struct ScrubCopy {
         pg::Location place;
         Buffer data;  ///< block_size_ bytes
+        Version version = 0;
     };
     runtime::Task<> scrub_object(Op* op);
     runtime::Task<int64_t> read_for_scrub(Op* op, Version* target, std::vector<ScrubCopy>* copies,
                                           std::vector<pg::Location>* others);
     void judge_copies(std::vector<ScrubCopy>& copies);
+    runtime::Task<> judge_chunks(Pool& pool, std::vector<ScrubCopy>& chunks);
     void set_places(Pg& pg, const ObjectId& object, std::span<const pg::Location> where, Version target);
 
     // ---- scrub_run.cpp

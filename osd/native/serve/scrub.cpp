@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// SCRUB of one object: every copy that should count is read whole and compared. Runs in the object's queue like a write, so that
-// the copies cannot differ for another reason. What is wrong is marked, and recovery rewrites it. Source: semantics 12.2-12.5.
+// SCRUB of one object: every copy or chunk that should count is read whole and compared. Runs in the object's queue like a write, so
+// that they cannot differ for another reason. What is wrong is marked, and recovery rewrites it. Source: semantics 12.2-12.5.
 #include <algorithm>
 #include <cinttypes>
 #include <cstring>
 
+#include "erasure/scrub_search.hpp"
 #include "pg/places.hpp"
 #include "serve/answer.hpp"
 
 namespace vitastor::serve {
 
 namespace {
+constexpr size_t kSearchSlice = 256 << 10;  ///< bytes of chunks between two yields
 constexpr uint32_t kVerdicts = wire::DescribeItem::kCorrupted | wire::DescribeItem::kInconsistent;
 }  // namespace
 
@@ -50,12 +52,49 @@ void Osd::judge_copies(std::vector<ScrubCopy>& copies) {
     }
 }
 
+/// Erasure-coded: the largest set of chunks that some k of them explain is right. Flags the others, or all where nobody can tell.
+runtime::Task<> Osd::judge_chunks(Pool& pool, std::vector<ScrubCopy>& chunks) {
+    std::sort(chunks.begin(), chunks.end(), [](const ScrubCopy& a, const ScrubCopy& b) { return a.place.role < b.place.role; });
+    std::shared_ptr<erasure::Codec> codec = pool.codec;  // the pool may go away between two slices
+    erasure::RoleSet available;
+    std::vector<const uint8_t*> data;
+    std::vector<size_t> first_of(erasure::kRolesMax);
+    for (size_t i = 0; i < chunks.size(); i++) {
+        if (available.has(chunks[i].place.role)) continue;
+        available.add(chunks[i].place.role);
+        first_of[chunks[i].place.role] = i;
+        data.push_back(chunks[i].data.data());
+    }
+    erasure::ScrubSearch search;
+    search.start(*codec, available, data, block_size_, settings_.scrub_ec_max_bruteforce);
+    while (!search.step(kSearchSlice)) {
+        Yield yield(loop_);
+        co_await yield;
+    }
+    erasure::ScrubVerdict verdict = search.verdict();
+    if (verdict == erasure::ScrubVerdict::corrupted && !settings_.scrub_find_best) verdict = erasure::ScrubVerdict::inconsistent;
+    for (size_t i = 0; i < chunks.size(); i++) {
+        pg::Location& place = chunks[i].place;
+        const size_t first = first_of[place.role];
+        if (verdict == erasure::ScrubVerdict::inconsistent) {
+            place.flags |= wire::DescribeItem::kInconsistent;
+        } else if (verdict == erasure::ScrubVerdict::corrupted && search.corrupted().has(place.role)) {
+            place.flags |= wire::DescribeItem::kCorrupted;
+        } else if (i != first && std::memcmp(chunks[first].data.data(), chunks[i].data.data(), block_size_) != 0) {
+            // One chunk twice (it is being moved). Without a check of the first nobody can tell.
+            place.flags |= verdict == erasure::ScrubVerdict::unknown ? wire::DescribeItem::kInconsistent
+                                                                     : wire::DescribeItem::kCorrupted;
+        }
+    }
+}
+
 /// Reads the places one after the other. 0, or an error that ends the attempt.
 runtime::Task<int64_t> Osd::read_for_scrub(Op* op, Version* target, std::vector<ScrubCopy>* copies,
                                            std::vector<pg::Location>* others) {
     Pg& pg = *op->pg;
     std::vector<uint8_t> bitmap(bitmap_bytes_);
     const std::vector<pg::Location> where = locations_of(pg, op->object);
+    const bool known = *target != 0;
     for (pg::Location place : where) {
         if (place.flags & wire::DescribeItem::kOutdated) {
             others->push_back(place);
@@ -63,7 +102,7 @@ runtime::Task<int64_t> Osd::read_for_scrub(Op* op, Version* target, std::vector<
         }
         place.flags &= ~kVerdicts;
         const ObjectId chunk{op->object.inode, op->object.stripe | place.role};
-        ScrubCopy copy{place, loop_.buffers().allocate(block_size_)};
+        ScrubCopy copy{place, loop_.buffers().allocate(block_size_), 0};
         LayerRead read{op->pool, &pg, chunk, 0, block_size_, copy.data.data(), bitmap.data(), wire::sub_flags::recovery};
         runtime::Task<int64_t> attempt = read_copy(read, place.osd, *target ? *target : kNewestVersion);
         const int64_t got = co_await attempt;
@@ -76,16 +115,22 @@ runtime::Task<int64_t> Osd::read_for_scrub(Op* op, Version* target, std::vector<
             others->push_back(place);
             log(logger_, LogLevel::warning, "scrub of %" PRIx64 ":%" PRIx64 ": cannot be read on OSD %" PRIu64 " (%s)",
                 op->object.inode, op->object.stripe, place.osd, strerror(static_cast<int>(-got)));
-        } else if (*target && read.version != *target) {
-            place.flags |= wire::DescribeItem::kOutdated;
-            others->push_back(place);
-            log(logger_, LogLevel::warning, "scrub of %" PRIx64 ":%" PRIx64 ": OSD %" PRIu64 " has an old version", op->object.inode,
-                op->object.stripe, place.osd);
         } else {
-            *target = read.version;
+            copy.version = read.version;
             copies->push_back(std::move(copy));
         }
     }
+    for (const ScrubCopy& copy : *copies) {
+        if (!known) *target = std::max(*target, copy.version);
+    }
+    std::erase_if(*copies, [&](ScrubCopy& copy) {
+        if (copy.version == *target) return false;
+        log(logger_, LogLevel::warning, "scrub of %" PRIx64 ":%" PRIx64 ": OSD %" PRIu64 " has an old version", op->object.inode,
+            op->object.stripe, copy.place.osd);
+        copy.place.flags |= wire::DescribeItem::kOutdated;
+        others->push_back(copy.place);
+        return true;
+    });
     co_return 0;
 }
 
@@ -115,7 +160,15 @@ runtime::Task<> Osd::scrub_object(Op* op) {
         if (result == 0 && !was_unclean && copies.empty() && where.empty()) result = -ENOENT;
         if (result == 0) {
             bytes = copies.size() * uint64_t{block_size_};
-            judge_copies(copies);
+            if (replicated) {
+                judge_copies(copies);
+            } else {
+                runtime::Task<> judging = judge_chunks(*op->pool, copies);
+                co_await judging;
+                if (!pg.active()) result = -EPIPE;
+            }
+        }
+        if (result == 0) {
             for (ScrubCopy& copy : copies) where.push_back(copy.place);
             copies.clear();
             std::sort(where.begin(), where.end());

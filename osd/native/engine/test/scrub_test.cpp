@@ -2,6 +2,7 @@
 // Bad copies: reads that meet them, SCRUB of an object, scrub of a PG. Semantics 3.3.4, 12.
 #include <doctest/doctest.h>
 
+#include "ec_rig.hpp"
 #include "harness.hpp"
 
 using namespace vitastor;
@@ -217,4 +218,73 @@ TEST_CASE("a PG that stops being active ends its scrub; deleted objects are left
     scrub_pg(c, 1);
     c.until("an empty scrub", [&] { return c.node(1).scrubbed == 1; });
     CHECK(client.describe(1).result == 0);
+}
+
+// ------------------------------------------------------------------ erasure-coded
+
+namespace {
+
+std::vector<uint8_t>& chunk_of(EcRig& rig, uint64_t stripe, uint32_t role) {
+    return rig.c.disks[rig.set[role]].objects[{kInode, stripe | role}].rbegin()->second.data;
+}
+
+void scrub_all(EcRig& rig) {
+    const int before = rig.c.node(rig.primary).scrubbed;
+    scrub_pg(rig.c, rig.primary);
+    rig.c.until("scrub", [&] { return rig.c.node(rig.primary).scrubbed == before + 1; });
+}
+
+}  // namespace
+
+TEST_CASE("EC: a scrub finds the wrong chunk of any role by what fits together, and it is repaired") {
+    for (const EcScheme& scheme : {kEcSchemes[1], kEcSchemes[2]}) {
+        CAPTURE(scheme.name);
+        EcRig rig(scheme);
+        for (uint32_t i = 0; i < 3; i++) rig.write(i * rig.span(), rig.random_bytes(static_cast<uint32_t>(rig.span())));
+        for (uint32_t role = 0; role < scheme.data + scheme.parity; role++) {
+            CAPTURE(role);
+            chunk_of(rig, (role % 3) * rig.span(), role)[role * 1000 + 5] ^= 0x10;
+            scrub_all(rig);
+            rig.until_clean();
+            rig.c.turns(200);
+            rig.check_chunks();
+        }
+        CHECK(rig.client.describe(rig.primary).result == 0);
+        for (uint32_t i = 0; i < 3; i++) rig.check_read(i * rig.span(), static_cast<uint32_t>(rig.span()));
+    }
+}
+
+TEST_CASE("EC: with one parity chunk a difference shows, and nobody can tell which chunk is wrong until one is deleted") {
+    EcRig rig(kEcSchemes[0]);
+    rig.write(0, rig.random_bytes(static_cast<uint32_t>(rig.span())));
+    chunk_of(rig, 0, 1)[77] ^= 1;
+    scrub_all(rig);
+    rig.c.until("inconsistent", [&] { return rig.state() == (ps::active | ps::has_inconsistent); });
+    Reply found = rig.client.describe(rig.primary);
+    CHECK(found.result == 3);
+    for (const wire::DescribeItem& item : found.items) CHECK(item.flags == kDiffer);
+    // A small write does not hide it.
+    CHECK(rig.write(kGranule * 4, rig.random_bytes(kGranule)) == kGranule);
+    CHECK(rig.state() == (ps::active | ps::has_inconsistent));
+    rig.c.disks[rig.set[1]].objects.erase({kInode, 1});
+    CHECK(rig.client.scrub(rig.primary, kInode, 0).result == 0);
+    rig.until_clean();
+    rig.c.turns(200);
+    rig.check_chunks();
+    CHECK(rig.client.describe(rig.primary).result == 0);
+}
+
+TEST_CASE("EC: unreadable and missing chunks are found and rebuilt; without a chunk to spare nothing is compared") {
+    EcRig rig(kEcSchemes[1]);
+    rig.write(0, rig.random_bytes(static_cast<uint32_t>(rig.span())));
+    rig.c.disks[rig.set[2]].objects.erase({kInode, 2});
+    rig.c.disks[rig.set[3]].fault = [&](const store::Operation& op) -> int64_t {
+        return op.op == store::StoreOp::read ? -EDOM : 0;
+    };
+    CHECK(rig.client.scrub(rig.primary, kInode, 0).result == 0);
+    rig.until_clean();
+    rig.c.disks[rig.set[3]].fault = nullptr;
+    rig.c.turns(200);
+    rig.check_chunks();
+    CHECK(rig.client.scrub(rig.primary, kInode, rig.span()).result == -ENOENT);
 }
