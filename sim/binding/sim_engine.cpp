@@ -16,6 +16,7 @@ public:
     SimEngine(World& world, runtime::NodeId node, Napi::Function on_events)
         : world_(world), loop_(world.native().make_loop(node)), on_events_(Napi::Persistent(on_events)) {
         engine_ = engine::create_engine(*loop_, *this);
+        engine_->plant(world.planted());
     }
 
     void on_event(engine::Event event) override {

@@ -30,6 +30,23 @@ const FAULTS: readonly Fault[] = [
   { name: 'kill', weight: 8, run: (context) => kill(context, false) },
   { name: 'power cut', weight: 8, run: (context) => kill(context, true) },
   {
+    name: 'late bytes', weight: 4, applies: (cluster) => cluster.osds.size > 1,
+    run: ({ cluster, random, num, forMs, later }) => {
+      const to = random.pick([...cluster.osds.keys()].filter((other) => other !== num));
+      const isKilled = random.chance(60);
+      const endMs = random.between(20, 1500);
+      const [from, node] = [cluster.nodeOf(num), cluster.nodeOf(to)];
+      cluster.link(from, node, 'cut', true);
+      later(endMs, () => {
+        if (isKilled) cluster.killOsd(num, false);
+        cluster.revokeLease(num);
+      });
+      later(endMs + random.between(300, 5000), () => cluster.link(from, node, 'heal', true));
+      later(endMs + forMs, () => cluster.startOsd(num));
+      return `what osd${num} sends to osd${to} comes late, and osd${num} ${isKilled ? 'is killed' : 'loses its lease'} after ${endMs} ms`;
+    },
+  },
+  {
     name: 'power cut of all', weight: 2,
     run: ({ cluster, random, later }) => {
       for (const num of cluster.osds.keys()) {
@@ -237,10 +254,13 @@ const FAULTS: readonly Fault[] = [
 /** Names of all faults, for the report. */
 export const FAULT_NAMES: readonly string[] = [...FAULTS.map((fault) => fault.name), 'bit rot', 'misdirected write'];
 
-function kill({ cluster, num, forMs, later }: Context, powerLoss: boolean): string {
+function kill({ cluster, random, num, forMs, later }: Context, powerLoss: boolean): string {
+  // Its supervisor revokes the lease as soon as the process is gone, unless the whole machine is.
+  const isRevoked = !powerLoss && random.chance(50);
   cluster.killOsd(num, powerLoss);
+  if (isRevoked) cluster.revokeLease(num);
   later(forMs, () => cluster.startOsd(num));
-  return `osd${num} ${powerLoss ? 'loses power' : 'is killed'}, back after ${forMs} ms`;
+  return `osd${num} ${powerLoss ? 'loses power' : 'is killed'}${isRevoked ? ', its lease is revoked' : ''}, back after ${forMs} ms`;
 }
 
 function startClient(cluster: SimCluster, workload: Workload, num: number): void {

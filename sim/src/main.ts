@@ -156,8 +156,19 @@ async function planted(options: Options, pool: WorkerPool): Promise<number> {
       caught = results.find((result) => result.failures.length > 0) ?? null;
       for (const seed of batch) rmSync(traceFile(DIR, seed, 0), { force: true });
     }
-    if (!caught) missed++;
-    print(caught ? `"${fault.name}" is caught by seed ${caught.seed}: ${caught.failures[0]}` : `"${fault.name}" was NOT CAUGHT by ${tried} seeds`);
+    if (!caught) {
+      missed++;
+      print(`"${fault.name}" was NOT CAUGHT by ${tried} seeds`);
+      continue;
+    }
+    print(`"${fault.name}" is caught by seed ${caught.seed}: ${caught.failures[0]}`);
+    const control = await pool.run({ seed: caught.seed, run: 0, trace: false, events: false, planted: fault.name, isControl: true, faults: fault.faults });
+    if (control.failures.length === 0) {
+      rmSync(traceFile(DIR, caught.seed, 0), { force: true });
+      continue;
+    }
+    missed++;
+    print(`seed ${caught.seed} FAILS without it too: ${control.failures[0]}\n  trace: ${traceFile(DIR, caught.seed, 0)}`);
   }
   print(`${PLANTED.length - missed} passed, ${missed} failed`);
   return missed > 0 ? 1 : 0;

@@ -133,24 +133,20 @@ interface Seen {
 
 /**
  * Versions of one object whose writes are durable when acknowledged and which is never deleted: they grow with time, one version means
- * one content, and a compare-and-set takes effect right after the version that it named.
+ * one content, and a compare-and-set takes effect right after the version that it named. A read of a part may name the version of a write
+ * to another part that is still in progress, and that may fail: it proves nothing about others.
  */
 export class VersionOracle {
   readonly #contents = new Map<bigint, Map<number, number>>();
   readonly #seen: Seen[] = [];
 
-  /** Highest version seen so far. */
-  get newest(): bigint {
-    return this.#seen.reduce((max, item) => (item.version > max ? item.version : max), 0n);
-  }
-
   /** values: granule → value. Null: explained. */
-  read(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number): string | null {
-    return this.#order({ version, began, ended, isWrite: false }) ?? this.#content(version, values);
+  read(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number, part: 'whole' | 'part'): string | null {
+    return this.#order({ version, began, ended, isWrite: false }, part === 'whole') ?? this.#content(version, values);
   }
 
   write(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number): string | null {
-    return this.#order({ version, began, ended, isWrite: true }) ?? this.#content(version, values);
+    return this.#order({ version, began, ended, isWrite: true }, true) ?? this.#content(version, values);
   }
 
   /** After write(): was there anything between `expected` and `version`? */
@@ -160,7 +156,7 @@ export class VersionOracle {
     return between ? `compare-and-set of version ${expected} made version ${version}, but version ${between.version} lies between` : null;
   }
 
-  #order(next: Seen): string | null {
+  #order(next: Seen, isProof: boolean): string | null {
     for (let i = this.#seen.length - 1; i >= 0; i--) {
       const item = this.#seen[i];
       if (!item) break;
@@ -170,7 +166,7 @@ export class VersionOracle {
       }
       if (next.isWrite && item.isWrite && next.version === item.version) return `two writes made version ${next.version}`;
     }
-    this.#seen.push(next);
+    if (isProof) this.#seen.push(next);
     return null;
   }
 

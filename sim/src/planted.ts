@@ -17,7 +17,6 @@ export interface PlantedFault extends Planted {
 /** Bits of SimWorld.plant(), osd/native/serve/planted.hpp. */
 const NO_LIST_FENCE = 1;
 const STALE_LIST = 2;
-const NO_TOMBSTONE = 4;
 
 const HOUR_NS = 3_600_000_000_000n;
 
@@ -62,6 +61,11 @@ export const PLANTED: readonly PlantedFault[] = [
     name: 'lease checked only in JavaScript', seeds: 20, shape: MIRROR, wrapEngine: leaseInControl,
     faults: ['stalled control', 'isolated OSD', 'partition', 'etcd lost', 'lease revoked'],
   },
+  {
+    name: 'no list fence', seeds: 60, shape: MIRROR, native: NO_LIST_FENCE,
+    faults: ['late bytes', 'client killed', 'kill'],
+  },
+  { name: 'trust a stale list', seeds: 20, shape: MIRROR, native: STALE_LIST, faults: ['isolated OSD', 'partition', 'etcd lost', 'lease revoked', 'kill'] },
 ];
 
 export function plantedFault(name: string): PlantedFault {
@@ -70,4 +74,7 @@ export function plantedFault(name: string): PlantedFault {
   return found;
 }
 
-void [NO_LIST_FENCE, STALE_LIST, NO_TOMBSTONE];
+/** The same cluster without the fault: what caught it must not complain of this. */
+export function withoutFault(fault: PlantedFault): Planted {
+  return fault.shape ? { shape: fault.shape } : {};
+}

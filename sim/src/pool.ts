@@ -13,6 +13,8 @@ export interface Task {
   events: boolean;
   /** Name of a planted fault, '' = none. */
   planted: string;
+  /** Its cluster without the fault. */
+  isControl?: boolean;
   /** Names of faults, null: all. */
   faults: readonly string[] | null;
 }

@@ -6,7 +6,7 @@ import { HighsSolver } from '@vitastor/mon';
 import { appendFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative } from './native.js';
-import { plantedFault } from './planted.js';
+import { plantedFault, withoutFault } from './planted.js';
 import type { TaskResult, WireTask } from './pool.js';
 import { runSeed } from './run.js';
 
@@ -40,7 +40,7 @@ async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
   const result = await runSeed(native, await solver(), {
     seed, faultMs: 60_000, healMs: 180_000, trace, faults: task.faults,
     ...(task.events ? { nativeTrace: eventsFile(dir, seed, task.run) } : {}),
-    ...(task.planted === '' ? {} : { planted: plantedFault(task.planted) }),
+    ...(task.planted === '' ? {} : { planted: task.isControl === true ? withoutFault(plantedFault(task.planted)) : plantedFault(task.planted) }),
   });
   flush();
   const probes: Record<string, number> = {};

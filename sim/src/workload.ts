@@ -256,7 +256,7 @@ export class Workload {
         values.set(first + i, value);
       }
     }
-    const wrong = this.#versionsOf(image, first, count)?.read(version, values, began, this.#oracle.now());
+    const wrong = this.#versionsOf(image, first, count)?.read(version, values, began, this.#oracle.now(), count === this.#objectGranules ? 'whole' : 'part');
     if (wrong) this.fail(`image ${image} granule ${first}: ${wrong}`);
   }
 

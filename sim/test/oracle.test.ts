@@ -87,11 +87,13 @@ test('versions grow, mean one content, and a compare-and-set leaves no gap', () 
   const values = (value: number): Map<number, number> => new Map([[0, value]]);
   const oracle = new VersionOracle();
   assert.equal(oracle.write(1n, values(7), 1, 2), null);
-  assert.equal(oracle.read(1n, values(7), 3, 4), null);
-  assert.match(oracle.read(1n, values(8), 3, 4) ?? '', /holds 7 and 8/);
+  assert.equal(oracle.read(1n, values(7), 3, 4, 'whole'), null);
+  assert.match(oracle.read(1n, values(8), 3, 4, 'part') ?? '', /holds 7 and 8/);
   assert.equal(oracle.write(3n, values(9), 5, 6), null);
-  assert.match(oracle.read(1n, values(7), 7, 8) ?? '', /began after version 3/);
-  assert.equal(oracle.read(1n, values(7), 5, 8), null);
+  assert.match(oracle.read(1n, values(7), 7, 8, 'part') ?? '', /began after version 3/);
+  assert.equal(oracle.read(1n, values(7), 5, 8, 'part'), null);
+  assert.equal(oracle.read(4n, values(9), 7, 8, 'part'), null);
+  assert.equal(oracle.read(3n, values(9), 9, 10, 'part'), null);
   assert.match(oracle.write(3n, values(7), 5, 8) ?? '', /two writes/);
   assert.equal(oracle.write(5n, values(10), 9, 10), null);
   assert.equal(oracle.compareWrite(3n, 5n), null);

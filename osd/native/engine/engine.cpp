@@ -52,9 +52,11 @@ public:
 
     void post(Command command) override { mailbox_.post(std::move(command)); }
     bool finished() const override { return state_ == State::finished; }
+    void plant(uint32_t faults) override { planted_ = faults; }
 
 private:
     enum class State { fresh, opening, running, stopping, finished };
+    uint32_t planted_ = 0;
 
     // ---- Logger
     void write(LogLevel level, const std::string& text) override { sink_.on_event(LogLine{level, text}); }
@@ -105,6 +107,7 @@ private:
         }
         options_.readonly = store_->options().readonly;  // a bit in the superblock may say so
         osd_ = std::make_unique<serve::Osd>(loop_, *store_, options_.osd_num, logger, *this);
+        osd_->plant(planted_);
         Result<net::PeerOptions> peer_options = make_peer_options();
         std::string error = peer_options.ok() ? "" : peer_options.status().message();
         if (peer_options.ok()) {

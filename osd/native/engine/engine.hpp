@@ -197,6 +197,8 @@ public:
     virtual void post(Command command) = 0;
     /// After Stopped or Fatal was emitted the owner may leave its loop and destroy the engine.
     virtual bool finished() const = 0;
+    /// For the simulator alone, before the first command: faults of serve/planted.hpp.
+    virtual void plant(uint32_t faults) = 0;
 };
 
 std::unique_ptr<Engine> create_engine(runtime::Loop& loop, EventSink& sink);

@@ -35,6 +35,8 @@ public:
     void stop_all();
     /// Timers stop, nothing new starts. After on_all_stopped.
     void shut_down();
+    /// For the simulator alone: faults of planted.hpp.
+    void plant(uint32_t faults) { planted_ = faults; }
     Report report();
     /// Operations at work; 0 = may be destroyed once connections are closed and the store is idle.
     uint64_t busy() const { return busy_; }
@@ -95,6 +97,7 @@ private:
         uint8_t* bitmap;  ///< bitmap_bytes
         uint32_t flags;   ///< of SEC_READ
         Version version = 0;
+        bool of_client = false;  ///< not from inside the object's queue: a modification may run at the same time
     };
     /// Reads one object wherever it lies; missing = zeroes, version 0. Result len or an error for the client.
     runtime::Task<int64_t> read_object(LayerRead& read);
@@ -272,6 +275,8 @@ private:
     pg::ConnectionSerial next_serial_ = 1;
     pg::LockTable locks_;
     pg::ListFence list_fence_;
+    uint32_t planted_ = 0;
+    std::map<std::pair<PgId, OsdNum>, store::Listing> planted_lists_;
 
     ObjectPool<Op> ops_;
     ObjectPool<SubCall> calls_;

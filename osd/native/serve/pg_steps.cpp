@@ -7,6 +7,7 @@
 
 #include "pg/peering.hpp"
 #include "serve/answer.hpp"
+#include "serve/planted.hpp"
 
 namespace vitastor::serve {
 
@@ -177,6 +178,7 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
         }
         break;
     }
+    if (planted_ & planted::kStaleList) *out = planted_lists_.try_emplace({pg.id, osd}, *out).first->second;
     release(pg);
 }
 

@@ -10,6 +10,11 @@
 namespace vitastor::serve {
 
 using wire::Opcode;
+using runtime::kNsPerMs;
+
+namespace {
+constexpr uint64_t kReplacedPauseNs = kNsPerMs;
+}
 
 void Osd::handle_read(Op* op) {
     if (!route(op, false)) return;
@@ -246,6 +251,19 @@ runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
         if (result == static_cast<int64_t>(read.len)) co_return result;
         if (result == -EPIPE) co_return -EPIPE;  // the PG re-peers
         if (!pg.active()) co_return -EPIPE;
+        if (read.of_client && result == -ENOENT) {
+            // A write to another part, or recovery, may have replaced the version that was asked for: no copy is bad then.
+            const pg::UncleanObject* now = pg.objects.find(read.object);
+            if (!now || now->target != target || find_queue(read.object)) {
+                VITASTOR_PROBE("a version was replaced while it was read");
+                Pause pause(loop_, kReplacedPauseNs);
+                co_await pause;
+                runtime::Task<> overlap = wait_overlap(read.object, read.offset, read.len);
+                co_await overlap;
+                tried.clear();
+                continue;
+            }
+        }
         VITASTOR_PROBE("copy unreadable");
         log(logger_, LogLevel::warning, "object %llx:%llx: the copy on OSD %llu cannot be read (%s): trying another",
             static_cast<unsigned long long>(read.object.inode), static_cast<unsigned long long>(read.object.stripe),
@@ -264,6 +282,7 @@ runtime::Task<> Osd::read_slow(Op* op) {
         co_await gate;
     }
     LayerRead read{op->pool, op->pg, op->object, op->offset, op->len, op->request->reply_buffer.data(), op->bitmap, 0};
+    read.of_client = true;
     runtime::Task<int64_t> attempt = read_object(read);
     int64_t result = co_await attempt;
     op->version = read.version;
@@ -317,6 +336,7 @@ runtime::Task<> Osd::read_chain(Op* op) {
         if (useful && !(own && op->len == 0)) {
             if (op->len && !layer_data) layer_data = loop_.buffers().allocate(op->len);
             LayerRead read{op->pool, op->pg, object, op->offset, op->len, layer_data.data(), layer_bitmap.data(), 0};
+            read.of_client = op->pg != nullptr;
             runtime::Task<int64_t> attempt = read_object(read);
             result = co_await attempt;
             if (result < 0) break;
