@@ -72,7 +72,7 @@ struct ConfigReplyJson {
     std::optional<uint64_t> bitmap_granularity;
     std::optional<ImmediateCommit> immediate_commit;
     bool pg_locks = false;
-    bool tombstones = false;  ///< ours: features.tombstones (safety.md 6), reserved
+    bool tombstones = false;  ///< ours: features.tombstones (safety.md 6, docs/adr/0046)
     bool primary_enabled = true;
     bool blockstore_enabled = true;
     bool readonly = false;

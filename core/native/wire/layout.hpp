@@ -99,11 +99,12 @@ struct Layout<ListRequest> {  // 9.7; max_stripe is swapped 0 <-> 2^64-1 in code
         VITASTOR_FIELD(ListRequest, 32, pg_stripe_size), VITASTOR_FIELD(ListRequest, 40, min_inode),
         VITASTOR_FIELD(ListRequest, 48, max_inode),      VITASTOR_FIELD(ListRequest, 56, min_stripe),
         VITASTOR_FIELD(ListRequest, 64, max_stripe),     VITASTOR_FIELD(ListRequest, 72, stable_limit),
-        VITASTOR_FIELD(ListRequest, 76, flags)};
+        VITASTOR_FIELD(ListRequest, 76, flags),          VITASTOR_FIELD(ListRequest, 84, forget_version)};
 };
 template <>
 struct Layout<ListReply> {  // 9.7
-    static constexpr std::array rows{VITASTOR_FIELD(ListReply, 32, stable_count), VITASTOR_FIELD(ListReply, 40, flags)};
+    static constexpr std::array rows{VITASTOR_FIELD(ListReply, 32, stable_count), VITASTOR_FIELD(ListReply, 40, flags),
+                                     VITASTOR_FIELD(ListReply, 48, tombstone_count)};
 };
 template <>
 struct Layout<ConfigRequest> {  // 6.1

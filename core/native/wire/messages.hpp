@@ -61,6 +61,9 @@ struct ReplyHeader {
 namespace sub_flags {
 inline constexpr uint32_t recovery = 1;
 inline constexpr uint32_t ignore_lock = 2;
+/// Ours, only to peers that advertise features.tombstones. SEC_DELETE: leave a tombstone of this version. SEC_ROLLBACK: do that with
+/// each triple. Source: docs/adr/0046.
+inline constexpr uint32_t tombstone = 4;
 }  // namespace sub_flags
 
 /// READ, WRITE, DELETE, SCRUB. offset and len in bytes of the image.
@@ -120,11 +123,15 @@ struct SubDeleteRequest {
     uint32_t flags = 0;
 };
 struct SubDeleteReply {
-    Version version = 0;
+    Version version = 0;  ///< that of the request; 0: deleted, but there was no room for the tombstone
 };
 /// SEC_LIST. max_stripe: 0 on the wire means no bound and 2^64-1 means 0; this struct holds the meaning (UINT64_MAX = no bound).
 struct ListRequest {
     static constexpr uint64_t kPrimary = 1;
+    /// Ours, only to peers that advertise features.tombstones (docs/adr/0046): the tombstones follow the other triples.
+    static constexpr uint64_t kTombstones = 1ull << 32;
+    /// Ours as well: no listing; the PG's tombstones up to forget_version are forgotten, and that is durable when it is answered.
+    static constexpr uint64_t kForget = 1ull << 33;
     PgNum list_pg = 0;
     uint32_t pg_count = 0;
     uint64_t pg_stripe_size = 0;
@@ -134,10 +141,12 @@ struct ListRequest {
     uint64_t max_stripe = UINT64_MAX;
     uint32_t stable_limit = 0;
     uint64_t flags = 0;
+    Version forget_version = 0;  ///< means something with kForget only
 };
 struct ListReply {
     uint64_t stable_count = 0;
     uint64_t flags = 0;
+    uint64_t tombstone_count = 0;  ///< the last triples; means something in the answer to kTombstones only
 };
 struct ConfigRequest {
     uint64_t json_len = 0;

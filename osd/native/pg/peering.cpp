@@ -61,10 +61,40 @@ bool is_current_holder(const Scheme& scheme, std::span<const OsdNum> current_set
     return role < current_set.size() && current_set[role] == osd;
 }
 
+/// The object was deleted: whatever is left of it goes, and those who must remember do so from the same version on.
+void bury(const Scheme& scheme, std::span<const OsdNum> current_set, const ObjectId& object,
+          std::span<const ListedEntry> entries, const Deletes& deletes, Version version, std::vector<FlushAction>& flush) {
+    struct Place {
+        uint32_t role;
+        OsdNum osd;
+        auto operator<=>(const Place&) const = default;
+    };
+    std::vector<Place> places;
+    for (const auto& entry : entries) places.push_back({entry.role, entry.osd});
+    auto remind = [&](uint32_t role, OsdNum osd) {
+        bool knows = std::any_of(deletes.tombstones.begin(), deletes.tombstones.end(), [&](const auto& t) {
+            return t.osd == osd && t.role == role && t.version >= version;
+        });
+        if (osd && !knows) places.push_back({role, osd});
+    };
+    bool self_has_role = false;
+    for (uint32_t i = 0; i < current_set.size(); i++) {
+        const uint32_t role = scheme.replicated() ? 0 : i;
+        self_has_role |= current_set[i] == deletes.self;
+        if (deletes.everywhere || current_set[i] == deletes.self) remind(role, current_set[i]);
+    }
+    if (!self_has_role) remind(0, deletes.self);
+    std::sort(places.begin(), places.end());
+    places.erase(std::unique(places.begin(), places.end()), places.end());
+    for (const Place& place : places) {
+        flush.push_back({FlushKind::bury, place.osd, {{object.inode, object.stripe | place.role}, version}});
+    }
+}
+
 }  // namespace
 
 void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, const ObjectId& object,
-                  std::span<const ListedEntry> entries, Verdict& out) {
+                  std::span<const ListedEntry> entries, const Deletes& deletes, Verdict& out) {
     out.invalid = out.exists = false;
     out.state = 0;
     out.target = out.newest = 0;
@@ -72,17 +102,26 @@ void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, con
     out.flush.clear();
     std::vector<ListedEntry> sorted(entries.begin(), entries.end());
     uint32_t roles_max = scheme.replicated() ? 1 : scheme.pg_size;
-    for (const auto& entry : sorted) {
-        if (entry.role >= roles_max) {
-            out.invalid = true;
-            return;
+    Version deleted = 0;
+    for (std::span<const ListedEntry> list : {entries, deletes.tombstones}) {
+        for (const auto& entry : list) {
+            if (entry.role >= roles_max) {
+                out.invalid = true;
+                return;
+            }
         }
     }
+    for (const auto& tombstone : deletes.tombstones) deleted = std::max(deleted, tombstone.version);
     std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
         return std::tuple(b.version, a.role, a.osd) < std::tuple(a.version, b.role, b.osd);
     });
-    out.newest = sorted.front().version;
+    out.newest = sorted.empty() ? 0 : sorted.front().version;
     out.target = find_target(scheme, sorted);
+    if (deleted && deleted >= out.target) {
+        // What is newer than the tombstone and does not count was never acknowledged: it goes with the rest.
+        out.target = 0;
+        return bury(scheme, current_set, object, entries, deletes, std::max(deleted, out.newest), out.flush);
+    }
     std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
         return std::tuple(a.role, a.osd) < std::tuple(b.role, b.osd);
     });
@@ -144,10 +183,21 @@ void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, con
 PeeringMerge::PeeringMerge(const Scheme& scheme, std::vector<OsdNum> current_set, ObjectTable& objects)
     : scheme_(scheme), current_set_(std::move(current_set)), objects_(objects) {}
 
+void PeeringMerge::believe_tombstones(OsdNum self, bool everywhere) {
+    VITASTOR_ASSERT(!heap_ready_);
+    believe_ = true;
+    deletes_.self = self;
+    deletes_.everywhere = everywhere;
+}
+
 void PeeringMerge::add_listing(OsdNum osd, store::Listing&& listing) {
     VITASTOR_ASSERT(!heap_ready_);
-    if (!listing.stable.empty()) sources_.push_back({osd, true, std::move(listing.stable)});
-    if (!listing.unstable.empty()) sources_.push_back({osd, false, std::move(listing.unstable)});
+    if (!listing.stable.empty()) sources_.push_back({osd, Kind::stable, std::move(listing.stable)});
+    if (!listing.unstable.empty()) sources_.push_back({osd, Kind::unstable, std::move(listing.unstable)});
+    if (believe_ && !listing.tombstones.empty()) {
+        tombstone_count_ += listing.tombstones.size();
+        sources_.push_back({osd, Kind::tombstone, std::move(listing.tombstones)});
+    }
 }
 
 bool PeeringMerge::sort_some(size_t budget) {
@@ -157,7 +207,7 @@ bool PeeringMerge::sort_some(size_t budget) {
             size_t n = std::min(kRunLength, source.entries.size() - source.sorted);
             ObjectVersion* first = source.entries.data() + source.sorted;
             std::sort(first, first + n);
-            heap_.push_back({first, first + n, source.osd, source.stable});
+            heap_.push_back({first, first + n, source.osd, source.kind});
             source.sorted += n;
             budget -= std::min(budget, n);
         }
@@ -169,9 +219,11 @@ bool PeeringMerge::sort_some(size_t budget) {
 bool PeeringMerge::later(const Run& a, const Run& b) { return b.at->object < a.at->object; }
 
 void PeeringMerge::judge_group() {
-    if (entries_.empty()) return;
-    judge_object(scheme_, current_set_, group_, entries_, verdict_);
+    if (entries_.empty() && tombstones_.empty()) return;
+    deletes_.tombstones = tombstones_;
+    judge_object(scheme_, current_set_, group_, entries_, deletes_, verdict_);
     entries_.clear();
+    tombstones_.clear();
     if (verdict_.invalid) {
         if (!invalid_) {
             invalid_text_ = "object " + std::to_string(group_.inode) + ":" + std::to_string(group_.stripe) +
@@ -209,8 +261,9 @@ bool PeeringMerge::step(size_t budget) {
             judge_group();
             group_ = object;
         }
-        entries_.push_back(
-            {static_cast<uint32_t>(entry.object.stripe & kRoleMask), run.osd, entry.version, run.stable});
+        std::vector<ListedEntry>& kept = run.kind == Kind::tombstone ? tombstones_ : entries_;
+        kept.push_back({static_cast<uint32_t>(entry.object.stripe & kRoleMask), run.osd, entry.version,
+                        run.kind == Kind::stable});
         max_epoch_ = std::max(max_epoch_, entry.version >> 16);
         if (++run.at == run.end) {
             heap_.pop_back();

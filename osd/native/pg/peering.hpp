@@ -23,8 +23,9 @@ struct ListedEntry {
     bool stable = true;
 };
 
-enum class FlushKind : uint8_t { stabilize, rollback };
-/// To do before the object may be written: stabilise up to `what.version`, or roll everything newer back.
+enum class FlushKind : uint8_t { stabilize, rollback, bury };
+/// To do before the object may be written: stabilise up to `what.version`, roll everything newer back, or delete what is there
+/// and leave a tombstone of that version.
 struct FlushAction {
     FlushKind kind{};
     OsdNum osd = 0;
@@ -32,9 +33,19 @@ struct FlushAction {
     bool operator==(const FlushAction&) const = default;
 };
 
+/// What is known of deletes of an object (safety 6, docs/adr/0046).
+struct Deletes {
+    /// Tombstones as listed; `stable` means nothing.
+    std::span<const ListedEntry> tombstones;
+    /// The leading OSD: keeps a tombstone whatever its role is, so that it creates the object above it.
+    OsdNum self = 0;
+    /// Somebody who may hold a copy is away: all of the current set must remember.
+    bool everywhere = false;
+};
+
 struct Verdict {
     bool invalid = false;  ///< an impossible role: the PG refuses to work
-    bool exists = false;   ///< false: only rollbacks remain
+    bool exists = false;   ///< false: only rollbacks, or what a tombstone covers, remain
     uint32_t state = 0;    ///< wire::object_state bits; 0 = clean
     Version target = 0;    ///< version that counts
     Version newest = 0;    ///< newest version seen anywhere
@@ -42,14 +53,18 @@ struct Verdict {
     std::vector<FlushAction> flush;
 };
 
-/// Judges one object. object: without role bits; entries: of this object, any order, at least one. `out` is overwritten.
+/// Judges one object. object: without role bits; entries: of this object, any order, at least one or a tombstone. `out` is
+/// overwritten. A tombstone covers all versions up to its own: versions of an object never fall below one that is remembered
+/// anywhere (docs/adr/0046).
 void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, const ObjectId& object,
-                  std::span<const ListedEntry> entries, Verdict& out);
+                  std::span<const ListedEntry> entries, const Deletes& deletes, Verdict& out);
 
 /// Merges listings in slices and fills an ObjectTable. Use: add all listings, then step() until it returns true.
 class PeeringMerge {
 public:
     PeeringMerge(const Scheme& scheme, std::vector<OsdNum> current_set, ObjectTable& objects);
+    /// Before the first step: listed tombstones are believed. self, everywhere: as in Deletes. Without it they are passed over.
+    void believe_tombstones(OsdNum self, bool everywhere);
     /// Takes over the listing of one OSD. Memory stays that of the listings: they are sorted in place.
     void add_listing(OsdNum osd, store::Listing&& listing);
     /// Handles at most about `budget` entries. true: finished.
@@ -59,18 +74,21 @@ public:
     bool invalid() const { return invalid_; }
     const std::string& invalid_text() const { return invalid_text_; }
     uint64_t max_epoch() const { return max_epoch_; }
+    /// Listed and believed; 0: nobody remembers a delete.
+    uint64_t tombstones() const { return tombstone_count_; }
     std::vector<FlushAction>& flush() { return flush_; }
 
 private:
+    enum class Kind : uint8_t { stable, unstable, tombstone };
     struct Run {
         const ObjectVersion* at;
         const ObjectVersion* end;
         OsdNum osd;
-        bool stable;
+        Kind kind;
     };
     struct Source {
         OsdNum osd;
-        bool stable;
+        Kind kind;
         std::vector<ObjectVersion> entries;
         size_t sorted = 0;
     };
@@ -86,6 +104,10 @@ private:
     bool heap_ready_ = false;
     ObjectId group_;
     std::vector<ListedEntry> entries_;
+    std::vector<ListedEntry> tombstones_;  ///< of the same object
+    bool believe_ = false;
+    Deletes deletes_;
+    uint64_t tombstone_count_ = 0;
     Verdict verdict_;
     bool invalid_ = false;
     std::string invalid_text_;

@@ -56,6 +56,22 @@ struct ListAwait : Awaited<store::ListOperation> {
     }
 };
 
+struct CompletionAwait : Awaited<runtime::Completion> {
+    CompletionAwait() {
+        on_done = [](runtime::Completion* self, int64_t result) {
+            static_cast<CompletionAwait*>(self)->result_ = result;
+            wake(self);
+        };
+    }
+    int64_t await_resume() noexcept {
+        signal_.await_resume();
+        return result_;
+    }
+
+private:
+    int64_t result_ = 0;
+};
+
 /// Encode the request, connection->send(call), co_await call: retval of the reply, or a negative errno when there is none.
 struct CallAwait : Awaited<net::Call> {
     CallAwait() { on_reply = wake; }

@@ -257,9 +257,9 @@ void Osd::change_chunks(EcWork& work, Opcode opcode, const ObjectId& object, Ver
             chunk.local.iov = nullptr;
             chunk.local.iov_count = 0;
             chunk.local.bitmap = nullptr;
-            chunk.local.tombstone = false;
+            chunk.local.tombstone = (flags & wire::sub_flags::tombstone) != 0;
             const StoreOp op = opcode == Opcode::sec_stabilize  ? StoreOp::stabilize
-                               : opcode == Opcode::sec_rollback ? StoreOp::rollback
+                               : opcode == Opcode::sec_rollback && !chunk.local.tombstone ? StoreOp::rollback
                                                                 : StoreOp::del;
             submit_chunk(chunk, op, what.object, version);
             continue;

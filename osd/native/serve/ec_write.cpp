@@ -146,7 +146,10 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     for (auto& item : work.round()) {
         if (item->result >= 0) work.targets.push_back({item->role, 0, item->osd});
     }
-    change_chunks(work, Opcode::sec_rollback, op->object, op->old_version, 0);
+    // A new object has taken the place of its tombstone, if there was one: that comes back.
+    const bool bury = op->old_version == 0 && pg.tombstones;
+    change_chunks(work, Opcode::sec_rollback, op->object, bury ? op->version : op->old_version,
+                  bury ? wire::sub_flags::tombstone : 0);
     ChunkCalls calls{work};
     co_await calls;
     if (judge_changes(work) < 0 && pg.active()) disturb(pg);
@@ -209,7 +212,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
         finish_ec_write(op, result, old_state);
         co_return;
     }
-    op->version = pg::next_version(op->old_version, pg.epoch);
+    op->version = pg::next_version(op->old_version ? op->old_version : buried_version(pg, op->object), pg.epoch);
     if (need_history(op)) {
         wait_history(op);  // starts again from the beginning
         co_return;
@@ -282,29 +285,6 @@ runtime::Task<> Osd::write_ec(Op* op) {
         }
     }
     finish_ec_write(op, op->len, old_state);
-}
-
-/// DELETE: the chunks go from wherever they lie, all at once. 0, or an error after which the PG re-peers.
-/// TODO(tombstones): a crash between two of them leaves the object incomplete until safety 6 holds for chunks.
-runtime::Task<int64_t> Osd::delete_chunks(Op* op) {
-    Pg& pg = *op->pg;
-    EcWork& work = *(op->ec = new_ec(*op->pool));
-    work.targets = locations_of(pg, op->object);
-    const auto& current = pg.activation.current_set;
-    for (uint32_t role = 0; role < current.size(); role++) {
-        const bool known = std::any_of(work.targets.begin(), work.targets.end(), [&](const pg::Location& place) {
-            return place.role == role && place.osd == current[role];
-        });
-        if (current[role] && !known) work.targets.push_back({role, 0, current[role]});
-    }
-    changes_of(op->object)++;
-    change_chunks(work, Opcode::sec_delete, op->object, op->version, 0);
-    ChunkCalls calls{work};
-    co_await calls;
-    changes_of(op->object)++;
-    const int64_t result = judge_changes(work);
-    if (result < 0 && pg.active()) disturb(pg);
-    co_return result;
 }
 
 /// The end of every write: its turn in the queue, then the answer, or the accounts of recovery.

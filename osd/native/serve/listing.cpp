@@ -50,6 +50,12 @@ runtime::Task<> Osd::list_secondary(Op* op) {
         co_return;
     }
     PgId id{pool_id, message.list_pg};
+    if (message.flags & wire::ListRequest::kForget) {
+        runtime::Task<> forgetting = forget_secondary(op, id, message.forget_version);
+        co_await forgetting;
+        co_return;
+    }
+    const bool with_tombstones = (message.flags & wire::ListRequest::kTombstones) != 0;
     if (request.peer_osd != 0 && whole_pool(message, pool_id)) {
         ClientState* client = client_of(request.connection);
         if (!client || client->voided) {
@@ -60,12 +66,23 @@ runtime::Task<> Osd::list_secondary(Op* op) {
     }
     runtime::Task<> settle = wait_secondary_writes();
     co_await settle;
+    if (request.peer_osd != 0 && whole_pool(message, pool_id) && !with_tombstones) {
+        // A primary that knows nothing of them creates objects below them: their promise ends here.
+        runtime::Task<int64_t> forgetting = forget_here(id, kNewestVersion);
+        int64_t forgotten = co_await forgetting;
+        if (forgotten < 0 && forgotten != -EINVAL && forgotten != -EROFS) {
+            answer(op, -EPIPE, wire::ListReply{});
+            co_return;
+        }
+    }
     ListAwait list;
     list.range = {pool_id,           message.list_pg,    message.min_inode,   message.max_inode,
                   message.min_stripe, message.max_stripe, message.stable_limit};
     store_.list(list);
     int64_t result = co_await list;
-    size_t stable = list.listing.stable.size(), count = stable + list.listing.unstable.size();
+    if (!with_tombstones) list.listing.tombstones.clear();
+    size_t stable = list.listing.stable.size(), tombstones = list.listing.tombstones.size();
+    size_t count = stable + list.listing.unstable.size() + tombstones;
     if (result == 0 && count * wire::kTripleSize > (128u << 20)) result = -ENOMEM;
     if (result < 0) {
         answer(op, result, wire::ListReply{});
@@ -73,8 +90,8 @@ runtime::Task<> Osd::list_secondary(Op* op) {
     }
     if (count) request.reply_buffer = loop_.buffers().allocate(count * wire::kTripleSize);
     uint8_t* out = request.reply_buffer.data();
-    for (int part = 0; part < 2; part++) {
-        const std::vector<ObjectVersion>& entries = part ? list.listing.unstable : list.listing.stable;
+    for (const auto* part : {&list.listing.stable, &list.listing.unstable, &list.listing.tombstones}) {
+        const std::vector<ObjectVersion>& entries = *part;
         for (size_t i = 0; i < entries.size(); i += kSlice) {
             size_t n = std::min(kSlice, entries.size() - i);
             wire::encode_triples({out, n * wire::kTripleSize}, {&entries[i], n});
@@ -85,15 +102,15 @@ runtime::Task<> Osd::list_secondary(Op* op) {
             }
         }
     }
-    answer_triples(op, count, stable, 0);
+    answer_triples(op, count, stable, 0, tombstones);
 }
 
-void Osd::answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags) {
+void Osd::answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags, uint64_t tombstones) {
     if (count) {
         op->request->reply_iov[0] = {op->request->reply_buffer.data(), count * wire::kTripleSize};
         op->request->reply_count = 1;
     }
-    answer(op, static_cast<int64_t>(count), wire::ListReply{stable, flags});
+    answer(op, static_cast<int64_t>(count), wire::ListReply{stable, flags, tombstones});
 }
 
 runtime::Task<> Osd::list_primary(Op* op) {

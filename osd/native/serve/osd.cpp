@@ -58,6 +58,8 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
     scrub_timer_.on_fire = [](runtime::Timer* timer) { static_cast<Tick*>(timer)->osd->wake_scrub(); };
     scrub_.kick.osd = this;
     scrub_.kick.on_run = [](runtime::Deferred* deferred) { static_cast<ScrubRun::Kick*>(deferred)->osd->run_scrub(); };
+    forget_kick_.osd = this;
+    forget_kick_.on_run = [](runtime::Deferred* deferred) { static_cast<ForgetKick*>(deferred)->osd->consider_forget(); };
     last_autosync_ns_ = loop_.now_ns();
     loop_.arm(tick_, loop_.now_ns() + kNsPerSecond);
 }
@@ -150,7 +152,8 @@ void Osd::complete(Op* op, int64_t retval) {
         request->reply_count = 0;
     }
     if (op->opcode == Opcode::sec_write || op->opcode == Opcode::sec_write_stable || op->opcode == Opcode::sec_delete ||
-        op->opcode == Opcode::sec_stabilize || op->opcode == Opcode::sec_rollback) {
+        op->opcode == Opcode::sec_stabilize || op->opcode == Opcode::sec_rollback ||
+        (op->opcode == Opcode::sec_list && op->linked())) {
         if (op->linked()) op->unlink();
         if (!sub_write_done_.empty()) sub_write_done_.notify_all();
     }
@@ -247,6 +250,7 @@ void Osd::on_request(net::Connection&, net::Request& request) {
         case Opcode::sec_list: {
             auto message = wire::decode<wire::ListRequest>(wire::ConstHeaderBytes(request.header));
             if (message.flags & wire::ListRequest::kPrimary) return runtime::spawn(list_primary(op));
+            if (message.flags & wire::ListRequest::kForget) live_sub_writes_.push_back(op);
             return runtime::spawn(list_secondary(op));
         }
         case Opcode::sec_lock:
@@ -464,6 +468,7 @@ void Osd::tick() {
         runtime::spawn(autosync());
     }
     if (tune_ticks_++ >= settings_.recovery_tune.interval_s) tune_recovery(now);
+    consider_forget();
     auto count_slow = [&](List<Op>& list) {
         uint64_t slow = 0;
         for (Op* op = list.front(); op; op = list.next(op)) {
@@ -571,6 +576,8 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
     number("scrub_ec_max_bruteforce", settings.scrub_ec_max_bruteforce, 1u << 30);
     settings.no_scrub = flag("no_scrub").value_or(false);
     settings.scrub_find_best = flag("scrub_find_best").value_or(true);
+    number("tombstone_interval", settings.tombstone_interval_s, 86400);
+    settings.tombstones = flag("tombstones").value_or(true);
     settings.no_recovery = flag("no_recovery").value_or(false);
     settings.no_rebalance = flag("no_rebalance").value_or(false);
     settings.allow_net_split = flag("allow_net_split").value_or(false);

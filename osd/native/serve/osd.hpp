@@ -136,7 +136,6 @@ private:
     void write_chunks(Op* op);
     runtime::Task<int64_t> judge_stores(Op* op);
     void note_stored(Op* op, bool was_unclean);
-    runtime::Task<int64_t> delete_chunks(Op* op);
     void finish_ec_write(Op* op, int64_t result, uint32_t old_state);
 
     // ---- write.cpp
@@ -162,7 +161,7 @@ private:
 
     // ---- remove.cpp
     runtime::Task<> remove_object(Op* op);
-    runtime::Task<int64_t> delete_copies(Op* op);
+    runtime::Task<int64_t> delete_everywhere(Op* op, bool bury, bool* remembered);
 
     // ---- scrub.cpp
     struct ScrubCopy {
@@ -186,6 +185,18 @@ private:
     runtime::Task<> list_for_scrub(Pg& pg);
     void scrub_ended(Op* op, int64_t result);
 
+    // ---- tombstones.cpp
+    bool all_keep_tombstones(const std::vector<OsdNum>& others);
+    Version buried_version(const Pg& pg, const ObjectId& object);
+    runtime::Task<int64_t> bury_here(std::span<const ObjectVersion> list);
+    runtime::Task<int64_t> forget_here(PgId id, Version version);
+    runtime::Task<> forget_secondary(Op* op, PgId id, Version version);
+    void kick_forget();
+    void consider_forget();
+    void consider_forget(Pg& pg, uint64_t now);
+    void begin_forget(Pg& pg);
+    runtime::Task<> forget(Pg& pg, Version bound);
+
     // ---- sync.cpp
     runtime::Task<> sync_op(Op* op);
     runtime::Task<int64_t> sync_all(bool background);
@@ -196,7 +207,7 @@ private:
     runtime::Task<> list_primary(Op* op);
     runtime::Task<> describe(Op* op);
     runtime::Task<> wait_secondary_writes();
-    void answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags);
+    void answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags, uint64_t tombstones = 0);
 
     // ---- secondary.cpp
     int check_access(const net::Request& request, const ObjectId& object, uint32_t flags, bool modifies);
@@ -214,7 +225,7 @@ private:
     runtime::Task<> lock_peer(Pg& pg, OsdNum osd, uint32_t* failed);
     runtime::Task<> list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed);
     runtime::Task<> list_self(Pg& pg, store::Listing* out, uint32_t* failed);
-    runtime::Task<> flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<ObjectVersion> batch, uint32_t* failed);
+    runtime::Task<> flush_batch(Pg& pg, OsdNum osd, pg::FlushKind kind, std::vector<ObjectVersion> batch, uint32_t* failed);
     runtime::Task<bool> flush(Pg& pg, std::vector<pg::FlushAction> actions);
     runtime::Task<> unlock_all(Pg& pg);
     runtime::Task<> unlock_peer(Pg& pg, OsdNum osd);
@@ -344,6 +355,9 @@ private:
             batch = {};
         }
     } scrub_;
+    struct ForgetKick : runtime::Deferred {
+        Osd* osd = nullptr;
+    } forget_kick_;
 
     struct Tick : runtime::Timer {
         Osd* osd = nullptr;

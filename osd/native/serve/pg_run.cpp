@@ -224,6 +224,13 @@ void Osd::publish(Pg& pg) {
         pg.membership.all_peers = pg.membership.target_set;
         pg.membership.all_peers.insert(pg.membership.all_peers.end(), pg.activation.dead.begin(), pg.activation.dead.end());
     }
+    if (pg.active() && pg.buried) {
+        if (state == wire::pg_state::active) {
+            kick_forget();
+        } else {
+            pg.forget_after_ns = 0;  // as soon as it is clean
+        }
+    }
     if (!pg.locked.empty() && pg.phase != Phase::stopping && pg.phase != Phase::offline && state != pg.locked_state) {
         bool leaves = pg::allows_local_reads(pg.locked_state) && !pg::allows_local_reads(state);
         pg.locked_state = state;
@@ -369,6 +376,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         co_await unlock;
     }
     // ---- listings
+    pg.tombstones = all_keep_tombstones(reachable);
     std::vector<store::Listing> listings(reachable.size() + 1);
     pg.running += static_cast<uint32_t>(listings.size());
     for (size_t i = 0; i < reachable.size(); i++) runtime::spawn(list_peer(pg, reachable[i], &listings[i], &failed));
@@ -382,6 +390,9 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     // ---- what they mean
     pg.objects.clear();
     pg::PeeringMerge merge(info.scheme, pg.activation.current_set, pg.objects);
+    if (pg.tombstones) {
+        merge.believe_tombstones(osd_num_, !pg.activation.dead.empty() || pg.activation.cursize < info.scheme.pg_size);
+    }
     for (size_t i = 0; i < reachable.size(); i++) merge.add_listing(reachable[i], std::move(listings[i]));
     merge.add_listing(osd_num_, std::move(listings.back()));
     listings.clear();
@@ -399,6 +410,9 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         move(pg, PhaseEvent::refuse);
         co_return true;
     }
+    pg.buried = merge.tombstones();
+    pg.forget_after_ns = 0;
+    pg.forget_epoch = 0;
     if (!merge.flush().empty()) {
         runtime::Task<bool> flushing = flush(pg, std::move(merge.flush()));
         bool flushed = co_await flushing;
@@ -408,7 +422,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     if (pg.activation.cursize < info.scheme.pg_size) pg.flags |= wire::pg_state::degraded;
     if (!pg.activation.dead.empty()) pg.flags |= wire::pg_state::left_on_dead;
     bool exact = (pg.flags | pg.objects.flags()) == 0;
-    pg.epoch = pg::epoch_after_peering(std::max(merge.max_epoch(), pg.epoch), pg.confirmed_epoch, exact);
+    pg.epoch = pg::epoch_after_peering(std::max({merge.max_epoch(), pg.epoch, pg.wanted_epoch}), pg.confirmed_epoch, exact);
     pg.others.clear();
     pg.connections.clear();
     pg.self_in_set = false;

@@ -17,6 +17,7 @@ using wire::Opcode;
 namespace {
 constexpr size_t kFlushTriples = 512;
 constexpr uint64_t kFirstRetryMs = 5;  ///< of a lock or a listing; doubles up to pg_lock_retry_interval
+constexpr uint32_t kFlushBatches = 64;  ///< at a time
 }  // namespace
 
 // ------------------------------------------------------------------ steps of peering
@@ -102,6 +103,11 @@ runtime::Task<> Osd::list_self(Pg& pg, store::Listing* out, uint32_t* failed) {
     list_fence_.listed(pg.id, 0);
     runtime::Task<> settle = wait_secondary_writes();
     co_await settle;
+    if (!pg.tombstones) {
+        runtime::Task<int64_t> forgetting = forget_here(pg.id, kNewestVersion);
+        int64_t forgotten = co_await forgetting;
+        if (forgotten < 0 && forgotten != -EINVAL && forgotten != -EROFS) (*failed)++;
+    }
     ListAwait list;
     PoolId pool = pg.id.pool;
     list.range = {pool, pg.id.pg, full_inode(pool, 0), full_inode(pool, (1ull << kPoolShift) - 1), 0, UINT64_MAX, 0};
@@ -134,6 +140,7 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
         message.pg_stripe_size = info.pg_stripe_size;
         message.min_inode = full_inode(pg.id.pool, 0);
         message.max_inode = full_inode(pg.id.pool, (1ull << kPoolShift) - 1);
+        if (pg.tombstones) message.flags = wire::ListRequest::kTombstones;
         wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_list}, message);
         uint64_t start = loop_.now_ns();
         connection->send(call);
@@ -153,7 +160,8 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
         auto reply = wire::decode<wire::ListReply>(wire::ConstHeaderBytes(call.reply));
         uint64_t count = result < 0 ? 0 : static_cast<uint64_t>(result);
         size_t bytes = call.reply_payload ? call.reply_payload.size() : 0;
-        if (result < 0 || reply.stable_count > count || bytes != count * wire::kTripleSize) {
+        if (!pg.tombstones) reply.tombstone_count = 0;
+        if (result < 0 || reply.stable_count > count || reply.tombstone_count > count - reply.stable_count || bytes != count * wire::kTripleSize) {
             (*failed)++;
             if (call.status == 0 && peers_->get(osd)) {
                 peers_->reset(osd, result < 0 ? "SEC_LIST failed with error " + std::to_string(result)
@@ -162,14 +170,18 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
             break;
         }
         out->stable.reserve(reply.stable_count);
-        out->unstable.reserve(count - reply.stable_count);
+        out->unstable.reserve(count - reply.stable_count - reply.tombstone_count);
+        out->tombstones.reserve(reply.tombstone_count);
         for (size_t i = 0; i < count; i += kDecodeSlice) {
             size_t n = std::min<size_t>(kDecodeSlice, count - i);
             std::span<const uint8_t> slice(call.reply_payload.data() + i * wire::kTripleSize, n * wire::kTripleSize);
             Result<std::vector<ObjectVersion>> triples = wire::decode_triples(slice);
             if (!triples.ok()) break;
             for (size_t j = 0; j < n; j++) {
-                (i + j < reply.stable_count ? out->stable : out->unstable).push_back(triples.value()[j]);
+                std::vector<ObjectVersion>& part = i + j < reply.stable_count              ? out->stable
+                                                   : i + j < count - reply.tombstone_count ? out->unstable
+                                                                                           : out->tombstones;
+                part.push_back(triples.value()[j]);
             }
             if (n == kDecodeSlice) {
                 Yield yield(loop_);
@@ -184,9 +196,15 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
 
 // ------------------------------------------------------------------ flush of versions left unstable
 
-runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<ObjectVersion> batch, uint32_t* failed) {
+runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, pg::FlushKind kind, std::vector<ObjectVersion> batch, uint32_t* failed) {
     int64_t result = 0;
+    const bool bury = kind == pg::FlushKind::bury, rollback = kind == pg::FlushKind::rollback;
     if (osd == osd_num_) {
+        if (bury) {
+            runtime::Task<int64_t> burying = bury_here(batch);
+            result = co_await burying;
+            batch.clear();
+        }
         for (const ObjectVersion& what : batch) {
             StoreAwait op;
             op.op = rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
@@ -206,8 +224,9 @@ runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<
         std::vector<uint8_t> bytes(batch.size() * wire::kTripleSize);
         wire::encode_triples(bytes, batch);
         CallAwait call;
-        Opcode opcode = rollback ? Opcode::sec_rollback : Opcode::sec_stabilize;
-        wire::encode_request(wire::HeaderBytes(call.request), {0, opcode}, wire::TripleRequest{bytes.size(), 0});
+        Opcode opcode = rollback || bury ? Opcode::sec_rollback : Opcode::sec_stabilize;
+        wire::TripleRequest message{bytes.size(), bury ? wire::sub_flags::tombstone : 0};
+        wire::encode_request(wire::HeaderBytes(call.request), {0, opcode}, message);
         call.payload[0] = {bytes.data(), bytes.size()};
         call.payload_count = 1;
         connection->send(call);
@@ -226,17 +245,26 @@ runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, bool rollback, std::vector<
 /// Rollbacks before stabilisations, so that each object ends at its target version.
 runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
     uint32_t failed = 0;
-    for (bool rollback : {true, false}) {
+    for (pg::FlushKind kind : {pg::FlushKind::rollback, pg::FlushKind::stabilize, pg::FlushKind::bury}) {
         std::map<OsdNum, std::vector<ObjectVersion>> by_osd;
         for (const pg::FlushAction& action : actions) {
-            if ((action.kind == pg::FlushKind::rollback) == rollback) by_osd[action.osd].push_back(action.what);
+            if (action.kind == kind) by_osd[action.osd].push_back(action.what);
         }
         for (auto& [osd, all] : by_osd) {
+            if (kind == pg::FlushKind::bury && pg.pool->info.immediate_commit == wire::ImmediateCommit::none) {
+                unsynced_osds_.insert(osd);
+                unsynced_writes_++;
+            }
             for (size_t i = 0; i < all.size(); i += kFlushTriples) {
                 size_t n = std::min(kFlushTriples, all.size() - i);
                 std::vector<ObjectVersion> batch(all.begin() + static_cast<long>(i), all.begin() + static_cast<long>(i + n));
+                if (pg.running >= kFlushBatches) {
+                    runtime::Task<> some = wait_running(pg);
+                    co_await some;
+                    if (failed || pg.disturbed || pg.stop) co_return false;
+                }
                 pg.running++;
-                runtime::spawn(flush_batch(pg, osd, rollback, std::move(batch), &failed));
+                runtime::spawn(flush_batch(pg, osd, kind, std::move(batch), &failed));
             }
         }
         runtime::Task<> drained = wait_running(pg);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// DELETE of one object. Runs in the object's queue like a write. Source: semantics 10.
+// DELETE of one object. Runs in the object's queue like a write. Source: semantics 10; safety 6; docs/adr/0046.
 #include <algorithm>
 #include <cstring>
 
@@ -7,46 +7,79 @@
 
 namespace vitastor::serve {
 
+using runtime::kNsPerSecond;
 using wire::Opcode;
 
-/// Everywhere at once. 0, or the error for the client.
-runtime::Task<int64_t> Osd::delete_copies(Op* op) {
+namespace {
+/// Copy or chunk to delete.
+struct Target {
+    uint32_t role;
+    OsdNum osd;
+    auto operator<=>(const Target&) const = default;
+};
+}  // namespace
+
+/// All copies or chunks at once, each with a tombstone in the same step if `bury`: whoever is left afterwards knows.
+/// 0, or the error for the client. remembered: set to false if a tombstone had no room.
+runtime::Task<int64_t> Osd::delete_everywhere(Op* op, bool bury, bool* remembered) {
     Pg& pg = *op->pg;
+    const bool replicated = op->pool->info.scheme.replicated();
+    std::set<Target> where;
+    for (const pg::Location& location : locations_of(pg, op->object)) where.insert({location.role, location.osd});
+    for (uint32_t i = 0; i < pg.activation.current_set.size(); i++) {
+        if (pg.activation.current_set[i]) where.insert({replicated ? 0 : i, pg.activation.current_set[i]});
+    }
+    if (bury && !pg.self_in_set) where.insert({0, osd_num_});
+    auto removing = pg.removing.insert(op->version);
+    if (!replicated) changes_of(op->object)++;
     int64_t result = 0;
     bool lost = false;
-    std::set<OsdNum> where;
-    for (const pg::Location& location : locations_of(pg, op->object)) where.insert(location.osd);
-    for (OsdNum osd : pg.activation.current_set) {
-        if (osd) where.insert(osd);
-    }
     op->pending = 1;
     op->on_parts = Parts::done;
-    op->local_used = where.contains(osd_num_);
-    for (OsdNum osd : where) {
-        if (osd == osd_num_) continue;
-        SubCall* call = new_call(op, osd, Opcode::sec_delete);
-        wire::SubDeleteRequest message{op->object, op->version, 0};
+    op->local_used = false;
+    std::vector<ObjectVersion> here;
+    for (const Target& target : where) {
+        const ObjectId object{op->object.inode, op->object.stripe | target.role};
+        if (target.osd == osd_num_) {
+            here.push_back({object, op->version});
+            continue;
+        }
+        SubCall* call = new_call(op, target.osd, Opcode::sec_delete);
+        wire::SubDeleteRequest message{object, op->version, bury ? wire::sub_flags::tombstone : 0};
         wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_delete}, message);
-        send_call(call, peers_->get(osd));
+        send_call(call, peers_->get(target.osd));
     }
-    if (op->local_used) {
-        op->pending++;
-        op->local.store::Operation::op = store::StoreOp::del;
-        op->local.object = op->object;
-        op->local.version = op->version;
-        op->local.offset = op->local.len = 0;
-        op->local.iov = nullptr;
-        op->local.iov_count = 0;
-        op->local.bitmap = nullptr;
-        op->local.on_done = on_local_part;
-        store_.submit(op->local);
+    std::unique_ptr<StoreAwait[]> own(new StoreAwait[here.size()]);
+    for (bool again : {false, true}) {
+        for (size_t i = 0; i < here.size(); i++) {
+            if (again && own[i].result != -ENOSPC) continue;
+            if (again) {
+                VITASTOR_PROBE("no room for a tombstone");
+                *remembered = false;
+            }
+            own[i].op = store::StoreOp::del;
+            own[i].tombstone = bury && !again;
+            own[i].object = here[i].object;
+            own[i].version = here[i].version;
+            own[i].result = 1;
+            store_.submit(own[i]);
+        }
+        for (size_t i = 0; i < here.size(); i++) {
+            if (again && own[i].result != 1) continue;
+            StoreAwait& part = own[i];
+            int64_t deleted = co_await part;
+            if (deleted < 0 && (again || deleted != -ENOSPC || !bury)) result = deleted;
+        }
+        if (!bury) break;
     }
     part_done(op);
     Parts parts{op};
     co_await parts;
-    if (op->local_used && op->local.result < 0) result = op->local.result;
     for (SubCall* call = op->calls; call; call = call->next) {
-        if (call->result >= 0) continue;
+        if (call->result >= 0) {
+            *remembered &= wire::decode<wire::SubDeleteReply>(wire::ConstHeaderBytes(call->reply)).version != 0;
+            continue;
+        }
         if (result == 0 || result == -EPIPE) result = call->result;
         lost |= call->lost;
         if (!call->lost && !keeps_connection(call->result) && peers_->get(call->osd)) {
@@ -54,6 +87,9 @@ runtime::Task<int64_t> Osd::delete_copies(Op* op) {
         }
     }
     free_calls(op);
+    if (!replicated) changes_of(op->object)++;
+    pg.removing.erase(removing);
+    pg.removed.notify_all();
     co_return lost ? -EPIPE : result;
 }
 
@@ -85,17 +121,29 @@ runtime::Task<> Osd::remove_object(Op* op) {
         answer(op, -EINTR, reply);
         co_return;
     }
-    if (result >= 0 && op->old_version != 0) {
-        op->version = op->old_version + 1;
-        runtime::Task<int64_t> deleting = op->pool->codec ? delete_chunks(op) : delete_copies(op);
+    const bool bury = pg.tombstones;
+    bool remembered = bury;  // by all who are there
+    const Version buried = buried_version(pg, op->object);
+    // A missing object may lie on an OSD that is away, and the delete that removed it here may have failed half-way.
+    const bool reminds = bury && pg.state() != wire::pg_state::active && buried >> 16 < pg.epoch;
+    if (result >= 0 && (op->old_version != 0 || reminds)) {
+        op->version = bury ? pg::next_version(std::max(op->old_version, buried), pg.epoch) : op->old_version + 1;
+        if (bury && need_history(op)) {
+            wait_history(op);  // starts again from the beginning
+            co_return;
+        }
+        runtime::Task<int64_t> deleting = delete_everywhere(op, bury, &remembered);
         result = co_await deleting;
         if (result < 0) {
             if (pg.active()) disturb(pg);  // peering finds what is left of the object
         } else if (pg.active()) {
+            if (bury && pg.buried++ == 0 && pg.state() == wire::pg_state::active) {
+                pg.forget_after_ns = loop_.now_ns() + settings_.tombstone_interval_s * kNsPerSecond;
+            }
             if (pg.objects.find(op->object)) {
                 pg.objects.erase_unclean(op->object);
                 update_state(pg);
-            } else {
+            } else if (op->old_version) {
                 pg.objects.remove_clean();
             }
             note_unsynced(op, true);
@@ -104,7 +152,7 @@ runtime::Task<> Osd::remove_object(Op* op) {
     if (result >= 0) {
         result = 0;
         reply.flags = wire::DeleteReply::kSupported;
-        if (!pg.activation.dead.empty()) {
+        if (!pg.activation.dead.empty() && !remembered) {
             reply.flags |= wire::DeleteReply::kLeftOnDead;
             for (OsdNum osd : pg.activation.dead) {
                 if (reply.osd_count < wire::kMaxDeadOsds) reply.osds[reply.osd_count++] = static_cast<uint32_t>(osd);

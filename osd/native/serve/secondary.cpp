@@ -83,6 +83,12 @@ void Osd::on_sub_io(store::Operation* operation) {
     wire::SubReply reply;
     int64_t result = operation->result;
     if (op->opcode == Opcode::sec_delete) {
+        if (result == -ENOSPC && op->local.tombstone) {  // no room for it: delete all the same, and say so
+            VITASTOR_PROBE("no room for a tombstone");
+            op->local.tombstone = false;
+            op->version = 0;
+            return self->store_.submit(op->local);
+        }
         return self->answer(op, result < 0 ? result : 0, wire::SubDeleteReply{op->version});
     }
     if (op->opcode == Opcode::sec_sync) return self->answer(op, result < 0 ? result : 0);
@@ -113,6 +119,7 @@ void Osd::handle_sub_delete(Op* op) {
     }
     op->version = message.version;
     op->local.store::Operation::op = store::StoreOp::del;
+    op->local.tombstone = (message.flags & wire::sub_flags::tombstone) != 0;
     op->local.object = message.object;
     op->local.version = message.version;
     op->local.offset = op->local.len = 0;
@@ -174,6 +181,11 @@ runtime::Task<> Osd::handle_flush(Op* op) {
     int64_t result = 0;
     bool rollback = op->opcode == Opcode::sec_rollback;
     std::vector<ObjectVersion>& list = triples.value();
+    if (rollback && (message.flags & wire::sub_flags::tombstone)) {
+        runtime::Task<int64_t> burying = bury_here(list);
+        result = co_await burying;
+        list.clear();
+    }
     for (size_t first = 0; first < list.size() && result == 0; first += kFlushBatch) {
         size_t count = std::min(kFlushBatch, list.size() - first);
         std::unique_ptr<StoreAwait[]> parts(new StoreAwait[count]);

@@ -70,6 +70,9 @@ struct Settings {
     uint64_t scrub_ec_max_bruteforce = 100;
     bool no_scrub = false;
     bool scrub_find_best = true;
+    /// Deletes leave tombstones (docs/adr/0046). Off: they may come back with an OSD that was away, as with 3.0.8. For tests.
+    bool tombstones = true;
+    uint64_t tombstone_interval_s = 30;  ///< at least so long a clean PG collects tombstones before it forgets them
     bool no_recovery = false;
     bool no_rebalance = false;
     bool allow_net_split = false;
@@ -242,6 +245,15 @@ struct Pg {
         ObjectVersion what;
     };
     std::vector<Extra> extras;
+
+    // ---- tombstones (tombstones.cpp)
+    bool tombstones = false;          ///< all OSDs of this PG that are there keep them
+    uint64_t buried = 0;              ///< about so many may be around; forgotten when the PG is exactly active
+    std::multiset<Version> removing;  ///< versions of deletes under way
+    runtime::WaitList removed;        ///< one of them has ended
+    uint64_t forget_epoch = 0;        ///< asked for; forgetting begins when it stands in etcd
+    bool forgetting = false;
+    uint64_t forget_after_ns = 0;
 
     ObjectId recovery_cursor;
     bool scrub_wanted = false;  ///< control asked for it in this activity

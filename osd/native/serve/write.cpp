@@ -56,6 +56,7 @@ void Osd::confirm_history(const PgId& id, uint64_t interval, uint64_t epoch) {
     Pg& pg = *it->second;
     if (epoch <= pg.confirmed_epoch) return;
     pg.confirmed_epoch = epoch;
+    if (pg.forget_epoch && epoch >= pg.forget_epoch) begin_forget(pg);
     List<Op::HistoryNode> ready;
     while (Op::HistoryNode* node = pg.history.list.pop_front()) ready.push_back(node);
     while (Op::HistoryNode* node = ready.pop_front()) start_modification(node->op);
@@ -95,7 +96,7 @@ void Osd::start_write(Op* op) {
         leave_queue(op);
         return answer(op, -EINTR, wire::WriteReply{op->old_version});
     }
-    op->version = pg::next_version(op->old_version, pg.epoch);
+    op->version = pg::next_version(op->old_version ? op->old_version : buried_version(pg, op->object), pg.epoch);
     if (need_history(op)) return wait_history(op);
     set_bits(op->bitmap, op->offset / granularity_, op->len / granularity_);
     op->on_parts = on_write_parts;
@@ -266,7 +267,7 @@ int64_t Osd::judge_write(Op* op) {
         std::sort(holders.begin(), holders.end());
         const auto& known = pg.membership.history_sets;
         if (std::find(known.begin(), known.end(), holders) == known.end()) {
-            pg.epoch = std::max(pg.epoch, pg.confirmed_epoch) + 1;  // the next read or write puts the holders into the history
+            pg.epoch = std::max({pg.epoch, pg.confirmed_epoch, pg.wanted_epoch}) + 1;  // the next read or write puts the holders into the history
         }
         update_state(pg);
         wake_recovery();
@@ -353,7 +354,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
     }
     if (result >= 0 && !pg.active()) result = -EPIPE;
     if (result >= 0) {
-        op->version = pg::next_version(op->old_version, pg.epoch);
+        op->version = pg::next_version(op->old_version ? op->old_version : buried_version(pg, op->object), pg.epoch);
         if (need_history(op)) {
             wait_history(op);  // starts again from the beginning
             co_return;

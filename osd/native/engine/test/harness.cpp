@@ -362,6 +362,10 @@ Reply Client::write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uin
 }
 
 Reply Client::remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas) {
+    return wait(start_remove(osd, inode, offset, cas));
+}
+
+std::shared_ptr<Reply> Client::start_remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas) {
     auto* call = new Pending;
     call->opcode = Opcode::del;
     wire::ClientRequest message;
@@ -369,7 +373,7 @@ Reply Client::remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas) {
     message.offset = offset;
     message.version = cas;
     wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::del}, message);
-    return wait(send(osd, call));
+    return send(osd, call);
 }
 
 Reply Client::scrub(OsdNum osd, InodeNum inode, uint64_t offset) {

@@ -73,6 +73,7 @@ public:
     std::shared_ptr<Reply> start_write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
     Reply read(OsdNum osd, InodeNum inode, uint64_t offset, uint32_t len, uint64_t revision = 0);
     Reply write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
+    std::shared_ptr<Reply> start_remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas = 0);
     Reply remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas = 0);
     Reply simple(OsdNum osd, wire::Opcode opcode);
     Reply scrub(OsdNum osd, InodeNum inode, uint64_t offset);

@@ -75,7 +75,7 @@ TEST_CASE("object states, table of semantics 8") {
             std::vector<ListedEntry> entries = c.entries;
             std::shuffle(entries.begin(), entries.end(), std::mt19937(static_cast<unsigned>(turn)));
             Verdict verdict;
-            judge_object(c.scheme, c.current, kObject, entries, verdict);
+            judge_object(c.scheme, c.current, kObject, entries, {}, verdict);
             CHECK(!verdict.invalid);
             CHECK(verdict.state == c.state);
             CHECK(verdict.target == c.target);
@@ -86,11 +86,90 @@ TEST_CASE("object states, table of semantics 8") {
     }
 }
 
+namespace {
+struct BuriedCase {
+    const char* name;
+    Scheme scheme;
+    std::vector<OsdNum> current;
+    std::vector<ListedEntry> entries, tombstones;
+    OsdNum self;
+    bool everywhere;
+    Version target;  ///< 0: deleted
+    std::vector<FlushAction> flush;
+};
+FlushAction buried(OsdNum osd, uint32_t role, Version version) { return {FlushKind::bury, osd, ov(role, version)}; }
+
+const BuriedCase kBuried[] = {
+    {"a copy older than the delete", kTwo, {1, 2}, {{0, 2, 5}}, {{0, 1, 0x10006}}, 1, false, 0, {buried(2, 0, 0x10006)}},
+    {"a copy of the very version", kTwo, {1, 2}, {{0, 2, 6}}, {{0, 1, 6}}, 1, false, 0, {buried(2, 0, 6)}},
+    {"the copy was created again", kTwo, {1, 2}, {{0, 2, 7}}, {{0, 1, 6}}, 1, true, 7, {}},
+    {"nothing but the memory of it", kTwo, {1, 2}, {}, {{0, 1, 6}}, 1, false, 0, {}},
+    {"the primary has to know", kTwo, {1, 2}, {}, {{0, 2, 6}}, 1, false, 0, {buried(1, 0, 6)}},
+    {"all have to know while somebody is away", kThree, {1, 2, 0}, {}, {{0, 1, 6}}, 1, true, 0, {buried(2, 0, 6)}},
+    {"an older memory is renewed", kThree, {1, 2, 0}, {}, {{0, 1, 6}, {0, 2, 5}}, 1, true, 0, {buried(2, 0, 6)}},
+    {"a primary outside the set", kTwo, {1, 2}, {{0, 1, 5}}, {{0, 2, 6}}, 4, false, 0, {buried(1, 0, 6), buried(4, 0, 6)}},
+    {"a copy outside the set", kTwo, {1, 2}, {{0, 3, 5}}, {{0, 1, 6}, {0, 2, 6}}, 1, true, 0, {buried(3, 0, 6)}},
+    {"no copy, no tombstone of a later one: an old copy stays beside a new one", kTwo, {1, 2}, {{0, 1, 8}, {0, 2, 4}}, {{0, 3, 6}}, 1,
+     false, 8, {}},
+    {"EC: enough chunks are left, and yet it is deleted", kEc21, {1, 2, 3}, {{1, 2, 5}, {2, 3, 5}}, {{0, 1, 6}}, 1, false, 0,
+     {buried(2, 1, 6), buried(3, 2, 6)}},
+    {"EC: one chunk is left", kEc21, {1, 2, 3}, {{1, 2, 5}}, {{0, 1, 6}, {2, 3, 6}}, 1, false, 0, {buried(2, 1, 6)}},
+    {"EC: a creation that did not get far goes too", kEc21, {1, 2, 3}, {{1, 2, 7, false}}, {{0, 1, 6}, {2, 3, 6}}, 1, false, 0,
+     {buried(1, 0, 7), buried(2, 1, 7)}},
+    {"EC: created again", kEc21, {1, 2, 3}, {{1, 2, 7, false}, {2, 3, 7, false}}, {{0, 1, 6}}, 1, true, 7,
+     {{FlushKind::stabilize, 2, ov(1, 7)}, {FlushKind::stabilize, 3, ov(2, 7)}}},
+};
+}  // namespace
+
+TEST_CASE("what tombstones cover") {
+    for (const BuriedCase& c : kBuried) {
+        CAPTURE(c.name);
+        std::vector<FlushAction> wanted = c.flush;
+        auto order = [](const FlushAction& a, const FlushAction& b) {
+            return std::pair(a.osd, a.what.object.stripe) < std::pair(b.osd, b.what.object.stripe);
+        };
+        Verdict verdict;
+        judge_object(c.scheme, c.current, kObject, c.entries, {c.tombstones, c.self, c.everywhere}, verdict);
+        std::sort(verdict.flush.begin(), verdict.flush.end(), order);
+        std::sort(wanted.begin(), wanted.end(), order);
+        CHECK(!verdict.invalid);
+        CHECK(verdict.exists == (c.target != 0));
+        CHECK(verdict.target == c.target);
+        CHECK(verdict.flush == wanted);
+        if (!verdict.exists) CHECK(verdict.locations.empty());
+    }
+}
+
+TEST_CASE("merge with tombstones: believed or passed over") {
+    for (bool believe : {true, false}) {
+        CAPTURE(believe);
+        ObjectTable objects;
+        PeeringMerge merge(kTwo, {1, 2}, objects);
+        if (believe) merge.believe_tombstones(1, false);
+        store::Listing first, second;
+        for (uint64_t i = 0; i < 3000; i++) {
+            ObjectId object{full_inode(1, 1), i * 0x20000};
+            second.stable.push_back({object, 4});
+            if (i % 3 == 0) first.tombstones.push_back({object, 0x30005});
+            else first.stable.push_back({object, 4});
+        }
+        merge.add_listing(1, std::move(first));
+        merge.add_listing(2, std::move(second));
+        while (!merge.step(100)) {
+        }
+        CHECK(merge.tombstones() == (believe ? 1000 : 0));
+        CHECK(merge.flush().size() == (believe ? 1000 : 0));
+        CHECK(merge.max_epoch() == (believe ? 3 : 0));
+        CHECK(objects.counts().objects == (believe ? 2000 : 3000));
+        CHECK(objects.counts().degraded == (believe ? 0 : 1000));
+    }
+}
+
 TEST_CASE("an impossible role makes the PG invalid") {
     Verdict verdict;
-    judge_object(kTwo, std::vector<OsdNum>{1, 2}, kObject, std::vector<ListedEntry>{{1, 1, 5, true}}, verdict);
+    judge_object(kTwo, std::vector<OsdNum>{1, 2}, kObject, std::vector<ListedEntry>{{1, 1, 5, true}}, {}, verdict);
     CHECK(verdict.invalid);
-    judge_object(kEc21, std::vector<OsdNum>{1, 2, 3}, kObject, std::vector<ListedEntry>{{3, 1, 5, true}}, verdict);
+    judge_object(kEc21, std::vector<OsdNum>{1, 2, 3}, kObject, std::vector<ListedEntry>{{3, 1, 5, true}}, {}, verdict);
     CHECK(verdict.invalid);
 }
 
