@@ -30,6 +30,8 @@ store::StoreOptions store_options(JsReader from) {
     options.disable_device_lock = from.boolean("disableDeviceLock");
     options.readonly = from.boolean("readonly");
     options.checksums = from.boolean("checksums");
+    options.checksums_in_memory = from.boolean("checksumsInMemory");
+    options.checksum_cache_bytes = from.u64("checksumCacheSize");
     options.data_io = static_cast<runtime::FileIo>(from.word("dataIo", {"direct", "cached", "direct_sync"}));
     options.meta_io = static_cast<runtime::FileIo>(from.word("metaIo", {"direct", "cached", "direct_sync"}));
     options.max_write_iodepth = from.u32("maxWriteIodepth");

@@ -30,6 +30,9 @@ export interface StoreOptions {
   disableDeviceLock: boolean;
   readonly: boolean;
   checksums: boolean;
+  checksumsInMemory: boolean;
+  /** Bytes. */
+  checksumCacheSize: bigint;
   dataIo: FileIo;
   metaIo: FileIo;
   maxWriteIodepth: number;

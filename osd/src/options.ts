@@ -83,6 +83,8 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
         disableDeviceLock: config.boolean('disable_device_lock'),
         readonly: config.boolean('readonly'),
         checksums: config.source('data_csum_type') === 'default' || config.string('data_csum_type') === 'crc32c',
+        checksumsInMemory: config.boolean('inmemory_metadata'),
+        checksumCacheSize: bytes(config, 'checksum_cache_size'),
         dataIo,
         metaIo: meta.device === '' && meta.io === '' ? dataIo : fileIo(meta.io),
         maxWriteIodepth: config.number('max_write_iodepth'),

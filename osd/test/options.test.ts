@@ -80,7 +80,7 @@ const SPEC_RUNTIME = [
   'perfect_csum_update',
 ];
 /** Ours. */
-const ADDITIONS = ['meta_size', 'discard_freed', 'max_tombstones'];
+const ADDITIONS = ['meta_size', 'discard_freed', 'max_tombstones', 'checksum_cache_size'];
 const ALL = { ...DISK_OPTIONS, ...RUNTIME_OPTIONS };
 const SAMPLES: Readonly<Record<string, string>> = {
   data_io: 'cached', meta_io: 'directsync', journal_io: 'direct', data_csum_type: 'crc32c', bind_address: '127.0.0.1', data_device: '/dev/x', meta_device: '/dev/y',
@@ -142,6 +142,12 @@ test('ways of I/O, discard, checksums, atomic writes', () => {
   assert.deepEqual([store.discardFreed, store.discardOnStart, store.minDiscardSize, store.discardGranularity, store.atomicWriteSize, store.checksums], ['off', true, 4194304n, 65536, 16384, false]);
   assert.equal(osd({}).configure.store.discardFreed, 'automatic');
   assert.deepEqual([osd({}).configure.store.maxTombstones, osd({ max_tombstones: '5' }).configure.store.maxTombstones], [1048576n, 5n]);
+  const sums = (text: Record<string, string>): unknown[] => {
+    const { checksumsInMemory, checksumCacheSize } = osd(text).configure.store;
+    return [checksumsInMemory, checksumCacheSize];
+  };
+  assert.deepEqual(sums({}), [true, 67108864n]);
+  assert.deepEqual(sums({ inmemory_metadata: '0', checksum_cache_size: '16m' }), [false, 16777216n]);
   assert.equal(osd({ discard_freed: 'yes' }).configure.store.discardFreed, 'on');
   assert.equal(osd({ skip_corrupted_meta_entries: 'true' }).configure.store.skipDamagedMetadata, true);
   const csum = (size: string): number => replacedParameters(new Config({ commandLine: { data_device: '/dev/x', csum_block_size: size } })).length;

@@ -58,7 +58,7 @@ function optionsOf(osd: number): OsdOptions {
       store: {
         osdNum: BigInt(osd), dataDevice: '/dev/null', metaDevice: '', dataOffset: 0n, dataSize: 0n, metaOffset: 0n, metaSize: 0n,
         blockSize: 131072, bitmapGranularity: 4096, immediateCommit: 'all', disableDataFsync: false, disableMetaFsync: false,
-        disableDeviceLock: false, readonly: false, checksums: true, dataIo: 'direct', metaIo: 'direct', maxWriteIodepth: 128,
+        disableDeviceLock: false, readonly: false, checksums: true, checksumsInMemory: true, checksumCacheSize: 67108864n, dataIo: 'direct', metaIo: 'direct', maxWriteIodepth: 128,
         maxTombstones: 1048576n, atomicWriteSize: 4096, discardFreed: 'automatic', discardOnStart: false, minDiscardSize: 1048576n, discardGranularity: 0, skipDamagedMetadata: false, create: true,
       },
       listen: [{ host: '0.0.0.0', port: 0 }], clusterNetworks: [], settings: {}, leaseTimeoutS: 5n,

@@ -161,6 +161,7 @@ const OSD = {
   min_flusher_count: { type: 'integer', default: 1, min: 1, readers: 'O', ...ON },
   max_flusher_count: { type: 'integer', default: 256, min: 1, readers: 'O', ...ON, aliases: ['flusher_count'] },
   inmemory_metadata: { type: 'boolean', default: true, readers: 'O' },
+  checksum_cache_size: { type: 'size', default: 67108864, unit: 'bytes', min: 1048576, readers: 'O' },
   inmemory_journal: { type: 'boolean', default: true, readers: 'O' },
   data_io: { type: 'word', default: 'direct', words: IO, readers: 'O' },
   meta_io: { type: 'word', default: null, words: IO, readers: 'O' },

@@ -250,6 +250,9 @@ StoreStats Blockstore::stats() const {
     stats.spare_blocks = spare_.count();
     stats.spare_granules = spare_.live_granules();
     stats.moved_bytes = moved_bytes_;
+    stats.checksum_reads = list_reads_;
+    stats.checksum_bytes_written = list_bytes_written_;
+    if (lists_) stats.memory_bytes += lists_->memory_bytes();
     return stats;
 }
 

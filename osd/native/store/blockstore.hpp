@@ -13,6 +13,7 @@
 
 #include "runtime/task.hpp"
 #include "store/block_allocator.hpp"
+#include "store/checksum_lists.hpp"
 #include "store/device.hpp"
 #include "store/discarder.hpp"
 #include "store/index.hpp"
@@ -24,6 +25,7 @@
 
 namespace vitastor::store {
 
+class ListReader;
 class Replay;
 class Salvage;
 
@@ -62,6 +64,7 @@ private:
         bool pumping = false;
         std::vector<uint8_t> entry;     ///< of the modification at work
         bool entry_appended = false;    ///< it is in the log and not yet in the index
+        uint64_t entry_end = 0;         ///< where it, or the cleaner's newest repetition, ends in the stream of the log
         uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
     };
     enum class Placement {
@@ -211,6 +214,17 @@ private:
     void watch_idle();
     static void on_idle(runtime::Timer* timer);
 
+    // ---- checksums that are not in memory (blockstore_lists.cpp); lists_ is null where all are
+    runtime::Task<void> fetch_list(uint32_t slot);
+    runtime::Task<void> fetch_list_with(uint32_t slot, ListReader& reader);
+    runtime::Task<void> fetch_beside(uint32_t slot, Reads& reads);
+    runtime::Task<void> fetch_group(uint32_t group);
+    void note_list(uint32_t head, const EntryView& entry, uint64_t end);
+    void note_full(uint32_t head, uint64_t bytes);
+    void settle_lists();
+    void trim_lists();
+    void write_list(uint32_t slot);
+
     // ---- the cleaner of the log (cleaner.cpp)
     static void on_batch(void* self);
     void after_batch();
@@ -310,6 +324,10 @@ private:
     runtime::WaitList announced_waiters_;     ///< notified when one has ended
     uint64_t clean_quota_ = 0;
     std::vector<uint8_t> clean_buffer_;
+
+    std::unique_ptr<ChecksumLists> lists_;
+    uint32_t held_group_ = UINT32_MAX;  ///< the cleaner is about to write it: its lists stay in memory
+    uint64_t list_reads_ = 0, list_bytes_written_ = 0;
 
     uint64_t first_generation_ = 0;  ///< operations are counted by generation; a listing waits for those before its own
     std::deque<uint64_t> generations_{0};

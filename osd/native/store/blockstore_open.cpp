@@ -199,6 +199,11 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     groups_.reset(static_cast<uint32_t>(std::clamp<uint64_t>(LogGroups::kStepBytes / geometry_.entry_bytes, 1, 64)));
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
+    if (!options_.checksums_in_memory) index_->allow_swapping();
+    if (index_->may_swap()) {
+        lists_ = std::make_unique<ChecksumLists>();
+        log_->remember_places();
+    }
     Replay replay(*meta_, *data_, *index_, uuid, meta_path(), logger_);
     Salvage salvage(geometry_, meta_path(), logger_);
     if (options_.skip_damaged_metadata) replay.observer = &salvage;
@@ -407,6 +412,8 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
             index_->end_loading(slot, slot + 1);
             weight += weight_of(slot);
             logged += index_->full_bytes(slot);
+            if (lists_ && index_->at(slot).state == SlotState::head && index_->granule_count(slot) > 0 && !index_->is_swapped(slot))
+                lists_->set(slot, {});
         }
         if ((slot + 1) % groups_.slots_per_group() == 0 || slot + 1 == index_->slot_count()) {
             groups_.load(first, weight, logged);

@@ -49,6 +49,13 @@ Task<int64_t> Blockstore::read_data(Operation& operation, uint32_t slot) {
         clear_range(operation.iov, operation.iov_count, 0, operation.len);
         co_return operation.len;
     }
+    Reads sums;
+    if (index_->is_swapped(slot)) {
+        sums.running = 1;
+        runtime::spawn(fetch_beside(slot, sums));
+    } else if (lists_) {
+        if (ChecksumLists::Item* item = lists_->find(slot)) item->used = true;
+    }
     int status;
     if (operation.iov_count <= kMaxBuffers && iov_aligned(operation.iov, operation.iov_count, logical_block_)) {
         Task<int> reading = read_granules(slot, from, to, operation.iov, operation.iov_count, first);
@@ -61,6 +68,10 @@ Task<int64_t> Blockstore::read_data(Operation& operation, uint32_t slot) {
         Task<int> reading = read_granules(slot, from, to, &iov, 1, from);
         status = co_await reading;
         if (status == 0) scatter(copy.data(), operation.iov, operation.iov_count, skip, length);
+    }
+    while (sums.running > 0) {
+        runtime::WaitList::Waiter waiter = sums.done.wait();
+        co_await waiter;
     }
     if (status < 0) co_return status;
     co_return check_data(operation, slot);

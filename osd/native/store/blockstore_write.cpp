@@ -102,6 +102,11 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
         new_versions_++;
     }
     plan.placement = place(plan, stable);
+    const bool replaces_list = stable && plan.placement == Placement::fresh;
+    if (plan.head != kNoSlot && index_->is_swapped(plan.head) && !replaces_list) {
+        Task<void> fetching = fetch_list(plan.head);
+        co_await fetching;
+    }
     int64_t result = 0;
     if (needs_room(plan)) {
         Task<int> finding = find_room(plan, stable);
@@ -231,7 +236,7 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
     log_->begin_intent(intent);
     log_->append(active.entry);
     active.entry_appended = true;
-    const uint64_t position = log_->appended();
+    const uint64_t position = active.entry_end = log_->appended();
     Task<int> committing = log_->commit();
     int status = co_await committing;
     if (status < 0) {
@@ -273,7 +278,7 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
 
 Task<int> Blockstore::log_and_apply(ActiveObject& active, bool durable) {
     log_->append(active.entry);
-    const uint64_t position = log_->appended();
+    const uint64_t position = active.entry_end = log_->appended();
     if (durable) {
         active.entry_appended = true;
         Task<int> committing = log_->commit();
@@ -292,6 +297,8 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     release_position_ = position;
     const bool applied = apply_to_index(entry, active.reserved);
     VITASTOR_ASSERT(applied);
+    const bool changes_list = entry.header.type == EntryType::write || entry.header.type == EntryType::rollback;
+    if (lists_ && changes_list) note_list(index_->find(active.object), entry, active.entry_end);
     if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);
     active.reserved = kNoSlot;
     give_back_empty_spare();

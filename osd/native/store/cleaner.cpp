@@ -75,6 +75,7 @@ void Blockstore::after_batch() {
         block_waiters_.notify_all();
         spare_waiters_.notify_all();
     }
+    if (lists_) settle_lists();
     const uint64_t filled = log_->next_slot() * kPagePayload;
     const uint64_t by_operations = filled > paced_bytes_ + cleaner_bytes_ ? filled - paced_bytes_ - cleaner_bytes_ : 0;
     paced_bytes_ += by_operations;
@@ -118,14 +119,20 @@ Task<void> Blockstore::run_cleaner() {
 }
 
 Task<int> Blockstore::clean_slice() {
-    const uint64_t before = log_->appended();
+    uint64_t bytes = 0;
     uint32_t slots = 0;
     for (size_t i = 0; i < groups_.size() && slots < kSliceSlots; i++) {
+        if (lists_) {
+            Task<void> fetching = fetch_group(groups_.front());
+            co_await fetching;
+        }
+        const uint64_t before = log_->appended();
         emit_front_group();
+        held_group_ = UINT32_MAX;
         slots += groups_.slots_per_group();
-        if (log_->appended() - before >= LogGroups::kStepBytes) break;
+        bytes += log_->appended() - before;
+        if (bytes >= LogGroups::kStepBytes) break;
     }
-    const uint64_t bytes = log_->appended() - before;
     cleaner_bytes_ += bytes;
     clean_quota_ -= std::min(clean_quota_, std::max<uint64_t>(bytes, uint64_t{slots} * 8));
     Task<int> committing = log_->commit();
@@ -150,13 +157,15 @@ void Blockstore::emit_front_group() {
             clean_buffer_.clear();
             index_->encode_full(slot, clean_buffer_);
             log_->append(clean_buffer_);
+            note_full(slot, clean_buffer_.size());
             weight += weight_of(slot);
             logged += clean_buffer_.size();
         }
-        const ActiveObject* active = writes_in_flight_ ? find_active(index_->object(slot)) : nullptr;
+        ActiveObject* active = writes_in_flight_ ? find_active(index_->object(slot)) : nullptr;
         if (active && active->entry_appended) {
             VITASTOR_PROBE("cleaner repeats an entry in flight");
             log_->append(active->entry);
+            active->entry_end = log_->appended();
         }
     }
     groups_.rewrite(mark, weight, logged);

@@ -30,6 +30,7 @@ uint32_t Index::allocate_slot() {
 
 void Index::free_slot(uint32_t slot) {
     release_crcs(slot, granule_count(slot));
+    if (!partial_.empty()) partial_.erase(slot);
     Slot& record = at(slot);
     inodes_.drop_user(record.inode);
     if (record.is_redirected) set_redirects(slot, {});
@@ -81,6 +82,10 @@ void Index::allocate_crcs(uint32_t slot) {
 
 void Index::release_crcs(uint32_t slot, uint32_t count) {
     if (!geometry_.checksums || !count) return;
+    if (is_swapped(slot)) {
+        at(slot).crcs = 0;
+        return;
+    }
     const uint32_t place = at(slot).crcs;
     const uint32_t moved = crcs_.release(CrcArrays::class_of(count), place);
     if (moved != CrcArrays::kNoOwner) at(moved).crcs = place;
@@ -92,6 +97,8 @@ void Index::put_granules(uint32_t slot, uint32_t first, uint32_t count, const ui
     const uint32_t before = granule_count(slot);
     const uint32_t below = granules_before(slot, first);
     const uint32_t above = before - granules_before(slot, first + count);
+    const bool has_list = before && !is_swapped(slot);
+    VITASTOR_ASSERT(has_list || below + above == 0);  // what is on disk alone is replaced as a whole, or was fetched before
     const uint32_t after = below + count + above;
     if (after != before) {
         uint8_t* bits = allocated_bits(slot);
@@ -101,13 +108,13 @@ void Index::put_granules(uint32_t slot, uint32_t first, uint32_t count, const ui
     if (!geometry_.checksums) return;
     const uint32_t kind = CrcArrays::class_of(after);
     uint32_t* array;
-    if (before && CrcArrays::class_of(before) == kind) {
+    if (has_list && CrcArrays::class_of(before) == kind) {
         array = crcs_.at(kind, at(slot).crcs);
         if (after != before) memmove(array + below + count, array + before - above, 4 * size_t{above});
     } else {
         const uint32_t place = crcs_.allocate(kind, slot);
         array = crcs_.at(kind, place);
-        if (before) {
+        if (has_list) {
             const uint32_t* old = crcs_.at(CrcArrays::class_of(before), at(slot).crcs);
             memcpy(array, old, 4 * size_t{below});
             memcpy(array + below + count, old + before - above, 4 * size_t{above});
@@ -116,11 +123,19 @@ void Index::put_granules(uint32_t slot, uint32_t first, uint32_t count, const ui
         at(slot).crcs = place;
     }
     memcpy(array + below, crcs, 4 * size_t{count});
+    if (partial_.empty()) return;
+    const auto partial = partial_.find(slot);
+    if (partial == partial_.end()) return;
+    for (uint32_t granule = first; granule < first + count; granule++)
+        partial->second.known[granule / 8] = static_cast<uint8_t>(partial->second.known[granule / 8] | (1u << (granule % 8)));
+    if (below + above == 0) partial_.erase(partial);
 }
 
 /// Sets the whole bitmap. crcs: of each granule in it.
 void Index::replace_granules(uint32_t slot, const uint8_t* bits, const uint8_t* crcs) {
-    const uint32_t before = granule_count(slot);
+    uint32_t before = granule_count(slot);
+    if (is_swapped(slot)) before = at(slot).crcs = 0;
+    if (!partial_.empty()) partial_.erase(slot);
     memcpy(allocated_bits(slot), bits, geometry_.bitmap_bytes);
     if (!geometry_.checksums) return;
     const uint32_t after = granule_count(slot);

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <unordered_map>
 #include <vector>
 
 #include "base/ids.hpp"
@@ -60,10 +61,11 @@ struct Slot {
     uint32_t block;
     uint32_t pg_previous, pg_next;
     uint32_t older;
-    uint32_t crcs;  ///< place in the pool of its length; nothing if no granule is allocated
+    uint32_t crcs;  ///< place in the pool of its length, or kSwappedList and a page of the log; nothing if no granule is allocated
 };
 static_assert(sizeof(Slot) == 44 && alignof(Slot) == 4);
 static_assert(InodeTable::kMaxInodes == 1u << 26);
+inline constexpr uint32_t kSwappedList = 1u << 31;
 
 /// Told of every block, and every granule of a spare block, that no version uses any more.
 class BlockSink {
@@ -166,6 +168,34 @@ public:
     uint32_t note(uint32_t slot) const { return at(slot).pg_next; }
     /// Call for all slots, in parts, before anything is listed; then link() does it.
     void end_loading(uint32_t from, uint32_t to);
+
+    // ---- lists of checksums that are not in memory (index_lists.cpp, docs/adr/0032-checksums-out-of-memory.md)
+    /// Before anything is loaded. Without it no list is ever swapped out.
+    void allow_swapping() { may_swap_ = geometry_.checksums && geometry_.log_pages < kSwappedList; }
+    bool may_swap() const { return may_swap_; }
+    /// The list of a head is on disk alone: in an entry that begins in page swapped_page() of the log (counted on the device).
+    bool is_swapped(uint32_t slot) const { return may_swap_ && (at(slot).crcs & kSwappedList); }
+    uint32_t swapped_page(uint32_t slot) const { return at(slot).crcs & ~kSwappedList; }
+    /// A head with one version, whose list is in memory and could be swapped out.
+    bool has_single_list(uint32_t slot) const {
+        return at(slot).state == SlotState::head && at(slot).older == kNoSlot && !is_swapped(slot) && granule_count(slot) > 0;
+    }
+    /// The head has one version, and the entry that has just been applied to it holds its whole list.
+    bool is_whole_list(uint32_t slot, const EntryView& entry) const;
+    void swap_out(uint32_t slot, uint32_t page);
+    /// sums: of each allocated granule; null: they are lost, and no data will match what stands for them.
+    void swap_in(uint32_t slot, const uint32_t* sums);
+    uint64_t list_bytes() const { return crcs_.memory_bytes(); }
+    /// A list of which replay knows only what was written since an entry that holds it whole.
+    struct PartialList {
+        uint32_t page = 0;
+        Version version = 0;  ///< of that entry
+        std::vector<uint8_t> known;  ///< bits of granules
+        bool knows(uint32_t granule) const { return known[granule / 8] & (1u << (granule % 8)); }
+    };
+    const std::unordered_map<uint32_t, PartialList>& partial_lists() const { return partial_; }
+    /// Fills in what is not known. bits, sums: of the entry; null: it cannot be read. The number of sums that are lost.
+    uint32_t complete_list(uint32_t slot, const uint8_t* bits, const uint32_t* sums);
     /// The head or tombstone that the last apply() has left, kNoSlot if it is gone.
     uint32_t applied_slot() const { return applied_; }
 
@@ -213,6 +243,10 @@ private:
     const uint8_t* raw(uint32_t slot) const { return slots_.at(slot); }
     uint8_t* allocated_bits(uint32_t slot) { return bitmap(slot) + geometry_.bitmap_bytes; }
     static uint32_t count_bits(const uint8_t* bits, uint32_t end);
+    bool covers_all(uint32_t slot, uint32_t first, uint32_t count) const {
+        return granules_before(slot, first) == 0 && granules_before(slot, first + count) == granule_count(slot);
+    }
+    void make_partial(uint32_t slot);
     uint32_t* crc_array(uint32_t slot) { return crcs_.at(CrcArrays::class_of(granule_count(slot)), at(slot).crcs); }
     /// For a slot without an array whose bitmap says how many there will be.
     void allocate_crcs(uint32_t slot);
@@ -252,6 +286,8 @@ private:
     uint32_t slot_count_ = 0;
     uint32_t applied_ = kNoSlot;
     bool is_loading_ = false;
+    bool may_swap_ = false;
+    std::unordered_map<uint32_t, PartialList> partial_;  ///< while loading
     uint32_t first_free_ = kNoSlot;
     uint64_t linked_count_ = 0;
     uint64_t tombstone_count_ = 0;

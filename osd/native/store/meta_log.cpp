@@ -177,6 +177,7 @@ uint32_t MetaLog::build(uint64_t limit, uint64_t* first_slot) {
                 std::swap(page_slots_[0], page_slots_[1]);
                 slot = page_slots_[0];
             }
+            if (!page_starts_.empty()) page_starts_.back().slot = slot;
             fill(page_.data(), limit);
             seal(page_.data());
             memcpy(batch_.data(), page_.data(), kPageSize);
@@ -197,6 +198,10 @@ uint32_t MetaLog::build(uint64_t limit, uint64_t* first_slot) {
         header.first_entry = kNoEntry;
         memcpy(page, &header, sizeof(header));
         page_mark_ = LogMark{next_slot_, header.page, header.previous};
+        if (remembers_places_) {
+            if (page_starts_.size() == kPlaces) page_starts_.pop_front();
+            page_starts_.push_back({taken_, next_slot_});
+        }
         page_slots_[0] = next_slot_++;
         page_copies_ = 1;
         page_open_ = true;
@@ -224,6 +229,15 @@ Task<int> MetaLog::write_batch(uint64_t slot, uint32_t pages) {
         pages -= here;
     }
     co_return 0;
+}
+
+MetaLog::Place MetaLog::place_of(uint64_t position, uint64_t end) const {
+    const auto next = std::upper_bound(page_starts_.begin(), page_starts_.end(), position,
+                                       [](uint64_t value, const PageStart& start) { return value < start.position; });
+    if (next == page_starts_.end()) return {Where::not_yet};
+    if (next == page_starts_.begin()) return {Where::forgotten};
+    if (durable_ < std::max(end, next->position)) return {Where::not_yet};
+    return {Where::here, static_cast<uint32_t>(std::prev(next)->slot % geometry_.log_pages)};
 }
 
 LogMark MetaLog::mark() const {

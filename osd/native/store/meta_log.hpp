@@ -9,6 +9,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -49,6 +51,16 @@ public:
     uint64_t durable() const { return durable_; }
     /// To be called when a write to the data device has completed.
     void note_data_written() { data_dirty_ = true; }
+    /// From now on place_of() knows where entries lie. Before anything is appended.
+    void remember_places() { remembers_places_ = true; }
+    enum class Where { here, not_yet, forgotten };
+    struct Place {
+        Where where;
+        uint32_t page = 0;  ///< on the device
+    };
+    /// The page in which bytes [position, end) of the stream begin: `here` once they are durable and the page is not written again.
+    /// Forgotten after kPlaces pages.
+    Place place_of(uint64_t position, uint64_t end) const;
     bool has_work() const { return pending_bytes() > 0 || data_dirty_; }
 
     /// A mark at or before everything that is appended from now on.
@@ -105,6 +117,10 @@ private:
     void wake();
 
     static constexpr uint32_t kBatchPages = 64;
+    static constexpr size_t kPlaces = 4096;
+    struct PageStart {
+        uint64_t position, slot;
+    };
     static constexpr uint64_t kLazyBytes = 32 * kPagePayload;
 
     Device& meta_;
@@ -139,6 +155,8 @@ private:
     LogMark page_mark_;       ///< of page_
     uint64_t page_slots_[2] = {};
     int page_copies_ = 0;
+    bool remembers_places_ = false;
+    std::deque<PageStart> page_starts_;  ///< of the newest pages
     List<LogIntent> intents_;
     std::vector<Unflushed> unflushed_;  ///< at most a few: one per flush that is still to come
 };

@@ -119,6 +119,10 @@ Task<void> Blockstore::move_object(uint32_t owner, uint32_t block, MoveBatch& ba
 /// Moves what versions of the object have in the spare block, if nobody reads its home. The number of granules.
 Task<uint64_t> Blockstore::move_granules(uint32_t head, uint32_t block) {
     if (log_is_low() || log_->error() || index_->redirect_position(head) > log_->durable()) co_return 0;
+    if (index_->is_swapped(head)) {
+        Task<void> fetching = fetch_list(head);
+        co_await fetching;
+    }
     struct Part {
         uint32_t granule, place, slot;
     };

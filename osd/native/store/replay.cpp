@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/crc32c.hpp"
+#include "store/list_reader.hpp"
 
 namespace vitastor::store {
 
@@ -124,11 +125,7 @@ Task<void> Replay::read_singly() {
 }
 
 bool Replay::is_page(const uint8_t* page) const {
-    PageHeader header;
-    memcpy(&header, page, sizeof(header));
-    return header.magic == kPageMagic && header.uuid == uuid_ && header.used <= kPagePayload &&
-           (header.first_entry == kNoEntry || header.first_entry < header.used) &&
-           header.crc == crc32c(page + 8, kPageSize - 8);
+    return is_log_page(page, uuid_);
 }
 
 Task<int> Replay::run() {
@@ -156,6 +153,8 @@ Task<int> Replay::run() {
         status = co_await showing;
         if (status < 0) co_return status;
     }
+    Task<void> completing = complete_lists();
+    co_await completing;
     Task<int> verifying = verify();
     status = co_await verifying;
     co_return status;
@@ -168,7 +167,7 @@ Task<int> Replay::read_chain(LogMark from) {
     int status = 0;
     uint64_t expected_page = from.page;
     uint64_t expected_previous = from.previous;
-    uint64_t current_slot = from.slot;
+    uint64_t current_slot = from.slot, copy_slot = from.slot;
     uint64_t last_slot = from.slot;  // the last place that holds a copy of the current page
     for (uint64_t slot = from.slot; slot < last_slot + kWindow && slot < tail.slot + geometry_.log_pages; slot++) {
         Task<const uint8_t*> reading = page_at(slot);
@@ -179,7 +178,7 @@ Task<int> Replay::read_chain(LogMark from) {
         memcpy(&next, page, sizeof(next));
         if (have && next.page == header.page + 1 && next.previous == header.write_sequence) {
             prefetch_buckets(page);
-            status = process(current.data(), current_slot);
+            status = process(current.data(), current_slot, copy_slot);
             if (status < 0) co_return status;
             expected_page = next.page;
             expected_previous = next.previous;
@@ -191,13 +190,14 @@ Task<int> Replay::read_chain(LogMark from) {
         if (have && next.write_sequence <= header.write_sequence) continue;
         header = next;
         memcpy(current.data(), page, kPageSize);
+        copy_slot = slot;
         have = true;
         if ((slot - tail.slot) % kProgressPages == kProgressPages - 1)
             log(logger_, LogLevel::info, "%s: loaded %llu pages of the metadata log, %llu objects so far", path_.c_str(),
                 Number(slot - tail.slot + 1), Number(index_.object_count()));
     }
     if (have) {
-        status = process(current.data(), current_slot);
+        status = process(current.data(), current_slot, copy_slot);
         if (status < 0) co_return status;
         end = LogMark{last_slot + 1, header.page + 1, header.write_sequence};
     } else {
@@ -253,7 +253,8 @@ Task<int> Replay::show_lost(uint64_t from, uint64_t to) {
     co_return 0;
 }
 
-int Replay::process(const uint8_t* page, uint64_t slot) {
+/// slot: the first place of the page; copy: the place of these bytes.
+int Replay::process(const uint8_t* page, uint64_t slot, uint64_t copy) {
     PageHeader header;
     memcpy(&header, page, sizeof(header));
     const uint8_t* payload = page + sizeof(header);
@@ -276,7 +277,7 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
             carry_.insert(carry_.end(), payload, payload + first);
             if (size == 0) memcpy(&size, carry_.data(), std::min(sizeof(size), carry_.size()));
             if (carry_.size() >= sizeof(EntryHeader) && carry_.size() == size) {
-                if (apply(carry_, carry_page_, carry_mark_) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
+                if (apply(carry_, carry_page_, carry_slot_, carry_mark_) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
                 carry_.clear();
             } else if (header.first_entry != kNoEntry || (size && carry_.size() >= size) ||
                        carry_.size() > kMaxEntry) {
@@ -298,10 +299,11 @@ int Replay::process(const uint8_t* page, uint64_t slot) {
         if (left < sizeof(size) || size > left) {
             carry_.assign(payload + position, payload + header.used);
             carry_page_ = header.page;
+            carry_slot_ = copy;
             carry_mark_ = mark;
             break;
         }
-        if (apply({payload + position, size}, header.page, mark) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
+        if (apply({payload + position, size}, header.page, copy, mark) < 0 && damage(slot, "an entry does not make sense") < 0) return -EIO;
         position += size;
     }
     return 0;
@@ -339,7 +341,7 @@ void Replay::prefetch_slots(const uint8_t* page) const {
     for (uint32_t i = 0; i < count; i++) index_.prefetch_second(slots[i]);
 }
 
-int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark) {
+int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, uint32_t mark) {
     EntryView entry;
     if (!decode_entry(geometry_, bytes, entry)) return -EINVAL;
     entries++;
@@ -361,10 +363,9 @@ int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark) 
         pending.block = index_.at(head).block;
         pending.first = entry.header.first;
         pending.count = entry.header.count;
-        for (uint32_t i = 0; i < pending.count; i++) {
+        for (uint32_t i = 0; i < pending.count; i++)
             if (!index_.is_at_home(head, pending.first + i)) return -EINVAL;
-            pending.old_crcs.push_back(geometry_.checksums ? index_.crc(head, pending.first + i) : 0);
-        }
+        find_old_sums(pending);
         pending.new_crcs.resize(pending.count);
         memcpy(pending.new_crcs.data(), entry.crcs, 4 * size_t{pending.count});
         pending.page = page;
@@ -379,8 +380,68 @@ int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark) 
                     (is_write && entry.has(kEntryCreate)))) {
         index_.set_note(index_.applied_slot(), mark);
     }
+    if (index_.may_swap() && applied && !entry.has(kEntryIntent) && index_.applied_slot() != kNoSlot &&
+        index_.is_whole_list(index_.applied_slot(), entry))
+        index_.swap_out(index_.applied_slot(), static_cast<uint32_t>(slot % geometry_.log_pages));
     if (observer) observer->on_entry(entry, page, applied);
     return 0;
+}
+
+/// The checksums before an announced write, as far as they are in memory.
+void Replay::find_old_sums(Pending& pending) {
+    pending.old_crcs.assign(pending.count, 0);
+    pending.old_known.assign(pending.count, true);
+    pending.base_page = 0;
+    pending.base_version = 0;
+    if (!geometry_.checksums) return;
+    const auto& partial = index_.partial_lists();
+    const auto found = partial.empty() ? partial.end() : partial.find(pending.slot);
+    const bool is_swapped = index_.is_swapped(pending.slot);
+    if (is_swapped) {
+        pending.base_page = index_.swapped_page(pending.slot);
+        pending.base_version = index_.at(pending.slot).version;
+    } else if (found != partial.end()) {
+        pending.base_page = found->second.page;
+        pending.base_version = found->second.version;
+    }
+    for (uint32_t i = 0; i < pending.count; i++) {
+        const uint32_t granule = pending.first + i;
+        pending.old_known[i] = !is_swapped && (found == partial.end() || found->second.knows(granule));
+        if (pending.old_known[i]) pending.old_crcs[i] = index_.crc(pending.slot, granule);
+    }
+}
+
+/// Lists of which only changes were met, and old checksums of announced writes, are read where an entry holds them.
+Task<void> Replay::complete_lists() {
+    if (!index_.may_swap()) co_return;
+    ListReader reader(meta_, geometry_, uuid_, kChunkPages);
+    SumList list;
+    std::vector<std::pair<uint32_t, uint32_t>> order;  // by page
+    for (const auto& [slot, partial] : index_.partial_lists()) order.emplace_back(partial.page, slot);
+    std::sort(order.begin(), order.end());
+    for (const auto& [page, slot] : order) {
+        const Version version = index_.partial_lists().at(slot).version;
+        const ObjectId object = index_.object(slot);
+        Task<int> reading = reader.read(page, object, version, list);
+        const int status = co_await reading;
+        const uint32_t lost = index_.complete_list(slot, status < 0 ? nullptr : list.bits.data(), list.sums.data());
+        if (lost == 0) continue;
+        VITASTOR_PROBE("replay loses checksums");
+        log(logger_, LogLevel::error, "%s: %u checksums of object %llx:%llx cannot be read from the metadata log: reads will fail with EDOM",
+            path_.c_str(), lost, Number(object.inode), Number(object.stripe));
+    }
+    for (Pending& pending : pending_) {
+        if (pending.dead || pending.base_version == 0) continue;
+        Task<int> reading = reader.read(pending.base_page, index_.object(pending.slot), pending.base_version, list);
+        const int status = co_await reading;
+        if (status < 0) continue;  // what is not new is damage then
+        for (uint32_t granule = 0, rank = 0; granule < geometry_.granules; granule++) {
+            if (!(list.bits[granule / 8] & (1u << (granule % 8)))) continue;
+            const uint32_t i = granule - pending.first;
+            if (i < pending.count && !pending.old_known[i]) pending.old_crcs[i] = list.sums[rank];
+            rank++;
+        }
+    }
 }
 
 void Replay::prune() {

@@ -61,6 +61,9 @@ public:
 
 private:
     struct Pending {
+        uint32_t base_page;      ///< where old checksums are that were not in memory
+        Version base_version;    ///< 0: all were
+        std::vector<bool> old_known;
         uint32_t slot;
         uint32_t block;
         uint32_t first, count;
@@ -84,8 +87,10 @@ private:
     runtime::Task<bool> find_next(LogMark& next);
     runtime::Task<int> show_lost(uint64_t from, uint64_t to);
     runtime::Task<void> read_singly();
-    int process(const uint8_t* page, uint64_t slot);
-    int apply(std::span<const uint8_t> bytes, uint64_t page, uint32_t mark);
+    int process(const uint8_t* page, uint64_t slot, uint64_t copy);
+    int apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, uint32_t mark);
+    void find_old_sums(Pending& pending);
+    runtime::Task<void> complete_lists();
     static constexpr uint32_t kAtOnce = 64;
     uint32_t objects_in(const uint8_t* page, ObjectId* objects) const;
     void prefetch_buckets(const uint8_t* page) const;
@@ -109,7 +114,7 @@ private:
     uint64_t chunk_start_ = UINT64_MAX;  ///< physical page of chunk_
     uint64_t chunk_pages_ = 0;
     std::vector<uint8_t> carry_;  ///< an entry whose end is in a later page
-    uint64_t carry_page_ = 0;
+    uint64_t carry_page_ = 0, carry_slot_ = 0;
     uint32_t carry_mark_ = 0;
     std::deque<Pending> pending_;
     uint64_t complete_page_ = 0;

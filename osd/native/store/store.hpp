@@ -51,6 +51,10 @@ struct StoreOptions {
     bool disable_device_lock = false;
     bool readonly = false;
     bool checksums = true;  ///< CRC32C of every granule
+    /// false: checksums are read from the metadata log when they are needed, except as many as fit into the cache (with what
+    /// operations at work need, and what has not been written to the log whole).
+    bool checksums_in_memory = true;
+    uint64_t checksum_cache_bytes = 64 << 20;
     runtime::FileIo data_io = runtime::FileIo::direct;
     runtime::FileIo meta_io = runtime::FileIo::direct;
     uint32_t max_write_iodepth = 128;
@@ -142,6 +146,8 @@ struct StoreStats {
     uint64_t spare_blocks = 0;    ///< used blocks that belong to no object: they hold overwritten granules for a while
     uint64_t spare_granules = 0;  ///< in use in them
     uint64_t moved_bytes = 0;     ///< copied from spare blocks back to their places
+    uint64_t checksum_reads = 0;          ///< of the metadata device, for checksums that are not in memory
+    uint64_t checksum_bytes_written = 0;  ///< entries written so that checksums can leave memory
 };
 
 struct InodeSpace {

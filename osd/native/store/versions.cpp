@@ -61,6 +61,7 @@ void Index::drop_older(uint32_t head, uint32_t slot, BlockSink& sink) {
 uint32_t Index::push_older(uint32_t head) {
     const uint32_t older = allocate_slot();
     VITASTOR_ASSERT(older != kNoSlot);
+    if (const auto partial = partial_.find(head); partial != partial_.end()) partial_[older] = PartialList(partial->second);
     Slot& target = at(older);
     const Slot& source = at(head);
     target.state = SlotState::older;
@@ -93,6 +94,13 @@ void Index::pop_newest(uint32_t head, BlockSink& sink) {
     target.older = source.older;
     target.is_stable = source.is_stable;
     target.crcs = source.crcs;
+    if (!partial_.empty()) {
+        partial_.erase(head);
+        if (auto partial = partial_.extract(older)) {
+            partial.key() = head;
+            partial_.insert(std::move(partial));
+        }
+    }
     copy_redirects(head, older);
     memcpy(bitmap(head), bitmap(older), 2 * size_t{geometry_.bitmap_bytes});
     if (const uint32_t count = granule_count(head); geometry_.checksums && count)
@@ -151,10 +159,12 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
         }
         link(head);
         version_count_++;
-    } else if (header.count && !entry.has(kEntryBlock) && at(head).block == kNoBlock) {
-        return false;
-    } else if (!entry.has(kEntryStable) && at(head).version != header.version) {  // equal: the cleaner has repeated a creation
-        push_older(head);
+    } else {
+        if (header.count && !entry.has(kEntryBlock) && at(head).block == kNoBlock) return false;
+        const bool replaces_list = entry.has(kEntryStable) && covers_all(head, header.first, header.count);
+        if (is_swapped(head) && !replaces_list) make_partial(head);
+        // Equal: the cleaner has repeated a creation.
+        if (!entry.has(kEntryStable) && at(head).version != header.version) push_older(head);
     }
     applied_ = head;
     Slot& record = at(head);
@@ -199,6 +209,7 @@ void Index::apply_tombstone(const EntryView& entry, uint32_t reserved, BlockSink
         drop_version(slot, slot, sink);
         drop_older(slot, slot, sink);
         release_crcs(slot, granule_count(slot));
+        if (!partial_.empty()) partial_.erase(slot);
         memset(bitmap(slot), 0, 2 * size_t{geometry_.bitmap_bytes});
         version_count_--;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // How long a start takes and what the index costs: makes a metadata log of N whole-block objects without their data, then opens it.
-//   store_load_bench DIRECTORY [--objects N] [--rounds K] [--no-checksums]
+//   store_load_bench DIRECTORY [--objects N] [--rounds K] [--no-checksums] [--sums-cache BYTES]
 // Creates two sparse files in DIRECTORY (use tmpfs; about 180 bytes per object and round) and removes them. rounds: times that
 // each object is written. The data file is never written to: opening reads no data unless writes were announced. Prints processor
 // time of all threads, bytes of memory by the store's own count, and the growth of the process.
@@ -109,7 +109,10 @@ int main(int argc, char** argv) {
         if (arg == "--objects") objects = strtoull(value, nullptr, 10), i++;
         else if (arg == "--rounds") rounds = static_cast<uint32_t>(strtoul(value, nullptr, 10)), i++;
         else if (arg == "--no-checksums") options.checksums = false;
-        else directory = arg;
+        else if (arg == "--sums-cache") {
+            options.checksums_in_memory = false;
+            options.checksum_cache_bytes = strtoull(value, nullptr, 10), i++;
+        } else directory = arg;
     }
     options.osd_num = 1;
     options.immediate_commit = wire::ImmediateCommit::all;

@@ -2,7 +2,7 @@
 // The store alone on a file, no network: 4 KB random reads and writes, mixed, whole blocks; by name also a flush after every
 // write, overwrites of other sizes, and unstable writes that are stabilised.
 //   store_bench FILE [--size MB] [--seconds S] [--repeat N] [--fill PERCENT] [--only CASE,...] [--json] [--no-fsync]
-//               [--discard] [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log]
+//               [--discard] [--no-checksums] [--mode all|small|none] [--loop io_uring|epoll] [--atomic BYTES] [--tight-log] [--sums-cache BYTES]
 // FILE is created (sparse) and removed. One line a case and repetition: operations a second, latency (mean and 99 %), processor
 // time of all threads, bytes written to the device per client byte, how often the metadata log went round. --tight-log: the
 // smallest log that takes the metadata of these objects, twice their size and the reserve. --json: one JSON object a line.
@@ -236,7 +236,10 @@ bool parse(int argc, char** argv, Settings& settings) {
             else if (arg == "--repeat") settings.repeat = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--fill") settings.fill_percent = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--only") settings.only = "," + std::string(value) + ",";
-            else if (arg == "--atomic") settings.store.atomic_write_size = static_cast<uint32_t>(strtoul(value, nullptr, 10));
+            else if (arg == "--sums-cache") {
+                settings.store.checksums_in_memory = false;
+                settings.store.checksum_cache_bytes = strtoull(value, nullptr, 10);
+            } else if (arg == "--atomic") settings.store.atomic_write_size = static_cast<uint32_t>(strtoul(value, nullptr, 10));
             else if (arg == "--mode")
                 settings.store.immediate_commit = !strcmp(value, "none")    ? wire::ImmediateCommit::none
                                                   : !strcmp(value, "small") ? wire::ImmediateCommit::small
@@ -300,6 +303,9 @@ void run_all(Bench& bench, const Settings& settings) {
         printf("{\"case\":\"memory\",\"objects\":%llu,\"bytes_per_object\":%.2f,\"flushes\":%llu}\n", count, each, flushes);
     else
         printf("%llu objects, %.1f bytes of memory per object, %llu flushes\n", count, each, flushes);
+    if (!settings.store.checksums_in_memory && !settings.json)
+        printf("checksums out of memory: %llu reads of the log, %llu bytes written to it\n",
+               static_cast<unsigned long long>(stats.checksum_reads), static_cast<unsigned long long>(stats.checksum_bytes_written));
 }
 
 }  // namespace

@@ -12,18 +12,18 @@ using wire::ImmediateCommit;
 
 std::string CrashShape::text() const {
     char out[256];
-    snprintf(out, sizeof(out), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d",
+    snprintf(out, sizeof(out), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d sums=%d",
              static_cast<int>(mode), fsync, checksums, block_size, granularity, atomic_write_size, separate_meta, dirty, near_wrap,
-             small_log, objects, discard);
+             small_log, objects, discard, sums_cache);
     return std::string(out) + (prepare.empty() ? "" : " prepare=" + to_text(prepare));
 }
 
 bool CrashShape::parse(const std::string& text, CrashShape& shape) {
     int numbers[8];
-    const int read = sscanf(text.c_str(), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d",
+    const int read = sscanf(text.c_str(), "mode=%d fsync=%d checksums=%d block=%u granule=%u atomic=%u separate=%d dirty=%d wrap=%d small=%d objects=%u discard=%d sums=%d",
                             &numbers[0], &numbers[1], &numbers[2], &shape.block_size, &shape.granularity, &shape.atomic_write_size,
-                            &numbers[3], &numbers[4], &numbers[5], &numbers[6], &shape.objects, &numbers[7]);
-    if (read != 12) return false;
+                            &numbers[3], &numbers[4], &numbers[5], &numbers[6], &shape.objects, &numbers[7], &shape.sums_cache);
+    if (read < 12) return false;
     shape.mode = static_cast<ImmediateCommit>(numbers[0]);
     shape.fsync = numbers[1];
     shape.checksums = numbers[2];
@@ -67,6 +67,8 @@ void CrashRun::prepare_rig(Rig& rig) const {
     rig.options.bitmap_granularity = shape_.granularity;
     rig.options.immediate_commit = shape_.mode;
     rig.options.checksums = shape_.checksums;
+    rig.options.checksums_in_memory = shape_.sums_cache < 0;
+    rig.options.checksum_cache_bytes = static_cast<uint64_t>(std::max(shape_.sums_cache, 0));
     rig.options.atomic_write_size = shape_.atomic_write_size;
     rig.options.disable_data_fsync = rig.options.disable_meta_fsync = !shape_.fsync;
     const uint64_t data = uint64_t{shape_.block_size} * 24;

@@ -23,6 +23,7 @@ struct CrashShape {
     bool near_wrap = false; ///< the log begins at the last but one place of its circle
     bool small_log = false; ///< the smallest log that is accepted: the cleaner has work after a few operations
     bool discard = false;   ///< freed blocks are given back to the device
+    int sums_cache = -1;    ///< bytes of memory for checksums; -1: all of them are in memory
     uint32_t objects = 2;
     Steps prepare;          ///< done before, one after another, and durable
     std::string text() const;

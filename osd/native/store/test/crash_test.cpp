@@ -70,6 +70,7 @@ std::vector<CrashShape> shapes() {
                     shape.dirty = fsync == checksums;
                     shape.near_wrap = prepared;
                     shape.discard = prepared && checksums;
+                    if (prepared && mode != wire::ImmediateCommit::small) shape.sums_cache = 0;
                     all.push_back(shape);
                 }
     return all;
@@ -207,6 +208,7 @@ TEST_CASE("long random sequences, a power failure at every I/O") {
         shape.near_wrap = random.chance(50);
         shape.objects = 1 + static_cast<uint32_t>(random.below(4));
         shape.discard = random.chance(30);
+        if (Random(seed + 77).chance(40)) shape.sums_cache = static_cast<int>(seed % 3 * 300);
         const bool big_entries = random.chance(25);
         if (big_entries) {  // four entries fill a page
             shape.block_size = 131072;
@@ -247,6 +249,7 @@ TEST_CASE("a power failure at every I/O while the log is being compacted") {
         shape.dirty = turn % 4 == 1;
         shape.separate_meta = turn % 5 == 4;
         shape.objects = 4;
+        if (turn % 2) shape.sums_cache = static_cast<int>(turn % 3 * 1000);
         const uint64_t before = 36 + random.below(30);  // somewhere here the cleaner begins
         for (uint64_t i = 0; i < before; i++)
             shape.prepare.push_back({Step::write_stable, static_cast<uint32_t>(i % 4), 0, 256 - static_cast<uint32_t>(i % 3), 1, false});

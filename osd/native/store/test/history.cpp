@@ -30,6 +30,8 @@ public:
         rig_.options.immediate_commit = shape.mode;
         rig_.options.disable_data_fsync = rig_.options.disable_meta_fsync = !shape.fsync;
         rig_.options.checksums = shape.checksums;
+        rig_.options.checksums_in_memory = shape.sums_cache < 0;
+        rig_.options.checksum_cache_bytes = static_cast<uint64_t>(std::max(shape.sums_cache, 0));
         rig_.options.atomic_write_size = shape.atomic_write_size;
         rig_.options.max_write_iodepth = shape.write_depth;
         oracle_.granules = rig_.granules();

@@ -33,6 +33,7 @@ struct HistoryShape {
     bool small_log = false;        ///< the smallest log that is accepted
     bool near_wrap = false;        ///< it begins at the end of its circle
     bool discard = false;          ///< freed blocks are given back to the device
+    int sums_cache = -1;           ///< bytes of memory for checksums; -1: all of them are in memory
     static HistoryShape random(uint64_t seed);
     /// Areas at the borders of buffers and segments: exactly n blocks and n ± 1, pages of the log around multiples of its batches.
     static HistoryShape at_border(uint64_t seed);

@@ -67,6 +67,8 @@ HistoryShape HistoryShape::random(uint64_t seed) {
     }
     shape.near_wrap = random.chance(30);
     shape.discard = random.chance(40);
+    Random cache(seed ^ 0x5a5);
+    if (cache.chance(35)) shape.sums_cache = cache.chance(50) ? 0 : static_cast<int>(cache.below(6000));
     return shape;
 }
 
@@ -104,11 +106,11 @@ std::string HistoryShape::text() const {
     char text[512];
     snprintf(text, sizeof(text),
              "seed=%llu steps=%u depth=%u objects=%u crash_at=%lld restarts=%d replicated=%d ballast=%u block=%u granule=%u mode=%d "
-             "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d",
+             "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d sums=%d",
              static_cast<unsigned long long>(seed), steps, depth, objects, static_cast<long long>(crash_at), restarts,
              replicated_only, ballast, block_size, granularity, static_cast<int>(mode), fsync, checksums, separate_meta,
              atomic_write_size, write_depth, static_cast<unsigned long long>(disk_size), static_cast<unsigned long long>(meta_size),
-             small_log, near_wrap, discard);
+             small_log, near_wrap, discard, sums_cache);
     return text;
 }
 
@@ -119,11 +121,11 @@ bool HistoryShape::parse(const std::string& text, HistoryShape& shape) {
     const int read = sscanf(
         text.c_str(),
         "seed=%llu steps=%u depth=%u objects=%u crash_at=%lld restarts=%d replicated=%d ballast=%u block=%u granule=%u mode=%d "
-        "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d",
+        "fsync=%d checksums=%d separate=%d atomic=%u write_depth=%u disk=%llu meta=%llu small=%d wrap=%d discard=%d sums=%d",
         &seed, &shape.steps, &shape.depth, &shape.objects, &crash, &flags[0], &flags[1], &shape.ballast, &shape.block_size,
         &shape.granularity, &flags[2], &flags[3], &flags[4], &flags[5], &shape.atomic_write_size, &shape.write_depth, &disk, &meta,
-        &flags[6], &flags[7], &flags[8]);
-    if (read != 21) return false;
+        &flags[6], &flags[7], &flags[8], &shape.sums_cache);
+    if (read < 21) return false;
     shape.seed = seed;
     shape.crash_at = static_cast<uint64_t>(crash);
     shape.restarts = flags[0];
@@ -240,6 +242,7 @@ std::string explain(HistoryShape shape, const std::string& problem, const Steps*
     simpler([](HistoryShape& tried) { tried.near_wrap = tried.small_log = false; });
     simpler([](HistoryShape& tried) { tried.fsync = false; });
     simpler([](HistoryShape& tried) { tried.discard = false; });
+    simpler([](HistoryShape& tried) { tried.sums_cache = -1; });
     simpler([](HistoryShape& tried) { tried.mode = ImmediateCommit::all; });
     simpler([](HistoryShape& tried) { tried.atomic_write_size = 4096; });
     steps = shrink(steps, 300, [&](const Steps& tried) { return fails(shape, tried); });
