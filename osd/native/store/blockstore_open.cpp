@@ -228,6 +228,7 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
     }
     log_->start(replay.tail, replay.end, replay.max_sequence + loop_.random_u64() % (1u << 20),
                 replay.checkpoint_sequence);
+    log_->note_objects(index_->linked_count());
     Task<int> counting = count_blocks(options_.skip_damaged_metadata ? &salvage : nullptr);
     status = co_await counting;
     if (status < 0) co_return status;

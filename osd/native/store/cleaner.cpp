@@ -65,6 +65,7 @@ bool Blockstore::wants_cleaning() const {
 void Blockstore::on_batch(void* self) { static_cast<Blockstore*>(self)->after_batch(); }
 
 void Blockstore::after_batch() {
+    log_->note_objects(index_->linked_count());
     bool freed = false;
     while (!pending_free_.empty() && pending_free_.front().first <= log_->durable()) {
         give_back(pending_free_.front().second);

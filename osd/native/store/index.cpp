@@ -8,7 +8,9 @@
 namespace vitastor::store {
 
 Index::Index(const Geometry& geometry)
-    : geometry_(geometry), slots_((sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes} + 3) / 4 * 4) {}
+    : geometry_(geometry),
+      block_shift_(std::countr_zero(geometry.block_size)),
+      slots_((sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes} + 3) / 4 * 4) {}
 
 // ---------------------------------------------------------------- slots
 
@@ -156,7 +158,7 @@ uint32_t Index::find(const ObjectId& object) const {
 uint32_t Index::find_any(const ObjectId& object) const {
     const uint32_t inode = inodes_.find(object.inode);
     if (inode == InodeTable::kNone) return kNoSlot;
-    uint32_t slot = buckets_.first(ObjectIdHash()(object));
+    uint32_t slot = buckets_.first(hash(inode, object.stripe));
     while (slot != kNoSlot) {
         const Slot& record = at(slot);
         if (record.stripe == object.stripe && record.inode == inode) return slot;
@@ -174,42 +176,25 @@ uint32_t Index::find_version(uint32_t head, Version version) const {
 void Index::link(uint32_t slot) {
     Slot& record = at(slot);
     record.state = SlotState::head;
-    uint32_t& first = buckets_.first(ObjectIdHash()(object(slot)));
+    uint32_t& first = buckets_.first(hash_of(slot));
     record.hash_next = first;
     first = slot;
     linked_count_++;
-    if (is_loading_) {
-        if (linked_count_ > buckets_.count() * 3 / 2 + 64) rehash();
-        return;
-    }
-    pg_link(slot);
+    if (!is_loading_) pg_link(slot);
     buckets_.grow(
-        linked_count_, [this](uint32_t item) { return ObjectIdHash()(object(item)); },
-        [this](uint32_t item) -> uint32_t& { return at(item).hash_next; });
+        linked_count_, [this](uint32_t item) { return hash_of(item); },
+        [this](uint32_t item) -> uint32_t& { return at(item).hash_next; }, [this](uint32_t item) { fetch_ahead(raw(item)); });
 }
 
-/// As many buckets as objects, all at once: slots are read in their order, which is many times cheaper than bucket by bucket.
-void Index::rehash() {
-    buckets_.reset(linked_count_);
-    constexpr uint32_t kAtOnce = 64;
-    uint32_t slots[kAtOnce], *firsts[kAtOnce];
-    for (uint32_t slot = 0; slot < slot_count_;) {
-        uint32_t count = 0;
-        for (; count < kAtOnce && slot < slot_count_; slot++) {
-            if (!is_linked(slot)) continue;
-            slots[count] = slot;
-            firsts[count] = &buckets_.first(ObjectIdHash()(object(slot)));
-            fetch_ahead(firsts[count++]);
-        }
-        for (uint32_t i = 0; i < count; i++) {
-            at(slots[i]).hash_next = *firsts[i];
-            *firsts[i] = slots[i];
-        }
-    }
+bool Index::expect(uint64_t objects) {
+    constexpr uint64_t kAtOnce = 32768;  // buckets; some 20 microseconds
+    VITASTOR_ASSERT(linked_count_ == 0);
+    for (uint64_t i = 0; i < kAtOnce && buckets_.count() < objects; i++) buckets_.add_empty();
+    return buckets_.count() >= objects;
 }
 
 void Index::unlink(uint32_t slot) {
-    uint32_t* place = &buckets_.first(ObjectIdHash()(object(slot)));
+    uint32_t* place = &buckets_.first(hash_of(slot));
     while (*place != slot) {
         VITASTOR_ASSERT(*place != kNoSlot);
         place = &at(*place).hash_next;

@@ -88,9 +88,9 @@ public:
     /// Its head or its tombstone.
     uint32_t find_any(const ObjectId& object) const;
     /// Fetch what find() will need into the cache: first the bucket, some time later the first slot, then the one behind it.
-    void prefetch_bucket(const ObjectId& object) const { buckets_.prefetch(ObjectIdHash()(object)); }
+    void prefetch_bucket(const ObjectId& object) const { buckets_.prefetch(hash(inodes_.find(object.inode), object.stripe)); }
     uint32_t prefetch_first(const ObjectId& object) const {
-        const uint32_t slot = buckets_.first(ObjectIdHash()(object));
+        const uint32_t slot = buckets_.first(hash(inodes_.find(object.inode), object.stripe));
         if (slot != kNoSlot) fetch_ahead(raw(slot));
         return slot;
     }
@@ -162,8 +162,10 @@ public:
     /// Puts version and bitmap of a head back (an announced write that did not happen).
     void revert(uint32_t head, Version version, const uint8_t* bitmap);
 
-    // ---- loading: no lists of PGs yet, in their place each slot has room for a note; the hash table grows in leaps
+    // ---- loading: no lists of PGs yet, in their place each slot has room for a note
     void begin_loading() { is_loading_ = true; }
+    /// Makes room in the hash table for that many objects, a part of it in each call; true when it is done. While it is empty.
+    bool expect(uint64_t objects);
     void set_note(uint32_t slot, uint32_t note) { at(slot).pg_next = note; }
     uint32_t note(uint32_t slot) const { return at(slot).pg_next; }
     /// Call for all slots, in parts, before anything is listed; then link() does it.
@@ -232,6 +234,7 @@ public:
     uint32_t slot_count() const { return slot_count_; }  ///< slots ever used; all slot numbers are below it
     uint64_t object_count() const { return linked_count_ - tombstone_count_; }
     uint64_t tombstone_count() const { return tombstone_count_; }
+    uint64_t linked_count() const { return linked_count_; }  ///< both together
     uint64_t version_count() const { return version_count_; }
     /// What is allocated, with malloc's own bytes.
     uint64_t memory_bytes() const;
@@ -255,9 +258,19 @@ private:
     void replace_granules(uint32_t slot, const uint8_t* bits, const uint8_t* crcs);
     uint32_t allocate_slot();
     void free_slot(uint32_t slot);
+    /// Of an object by the number of its inode. Sixteen neighbours in an image share a line of buckets: images are mostly
+    /// written, and always listed in the log, in long runs. Which of them gets which bucket of the line differs from line to
+    /// line, so that objects which are all alike in these bits (chunks of wide stripes) still use all buckets.
+    uint64_t hash(uint32_t inode, uint64_t stripe) const {
+        const uint64_t neighbours = uint64_t{15} << block_shift_;
+        uint64_t x = (inode * 0x9e3779b97f4a7c15ull) ^ ((stripe & ~neighbours) * 0xc2b2ae3d27d4eb4full);
+        x ^= x >> 29;
+        x *= 0xbf58476d1ce4e5b9ull;
+        return x ^ (x >> 32) ^ (stripe >> block_shift_ & 15);
+    }
+    uint64_t hash_of(uint32_t slot) const { return hash(at(slot).inode, at(slot).stripe); }
     void link(uint32_t slot);
     void unlink(uint32_t slot);
-    void rehash();
     void pg_link(uint32_t slot);
     void pg_unlink(uint32_t slot);
     bool block_shared(uint32_t head, uint32_t except, uint32_t block) const;
@@ -279,6 +292,7 @@ private:
     void release_redirect(uint32_t head, uint32_t except, const Redirect& run, BlockSink& sink);
 
     Geometry geometry_;
+    int block_shift_;
     Segments slots_;
     CrcArrays crcs_;
     InodeTable inodes_;

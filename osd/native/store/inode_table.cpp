@@ -4,10 +4,11 @@
 namespace vitastor::store {
 
 uint32_t InodeTable::find(InodeNum inode) const {
-    if (last_ != kNone && records_[last_].inode == inode) return last_;
+    Recent& recent = recent_[recent_place(inode)];
+    if (recent.inode == inode && recent.number != kNone) return recent.number;
     uint32_t number = buckets_.first(hash(inode));
     while (number != kNone && records_[number].inode != inode) number = records_[number].next;
-    if (number != kNone) last_ = number;
+    if (number != kNone) recent = {inode, number};
     return number;
 }
 
@@ -31,8 +32,8 @@ uint32_t InodeTable::add_user(InodeNum inode) {
     used_++;
     buckets_.grow(
         used_, [this](uint32_t item) { return hash(records_[item].inode); },
-        [this](uint32_t item) -> uint32_t& { return records_[item].next; });
-    last_ = number;
+        [this](uint32_t item) -> uint32_t& { return records_[item].next; }, [this](uint32_t item) { fetch_ahead(&records_[item]); });
+    recent_[recent_place(inode)] = {inode, number};
     return number;
 }
 
@@ -48,7 +49,7 @@ void InodeTable::drop_user(uint32_t number) {
     records_[number].next = first_free_;
     first_free_ = number;
     used_--;
-    if (last_ == number) last_ = kNone;
+    recent_[recent_place(records_[number].inode)] = {};
 }
 
 }  // namespace vitastor::store

@@ -47,7 +47,14 @@ private:
     HashBuckets buckets_;
     uint32_t first_free_ = kNone;
     uint64_t used_ = 0;
-    mutable uint32_t last_ = kNone;  ///< found last; most often asked again
+    /// Found last; most often asked again.
+    struct Recent {
+        InodeNum inode = 0;
+        uint32_t number = kNone;
+    };
+    static constexpr uint32_t kRecent = 64;
+    static uint32_t recent_place(InodeNum inode) { return static_cast<uint32_t>(hash(inode) % kRecent); }
+    mutable Recent recent_[kRecent];
 };
 
 }  // namespace vitastor::store

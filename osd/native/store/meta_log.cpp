@@ -153,6 +153,7 @@ void MetaLog::seal(uint8_t* page) {
     header.write_sequence = next_sequence_++;
     header.durable = durable_sequence_;
     header.complete_page = complete_page();
+    header.objects = objects_;
     memset(page + sizeof(header) + header.used, 0, kPagePayload - header.used);
     memcpy(page, &header, sizeof(header));
     header.crc = crc32c(page + 8, kPageSize - 8);

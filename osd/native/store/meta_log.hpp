@@ -8,6 +8,7 @@
 // durable before the entry is.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -82,6 +83,9 @@ public:
     uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
     uint64_t next_slot() const { return next_slot_; }
 
+    /// What pages tell of the number of objects; for the next start.
+    void note_objects(uint64_t count) { objects_ = static_cast<uint32_t>(std::min<uint64_t>(count, UINT32_MAX)); }
+
     int error() const { return error_; }
     void fail(int error);
     bool is_idle() const { return !running_; }
@@ -144,6 +148,7 @@ private:
     int error_ = 0;
     List<Waiter> waiters_;
 
+    uint32_t objects_ = 0;
     LogMark tail_;
     uint64_t checkpoint_sequence_ = 0;
     uint64_t next_slot_ = 0;

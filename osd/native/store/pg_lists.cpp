@@ -25,7 +25,6 @@ void Index::pg_link(uint32_t slot) {
 }
 
 void Index::end_loading(uint32_t from, uint32_t to) {
-    if (is_loading_ && linked_count_ > buckets_.count()) rehash();
     is_loading_ = false;
     for (uint32_t slot = from; slot < to; slot++)
         if (is_linked(slot)) pg_link(slot);

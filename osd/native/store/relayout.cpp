@@ -383,6 +383,7 @@ Task<int> Relayout::write_log() {
     // In the present area: the checkpoint that does not count, so that the one that counts stays.
     log.start(LogMark{}, LogMark{}, 0, same_meta_ ? store_.log_->checkpoint_sequence() : 0);
     Index& index = *store_.index_;
+    log.note_objects(index.linked_count());
     std::vector<uint8_t> bytes;
     int status = 0;
     for (uint32_t slot = 0; slot < index.slot_count() && status == 0; slot++) {

@@ -128,11 +128,45 @@ bool Replay::is_page(const uint8_t* page) const {
     return is_log_page(page, uuid_);
 }
 
+/// Places in use hold pages from tail.page on, those behind the end older ones or none. Some twenty reads.
+Task<uint64_t> Replay::look_ahead() {
+    uint64_t used = 0, free = geometry_.log_pages, objects = 0;
+    while (free - used > 1) {
+        const uint64_t middle = used + (free - used) / 2;
+        const uint64_t physical = (tail.slot + middle) % geometry_.log_pages;
+        const uint64_t count = std::min(kWindow, geometry_.log_pages - physical);  // the place itself may have been left out
+        iovec iov{chunk_.data(), count * kPageSize};
+        Task<int> reading = meta_.read(&iov, 1, geometry_.log_offset + physical * kPageSize);
+        const int status = co_await reading;
+        if (status < 0) co_return 0;
+        bool is_used = false;
+        for (uint64_t i = 0; i < count; i++) {
+            const uint8_t* page = chunk_.data() + i * kPageSize;
+            PageHeader header;
+            memcpy(&header, page, sizeof(header));
+            if (header.page < tail.page || header.page - tail.page > middle + i || !is_page(page)) continue;
+            is_used = true;
+            objects = header.objects;
+        }
+        (is_used ? used : free) = middle;
+    }
+    // No object without an entry.
+    co_return objects <= (free + kWindow) * (kPagePayload / sizeof(EntryHeader)) ? objects : 0;
+}
+
 Task<int> Replay::run() {
     index_.begin_loading();
     Task<int> loading = load_checkpoint();
     int status = co_await loading;
     if (status < 0) co_return status;
+    if (!observer) {  // with one, on a damaged store, each page is read once and in order
+        Task<uint64_t> looking = look_ahead();
+        expected = co_await looking;
+        while (!index_.expect(expected)) {
+            NextTurn turn(meta_.loop());
+            co_await turn;
+        }
+    }
     LogMark next = tail;
     for (;;) {
         Task<int> reading = read_chain(next);
@@ -192,9 +226,11 @@ Task<int> Replay::read_chain(LogMark from) {
         memcpy(current.data(), page, kPageSize);
         copy_slot = slot;
         have = true;
-        if ((slot - tail.slot) % kProgressPages == kProgressPages - 1)
-            log(logger_, LogLevel::info, "%s: loaded %llu pages of the metadata log, %llu objects so far", path_.c_str(),
-                Number(slot - tail.slot + 1), Number(index_.object_count()));
+        if ((slot - tail.slot) % kProgressPages == kProgressPages - 1) {
+            const std::string of = expected ? " of about " + std::to_string(expected) : "";
+            log(logger_, LogLevel::info, "%s: loaded %llu pages of the metadata log, %llu%s objects so far", path_.c_str(),
+                Number(slot - tail.slot + 1), Number(index_.linked_count()), of.c_str());
+        }
     }
     if (have) {
         status = process(current.data(), current_slot, copy_slot);

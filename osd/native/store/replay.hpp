@@ -57,6 +57,7 @@ public:
     /// Places in the log, not more than about kMarks. The note of each head and tombstone says from which of them on it is needed.
     SegmentedVector<LogMark> marks;
     uint64_t entries = 0;
+    uint64_t expected = 0;  ///< objects and tombstones, as one of the last pages tells; 0: unknown
     uint64_t damaged_granules = 0;
 
 private:
@@ -80,6 +81,8 @@ private:
     runtime::Task<int> load_checkpoint();
     runtime::Task<const uint8_t*> page_at(uint64_t slot);
     bool is_page(const uint8_t* page) const;
+    /// The number of objects that the last pages tell of, found by halving; 0: unknown. A hint: bytes from anywhere may be in it.
+    runtime::Task<uint64_t> look_ahead();
     /// Follows the chain of pages from a place on; `end` is where it stops.
     runtime::Task<int> read_chain(LogMark from);
     runtime::Task<int> check_end(uint64_t slot);

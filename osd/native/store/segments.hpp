@@ -7,12 +7,12 @@
 #pragma once
 
 #include <malloc.h>
+#include <sys/mman.h>
 
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "base/assert.hpp"
@@ -25,10 +25,23 @@ inline void fetch_ahead(const void* place) {
     asm volatile("");
 }
 
-/// Records of one size, not initialised. Not copyable.
+/// Records of one size, not initialised.
 class Segments {
 public:
-    explicit Segments(size_t record_bytes) : record_bytes_(record_bytes), halvings_(record_bytes >= 32 ? 1 : 0) {}
+    explicit Segments(size_t record_bytes)
+        : record_bytes_(record_bytes), halvings_(record_bytes >= 32 ? 1 : 0) {}
+    /// Takes the records of one with records of the same size, which is empty then.
+    Segments& operator=(Segments&& other) noexcept {
+        VITASTOR_ASSERT(record_bytes_ == other.record_bytes_);
+        blocks_.swap(other.blocks_);
+        std::swap(capacity_, other.capacity_);
+        std::swap(bytes_, other.bytes_);
+        other.clear();
+        return *this;
+    }
+    Segments(const Segments&) = delete;
+    Segments& operator=(const Segments&) = delete;
+    ~Segments() { clear(); }
 
     uint8_t* at(uint64_t index) {
         const uint64_t position = index + kFirst;
@@ -36,7 +49,7 @@ public:
         const uint64_t whole = (position >> height) + (uint64_t{1} << height) - kSkip;  // the block in the paper
         const int low = height - halvings_;
         const uint64_t block = (whole << halvings_) | (position >> low & ((1u << halvings_) - 1));
-        return blocks_[block].get() + (position & ((uint64_t{1} << low) - 1)) * record_bytes_;
+        return blocks_[block] + (position & ((uint64_t{1} << low) - 1)) * record_bytes_;
     }
     const uint8_t* at(uint64_t index) const { return const_cast<Segments*>(this)->at(index); }
 
@@ -44,12 +57,11 @@ public:
     /// Adds one block. Returns its first record; *records receives how many it holds.
     uint8_t* grow(uint64_t* records = nullptr) {
         const uint64_t count = block_records(capacity_);
-        blocks_.emplace_back(static_cast<uint8_t*>(malloc(count * record_bytes_)));
-        VITASTOR_ASSERT(blocks_.back());
-        bytes_ += block_bytes(blocks_.back().get());
+        blocks_.push_back(allocate_block(count * record_bytes_));
+        bytes_ += block_bytes(blocks_.back(), count * record_bytes_);
         capacity_ += count;
         if (records) *records = count;
-        return blocks_.back().get();
+        return blocks_.back();
     }
     /// Gives blocks back that are not needed for `count` records; keeps one to spare unless nothing is needed.
     void shrink(uint64_t count) {
@@ -60,40 +72,71 @@ public:
         for (;;) {
             const uint64_t last = block_records(capacity_ - 1);
             if (capacity_ - last <= count || capacity_ - last - block_records(capacity_ - last - 1) < count) break;
-            bytes_ -= block_bytes(blocks_.back().get());
-            blocks_.pop_back();
-            capacity_ -= last;
+            drop_last();
         }
         if (blocks_.capacity() > 2 * blocks_.size() + 8) fit();
     }
     void clear() {
-        blocks_.clear();
+        while (!blocks_.empty()) drop_last();
         fit();
-        capacity_ = bytes_ = 0;
     }
     uint64_t memory_bytes() const { return bytes_ + blocks_.capacity() * sizeof(blocks_[0]); }
 
 private:
-    struct Free {
-        void operator()(uint8_t* block) const { free(block); }
-    };
     static constexpr uint64_t kFirst = 64;     ///< the smallest blocks hold 8 records
     static constexpr uint64_t kSkip = 2 + 14;  ///< 14: blocks that positions below kFirst would have
     static int height_of(uint64_t position) { return (64 - std::countl_zero(position)) / 2; }
     uint64_t block_records(uint64_t index) const { return uint64_t{1} << (height_of(index + kFirst) - halvings_); }
-    static uint64_t block_bytes(uint8_t* block) { return malloc_usable_size(block) + sizeof(size_t); }
+
+    /// Blocks of many pages come from the kernel, all pages at once: that costs half of what a fault for each page does, and
+    /// malloc's own 16 bytes would take a page more. Where rounding up to pages costs more than 1/64 they come from malloc.
+    static bool is_mapped(size_t bytes) { return bytes >= kMapFrom && (-bytes & (kPage - 1)) <= bytes / 64; }
+    static size_t rounded(size_t bytes) { return (bytes + kPage - 1) & ~(kPage - 1); }
+    static uint8_t* allocate_block(size_t bytes) {
+        void* block = malloc_or_map(bytes);
+        VITASTOR_ASSERT(block);
+        return static_cast<uint8_t*>(block);
+    }
+    static void* malloc_or_map(size_t bytes) {
+        if (!is_mapped(bytes)) {
+            void* block = malloc(bytes);
+            if (block && bytes >= kMapFrom) {
+                const uintptr_t from = rounded(reinterpret_cast<uintptr_t>(block));
+                const uintptr_t to = (reinterpret_cast<uintptr_t>(block) + bytes) & ~(kPage - 1);
+                madvise(reinterpret_cast<void*>(from), to - from, kPopulateWrite);  // Linux 5.14; before, pages come by themselves
+            }
+            return block;
+        }
+        void* block = mmap(nullptr, rounded(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+        return block == MAP_FAILED ? nullptr : block;
+    }
+    static uint64_t block_bytes(uint8_t* block, size_t bytes) {
+        return is_mapped(bytes) ? rounded(bytes) : malloc_usable_size(block) + sizeof(size_t);
+    }
+    void drop_last() {
+        const uint64_t count = block_records(capacity_ - 1);
+        uint8_t* block = blocks_.back();
+        blocks_.pop_back();
+        capacity_ -= count;
+        bytes_ -= block_bytes(block, count * record_bytes_);
+        if (is_mapped(count * record_bytes_)) munmap(block, rounded(count * record_bytes_));
+        else free(block);
+    }
 
     /// What shrink_to_fit() does only where exceptions are on.
     void fit() {
-        std::vector<std::unique_ptr<uint8_t, Free>> fitting;
+        std::vector<uint8_t*> fitting;
         fitting.reserve(blocks_.size());
-        for (auto& block : blocks_) fitting.push_back(std::move(block));
+        fitting.insert(fitting.end(), blocks_.begin(), blocks_.end());
         blocks_.swap(fitting);
     }
 
+    static constexpr size_t kPage = 4096;
+    static constexpr int kPopulateWrite = 23;  ///< MADV_POPULATE_WRITE, which older headers lack
+    static constexpr size_t kMapFrom = 12 * kPage;
     size_t record_bytes_;
-    int halvings_;  ///< 1: each block of the paper is two, for large records
-    std::vector<std::unique_ptr<uint8_t, Free>> blocks_;
+    int halvings_;  ///< each block of the paper is 2^halvings_, for large records
+    std::vector<uint8_t*> blocks_;
     uint64_t capacity_ = 0;
     uint64_t bytes_ = 0;
 };
@@ -138,22 +181,28 @@ public:
     }
     uint32_t first(uint64_t hash) const { return const_cast<HashBuckets*>(this)->first(hash); }
     uint64_t count() const { return count_; }
-    /// That many buckets, at least as many as now, all empty.
-    void reset(uint64_t count) {
-        while (segments_.capacity() < count) segments_.grow();
-        count_ = count;
-        mask_ = std::bit_floor(count) - 1;
-        for (uint64_t i = 0; i < count; i++) at(i) = kNone;
+    /// One more bucket, while all are empty.
+    void add_empty() {
+        add();
+        if (count_ == mask_ * 2 + 2) mask_ = mask_ * 2 + 1;
     }
     void prefetch(uint64_t hash) const { fetch_ahead(&const_cast<HashBuckets*>(this)->first(hash)); }
-    /// Splits one bucket if there are more items than buckets. hash_of(item): u64; next_of(item): u32&.
-    template <class HashOf, class NextOf>
-    void grow(uint64_t items, HashOf hash_of, NextOf next_of) {
+    /// Splits one bucket if there are more items than buckets. hash_of(item): u64; next_of(item): u32&; fetch(item): asks for the
+    /// item's line. Which buckets come next is known, so what their splits will touch is fetched some splits ahead: the
+    /// hash table of millions of items would else wait for memory three times for each new one.
+    template <class HashOf, class NextOf, class Fetch>
+    void grow(uint64_t items, HashOf hash_of, NextOf next_of, Fetch fetch) {
         if (items <= count_) return;
         const uint64_t fresh = count_;
         const uint64_t wide = mask_ * 2 + 1;
+        const uint64_t source = fresh & mask_;
+        if (source + kAhead <= mask_) {
+            if (const uint32_t item = at(source + kAhead); item != kNone) fetch(item);
+            if (const uint32_t item = at(source + kAhead / 2); item != kNone)
+                if (const uint32_t next = next_of(item); next != kNone) fetch(next);
+        }
         add();
-        uint32_t* from = &at(fresh & mask_);
+        uint32_t* from = &at(source);
         uint32_t* to = &at(fresh);
         while (*from != kNone) {
             const uint32_t item = *from;
@@ -171,6 +220,7 @@ public:
     uint64_t memory_bytes() const { return segments_.memory_bytes(); }
 
 private:
+    static constexpr uint64_t kAhead = 16;  ///< splits
     uint32_t& at(uint64_t index) { return *reinterpret_cast<uint32_t*>(segments_.at(index)); }
     void add() {
         if (count_ == segments_.capacity()) segments_.grow();

@@ -68,7 +68,7 @@ struct PageHeader {
     uint64_t complete_page;  ///< in-place writes announced in pages before this one have reached the disk
     uint16_t used;  ///< payload bytes
     uint16_t first_entry;  ///< payload offset of the first entry that starts here; 0xffff: none
-    uint32_t reserved;
+    uint32_t objects;  ///< with tombstones, about, when this was written; 0: not told. Only to make room for as many at once
 };
 static_assert(sizeof(PageHeader) == 64);
 inline constexpr uint32_t kPagePayload = kPageSize - sizeof(PageHeader);
