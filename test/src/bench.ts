@@ -5,6 +5,7 @@ import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './be
 import { erasureBenchmark } from './bench/erasure.js';
 import { failoverBenchmark } from './bench/failover.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
+import { listingBenchmark } from './bench/listing.js';
 import { rebalanceBenchmark } from './bench/rebalance.js';
 import { rawBenchmark } from './bench/raw.js';
 import { storeBenchmark } from './bench/store.js';
@@ -34,7 +35,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
   storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab),
-  rebalanceBenchmark(withLab),
+  rebalanceBenchmark(withLab), listingBenchmark(withOptions),
   failoverBenchmark(withOptions),
 ];
 

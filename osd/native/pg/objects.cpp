@@ -81,6 +81,13 @@ void ObjectTable::clear() {
     counts_ = {};
 }
 
+bool ObjectTable::clear_some(size_t budget) {
+    for (; budget > 0 && !unclean_.empty(); budget--) unclean_.erase(unclean_.begin());
+    if (!unclean_.empty()) return false;
+    clear();
+    return true;
+}
+
 std::vector<std::vector<OsdNum>> ObjectTable::sole_holders(size_t limit) const {
     std::vector<std::vector<OsdNum>> result;
     for (const auto& [key, set] : sets_) {

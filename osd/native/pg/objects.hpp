@@ -71,6 +71,8 @@ public:
     const std::map<ObjectId, UncleanObject>& unclean() const { return unclean_; }
     const ObjectCounts& counts() const { return counts_; }
     void clear();
+    /// The same in pieces, for many objects: true when nothing is left. Until then nothing else may be called but counts().
+    bool clear_some(size_t budget);
     /// has_* flags of the PG that follow from the counts.
     uint32_t flags() const;
     /// Sets of OSDs that hold all good copies of some degraded object; sorted, each once, at most `limit`.

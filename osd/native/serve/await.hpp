@@ -6,8 +6,10 @@
 #include <coroutine>
 #include <utility>
 
+#include "base/list.hpp"
 #include "net/connection.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/task.hpp"
 #include "store/store.hpp"
 
 namespace vitastor::serve {
@@ -96,6 +98,72 @@ struct Yield : runtime::Deferred {
 private:
     runtime::Loop& loop_;
     std::coroutine_handle<> waiter_ = nullptr;
+};
+
+/// Long background work (listings, peering, scrub lists) in slices: of all that wait, one goes on in each turn of the loop, so that
+/// requests wait for one slice at most, however many such tasks there are. Slices::Turn turn(slices); co_await turn;
+class Slices : runtime::Deferred {
+public:
+    explicit Slices(runtime::Loop& loop) : loop_(loop) {
+        on_run = [](runtime::Deferred* self) { static_cast<Slices*>(self)->run(); };
+    }
+    struct Turn : ListNode {
+        explicit Turn(Slices& slices) : slices_(slices) {}
+        bool await_ready() const noexcept { return false; }
+        void await_suspend(std::coroutine_handle<> waiter) noexcept {
+            waiter_ = waiter;
+            slices_.waiting_.push_back(this);
+            if (!slices_.linked()) slices_.loop_.defer(slices_);
+        }
+        void await_resume() noexcept {}
+
+    private:
+        friend class Slices;
+        Slices& slices_;
+        std::coroutine_handle<> waiter_ = nullptr;
+    };
+
+private:
+    void run() {
+        Turn* next = waiting_.pop_front();
+        if (!waiting_.empty()) loop_.defer(*this);
+        if (next) next->waiter_.resume();
+    }
+    runtime::Loop& loop_;
+    List<Turn> waiting_;
+};
+
+/// Memory of listings, counted in entries: those that fit run at once, the others wait; one that is larger than all runs alone.
+class ListBudget {
+public:
+    explicit ListBudget(uint64_t limit) : limit_(limit) {}
+    /// Frees its share when it goes away.
+    struct Hold {
+        Hold(ListBudget& owner, uint64_t entry_count) : budget(owner), entries(entry_count) {}
+        Hold(const Hold&) = delete;
+        ~Hold() {
+            if (!granted) return;
+            budget.used_ -= entries;
+            budget.waiters_.notify_all();
+        }
+        ListBudget& budget;
+        const uint64_t entries;
+        bool granted = false;
+    };
+    /// Task<> admission = budget.admit(hold); co_await admission;
+    runtime::Task<> admit(Hold& hold) {
+        while (used_ > 0 && used_ + hold.entries > limit_) {
+            runtime::WaitList::Waiter waiter = waiters_.wait();
+            co_await waiter;
+        }
+        used_ += hold.entries;
+        hold.granted = true;
+    }
+
+private:
+    const uint64_t limit_;
+    uint64_t used_ = 0;
+    runtime::WaitList waiters_;
 };
 
 struct Pause : runtime::Timer {

@@ -50,6 +50,7 @@ runtime::Task<> Osd::list_secondary(Op* op) {
         co_return;
     }
     PgId id{pool_id, message.list_pg};
+    const uint64_t expected = expected_entries(pool->info);  // the pool may go away meanwhile
     if (message.flags & wire::ListRequest::kForget) {
         runtime::Task<> forgetting = forget_secondary(op, id, message.forget_version);
         co_await forgetting;
@@ -75,6 +76,11 @@ runtime::Task<> Osd::list_secondary(Op* op) {
             co_return;
         }
     }
+    ListBudget::Hold hold(listing_budget_, expected);
+    {
+        runtime::Task<> admission = listing_budget_.admit(hold);
+        co_await admission;
+    }
     ListAwait list;
     list.range = {pool_id,           message.list_pg,    message.min_inode,   message.max_inode,
                   message.min_stripe, message.max_stripe, message.stable_limit};
@@ -91,18 +97,23 @@ runtime::Task<> Osd::list_secondary(Op* op) {
     if (count) request.reply_buffer = loop_.buffers().allocate(count * wire::kTripleSize);
     uint8_t* out = request.reply_buffer.data();
     for (const auto* part : {&list.listing.stable, &list.listing.unstable, &list.listing.tombstones}) {
-        const std::vector<ObjectVersion>& entries = *part;
-        for (size_t i = 0; i < entries.size(); i += kSlice) {
-            size_t n = std::min(kSlice, entries.size() - i);
-            wire::encode_triples({out, n * wire::kTripleSize}, {&entries[i], n});
-            out += n * wire::kTripleSize;
-            if (n == kSlice) {
-                Yield yield(loop_);
-                co_await yield;
-            }
-        }
+        runtime::Task<> encoding = encode_slices(*part, out);
+        co_await encoding;
+        out += part->size() * wire::kTripleSize;
     }
     answer_triples(op, count, stable, 0, tombstones);
+}
+
+/// out: kTripleSize bytes an entry.
+runtime::Task<> Osd::encode_slices(const std::vector<ObjectVersion>& entries, uint8_t* out) {
+    for (size_t i = 0; i < entries.size(); i += kSlice) {
+        size_t n = std::min(kSlice, entries.size() - i);
+        wire::encode_triples({out + i * wire::kTripleSize, n * wire::kTripleSize}, {&entries[i], n});
+        if (n == kSlice) {
+            Slices::Turn slice(slices_);
+            co_await slice;
+        }
+    }
 }
 
 void Osd::answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags, uint64_t tombstones) {
@@ -138,6 +149,11 @@ runtime::Task<> Osd::list_primary(Op* op) {
     }
     attach_pg(op, pg);
     op->pool = pool;
+    ListBudget::Hold hold(listing_budget_, expected_entries(pool->info));
+    {
+        runtime::Task<> admission = listing_budget_.admit(hold);
+        co_await admission;
+    }
     ListAwait list;
     list.range = {pool_id,           message.list_pg,    message.min_inode, message.max_inode,
                   message.min_stripe, message.max_stripe, 0};
@@ -146,30 +162,69 @@ runtime::Task<> Osd::list_primary(Op* op) {
     if (result == 0 && !pg->active()) result = -EPIPE;
     std::vector<ObjectVersion> all;
     if (result == 0) {
-        all = std::move(list.listing.stable);
-        all.insert(all.end(), list.listing.unstable.begin(), list.listing.unstable.end());
-        ObjectId from{message.min_inode, message.min_stripe}, to{message.max_inode, message.max_stripe};
-        const auto& unclean = pg->objects.unclean();
-        for (auto it = unclean.lower_bound(from); it != unclean.end() && it->first <= to; ++it) {
-            all.push_back({it->first, 0});
-        }
-        for (ObjectVersion& item : all) {
-            item.object.stripe &= ~kRoleMask;
-            item.version = 0;
-        }
-        std::sort(all.begin(), all.end());
-        all.erase(std::unique(all.begin(), all.end()), all.end());
+        runtime::Task<> collecting = collect_objects(*pg, list.listing, message, &all);
+        co_await collecting;
+        if (!pg->active()) result = -EPIPE;
         if (all.size() * wire::kTripleSize > (128u << 20)) result = -ENOMEM;
     }
     if (result < 0) {
         answer(op, result, wire::ListReply{0, wire::ListRequest::kPrimary});
         co_return;
     }
-    if (!all.empty()) {
-        request.reply_buffer = loop_.buffers().allocate(all.size() * wire::kTripleSize);
-        wire::encode_triples({request.reply_buffer.data(), all.size() * wire::kTripleSize}, all);
-    }
+    if (!all.empty()) request.reply_buffer = loop_.buffers().allocate(all.size() * wire::kTripleSize);
+    runtime::Task<> encoding = encode_slices(all, request.reply_buffer.data());
+    co_await encoding;
     answer_triples(op, all.size(), all.size(), wire::ListRequest::kPrimary);
+}
+
+/// Objects of the own listing and unclean ones, each once, in no order. Empties the listing.
+runtime::Task<> Osd::collect_objects(Pg& pg, store::Listing& listing, const wire::ListRequest& message,
+                                     std::vector<ObjectVersion>* out) {
+    const ObjectId from{message.min_inode, message.min_stripe}, to{message.max_inode, message.max_stripe};
+    out->reserve(listing.stable.size() + listing.unstable.size() + 64);
+    // Several chunks of an object may lie here only while it is unclean, or being written; those are few.
+    std::set<ObjectId> others;
+    size_t steps = 0;
+    for (const ObjectVersion& entry : listing.unstable) {
+        others.insert({entry.object.inode, entry.object.stripe & ~kRoleMask});
+        if (++steps % kSlice == 0) {
+            Slices::Turn slice(slices_);
+            co_await slice;
+        }
+    }
+    ObjectId next = from;
+    for (bool more = true; more && pg.active();) {
+        more = false;
+        const auto& unclean = pg.objects.unclean();
+        for (auto it = unclean.lower_bound(next); it != unclean.end() && it->first <= to; ++it) {
+            if (++steps % kSlice == 0) {
+                next = it->first;
+                more = true;
+                break;
+            }
+            others.insert(it->first);
+        }
+        if (more) {
+            Slices::Turn slice(slices_);
+            co_await slice;
+        }
+    }
+    for (const ObjectId& object : others) {
+        out->push_back({object, 0});
+        if (++steps % kSlice == 0) {
+            Slices::Turn slice(slices_);
+            co_await slice;
+        }
+    }
+    for (const ObjectVersion& entry : listing.stable) {
+        const ObjectId object{entry.object.inode, entry.object.stripe & ~kRoleMask};
+        if (others.empty() || !others.contains(object)) out->push_back({object, 0});
+        if (++steps % kSlice == 0) {
+            Slices::Turn slice(slices_);
+            co_await slice;
+        }
+    }
+    listing = {};
 }
 
 runtime::Task<> Osd::describe(Op* op) {
@@ -184,7 +239,9 @@ runtime::Task<> Osd::describe(Op* op) {
         if (message.pool && (id.pool != message.pool || (message.pg && id.pg != message.pg))) continue;
         if (pg->active()) ids.push_back(id);
     }
+    std::vector<size_t> runs;
     for (const PgId& id : ids) {
+        runs.push_back(items.size());
         ObjectId next = bounded_below ? from : ObjectId{};
         size_t seen = 0;
         bool more = true;
@@ -207,16 +264,41 @@ runtime::Task<> Osd::describe(Op* op) {
                 }
             }
             if (more) {
-                Yield yield(loop_);
-                co_await yield;
+                Slices::Turn slice(slices_);
+                co_await slice;
             }
         }
     }
-    std::stable_sort(items.begin(), items.end(), [](const auto& a, const auto& b) { return a.object < b.object; });
+    // Each PG's items are in order: they are merged, in slices.
+    struct Run {
+        size_t at, end;
+    };
+    std::vector<Run> heap;
+    auto later = [&](const Run& a, const Run& b) { return items[b.at].object < items[a.at].object; };
+    for (size_t i = 0; i < runs.size(); i++) {
+        const size_t end = i + 1 < runs.size() ? runs[i + 1] : items.size();
+        if (runs[i] < end) heap.push_back({runs[i], end});
+    }
+    std::make_heap(heap.begin(), heap.end(), later);
     size_t bytes = items.size() * wire::kDescribeItemSize;
     if (bytes) {
         request.reply_buffer = loop_.buffers().allocate(bytes);
-        wire::encode_describe_items({request.reply_buffer.data(), bytes}, items);
+        uint8_t* out = request.reply_buffer.data();
+        for (size_t done = 1; !heap.empty(); done++) {
+            std::pop_heap(heap.begin(), heap.end(), later);
+            Run& run = heap.back();
+            wire::encode_describe_items({out, wire::kDescribeItemSize}, {&items[run.at], 1});
+            out += wire::kDescribeItemSize;
+            if (++run.at == run.end) {
+                heap.pop_back();
+            } else {
+                std::push_heap(heap.begin(), heap.end(), later);
+            }
+            if (done % kSlice == 0) {
+                Slices::Turn slice(slices_);
+                co_await slice;
+            }
+        }
         request.reply_iov[0] = {request.reply_buffer.data(), bytes};
         request.reply_count = 1;
     }

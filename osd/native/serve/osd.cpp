@@ -39,7 +39,8 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
       bitmap_bytes_(store.bitmap_bytes()),
       block_size_(store.options().block_size),
       granularity_(store.options().bitmap_granularity),
-      readonly_(store.options().readonly) {
+      readonly_(store.options().readonly),
+      slices_(loop) {
     tick_.osd = this;
     tick_.on_fire = on_tick;
     lease_timer_.osd = this;

@@ -207,6 +207,9 @@ private:
     runtime::Task<> list_primary(Op* op);
     runtime::Task<> describe(Op* op);
     runtime::Task<> wait_secondary_writes();
+    runtime::Task<> encode_slices(const std::vector<ObjectVersion>& entries, uint8_t* out);
+    runtime::Task<> collect_objects(Pg& pg, store::Listing& listing, const wire::ListRequest& message,
+                                    std::vector<ObjectVersion>* out);
     void answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags, uint64_t tombstones = 0);
 
     // ---- secondary.cpp
@@ -232,6 +235,7 @@ private:
     runtime::Task<> announce_lock(Pg& pg, OsdNum osd, uint32_t state);
     runtime::Task<> wait_running(Pg& pg);
     pg::Reachability reachability();
+    uint64_t expected_entries(const PoolInfo& info) const;
     void move(Pg& pg, pg::PhaseEvent event);
     void publish(Pg& pg);
     void update_state(Pg& pg);
@@ -288,6 +292,10 @@ private:
     pg::ListFence list_fence_;
     uint32_t planted_ = 0;
     std::map<std::pair<PgId, OsdNum>, store::Listing> planted_lists_;
+
+    Slices slices_;
+    static constexpr uint64_t kListEntriesMax = 512 << 10;  ///< 24 bytes each, up to three times at once
+    ListBudget peering_budget_{kListEntriesMax}, listing_budget_{kListEntriesMax};
 
     ObjectPool<Op> ops_;
     ObjectPool<SubCall> calls_;

@@ -256,6 +256,11 @@ void Osd::publish(Pg& pg) {
     events_.on_pg_state(pg, state, peers);
 }
 
+/// About: of one PG in one OSD's listing.
+uint64_t Osd::expected_entries(const PoolInfo& info) const {
+    return info.pg_count ? store_.object_count() / info.pg_count + 1 : 1;
+}
+
 // ------------------------------------------------------------------ the life
 
 runtime::Task<> Osd::wait_running(Pg& pg) {
@@ -376,6 +381,12 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         co_await unlock;
     }
     // ---- listings
+    ListBudget::Hold hold(peering_budget_, expected_entries(pg.pool->info) * (reachable.size() + 1));
+    {
+        runtime::Task<> admission = peering_budget_.admit(hold);
+        co_await admission;
+    }
+    if (pg.disturbed || pg.stop) co_return false;
     pg.tombstones = all_keep_tombstones(reachable);
     std::vector<store::Listing> listings(reachable.size() + 1);
     pg.running += static_cast<uint32_t>(listings.size());
@@ -388,7 +399,10 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.step_failed = failed > 0;
     if (pg.disturbed || pg.stop || failed) co_return false;
     // ---- what they mean
-    pg.objects.clear();
+    while (!pg.objects.clear_some(kMergeSlice)) {
+        Slices::Turn slice(slices_);
+        co_await slice;
+    }
     pg::PeeringMerge merge(info.scheme, pg.activation.current_set, pg.objects);
     if (pg.tombstones) {
         merge.believe_tombstones(osd_num_, !pg.activation.dead.empty() || pg.activation.cursize < info.scheme.pg_size);
@@ -397,8 +411,8 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     merge.add_listing(osd_num_, std::move(listings.back()));
     listings.clear();
     while (!merge.step(kMergeSlice)) {
-        Yield yield(loop_);
-        co_await yield;
+        Slices::Turn slice(slices_);
+        co_await slice;
         if (pg.disturbed || pg.stop) co_return false;
     }
     if (merge.invalid()) {

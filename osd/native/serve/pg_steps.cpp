@@ -184,8 +184,8 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
                 part.push_back(triples.value()[j]);
             }
             if (n == kDecodeSlice) {
-                Yield yield(loop_);
-                co_await yield;
+                Slices::Turn slice(slices_);
+                co_await slice;
             }
         }
         break;

@@ -68,8 +68,8 @@ runtime::Task<> Osd::judge_chunks(Pool& pool, std::vector<ScrubCopy>& chunks) {
     erasure::ScrubSearch search;
     search.start(*codec, available, data, block_size_, settings_.scrub_ec_max_bruteforce);
     while (!search.step(kSearchSlice)) {
-        Yield yield(loop_);
-        co_await yield;
+        Slices::Turn slice(slices_);
+        co_await slice;
     }
     erasure::ScrubVerdict verdict = search.verdict();
     if (verdict == erasure::ScrubVerdict::corrupted && !settings_.scrub_find_best) verdict = erasure::ScrubVerdict::inconsistent;

@@ -82,8 +82,8 @@ runtime::Task<> Osd::list_for_scrub(Pg& pg) {
         const ObjectId object{chunk.inode, chunk.stripe & ~kRoleMask};
         if (batch.empty() || batch.back() != object) batch.push_back(object);
         if (i % kScrubListSlice == kScrubListSlice - 1) {
-            Yield yield(loop_);
-            co_await yield;
+            Slices::Turn slice(slices_);
+            co_await slice;
         }
     }
     if (scrub_.serial == serial && scrub_.chosen) {

@@ -224,8 +224,8 @@ runtime::Task<> Osd::read_bitmaps(Op* op) {
     uint8_t* out = op->request->reply_buffer.data();
     for (size_t i = 0; i < list.size(); i++, out += record) {
         if (i % kSlice == kSlice - 1) {
-            Yield yield(loop_);
-            co_await yield;
+            Slices::Turn slice(slices_);
+            co_await slice;
         }
         if (int refused = check_access(*op->request, list[i].object, message.flags, false)) {
             op->request->reply_count = 0;

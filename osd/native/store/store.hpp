@@ -178,6 +178,8 @@ public:
     virtual void set_throttle(const ThrottleOptions& throttle) { static_cast<void>(throttle); }
     virtual void set_write_depth(uint32_t max_write_iodepth) { static_cast<void>(max_write_iodepth); }
     virtual StoreStats stats() const = 0;
+    /// Cheap.
+    virtual uint64_t object_count() const { return stats().object_count; }
     virtual std::vector<InodeSpace> space_by_inode() const = 0;
     /// Ends background work; submitted operations complete first.
     virtual void close(runtime::Completion& done) = 0;
