@@ -239,7 +239,10 @@ void Osd::publish(Pg& pg) {
             if (pg.locked_state != state) break;  // a lost holder has disturbed the PG: a newer state was announced
             pg.running++;
             pg.announcing++;
-            runtime::spawn(announce_lock(pg, osd, state));
+            // Whoever is no member any more has lost what was written since, or its copies altogether: no local reads there.
+            const auto& members = pg.activation.current_set;
+            bool member = std::find(members.begin(), members.end(), osd) != members.end();
+            runtime::spawn(announce_lock(pg, osd, member ? state : state | wire::pg_state::has_misplaced));
         }
     }
     if (state == pg.announced && peers == pg.announced_peers && pg.reason == pg.announced_reason) return;

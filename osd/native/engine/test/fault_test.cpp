@@ -63,6 +63,30 @@ TEST_CASE("a full disk: the error reaches the client, the failed copy counts as 
     CHECK(c.disks[1].objects[kFirst].rbegin()->second.data == c.disks[2].objects[kFirst].rbegin()->second.data);
 }
 
+TEST_CASE("a version that a write replaces while it is read is no bad copy") {
+    Cluster c;
+    activate(c, 1, {1, 2});
+    c.stop(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    c.start(2);
+    c.publish();
+    until_state(c, 1, ps::active | ps::has_degraded);
+    int replaced = 0;
+    c.disks[1].fault = [&](const store::Operation& op) {
+        bool of_client = op.op == store::StoreOp::read && op.offset == 0 && op.len == 4096;
+        return of_client && replaced++ == 0 ? -ENOENT : 0;
+    };
+    auto write = client.start_write(1, kInode, 131072 - 4096, block(2));
+    auto read = client.start_read(1, kInode, 0, 4096);
+    CHECK(client.wait(read).data == block(1));
+    CHECK(client.wait(write).result == 4096);
+    CHECK(replaced > 1);
+    until_state(c, 1, ps::active);
+}
+
 TEST_CASE("a bad own copy: served from another one, repaired by recovery") {
     ClusterOptions options;
     options.settings = {{"peer_connect_interval", "1"}};

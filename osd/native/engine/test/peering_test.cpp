@@ -271,6 +271,25 @@ TEST_CASE("local reads need a lock with a clean state") {
     CHECK(client.read(2, kInode, 0, 4096).result == -EPIPE);
 }
 
+TEST_CASE("an OSD that left the set answers no local reads, although it is locked") {
+    ClusterOptions options;
+    options.local_reads = true;
+    options.settings = {{"peer_connect_interval", "1"}};
+    Cluster c(options);
+    activate(c, 1, {1, 3});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    CHECK(client.read(3, kInode, 0, 4096).data == block(1));
+    c.stop_pg(1);
+    c.all_peers = {1, 2, 3};
+    c.history_sets = {{1, 3}};
+    activate(c, 1, {1, 2});
+    c.until("local read works", [&] { return client.read(2, kInode, 0, 4096).data == block(1); });
+    client.write(1, kInode, 0, block(2));
+    CHECK(client.read(2, kInode, 0, 4096).data == block(2));
+    CHECK(client.read(3, kInode, 0, 4096).result == -EPIPE);
+}
+
 TEST_CASE("a lock held by somebody else delays peering") {
     ClusterOptions options;
     options.local_reads = true;
