@@ -243,8 +243,9 @@ const FAULTS: readonly Fault[] = [
   },
   {
     name: 'local reads', weight: 2, applies: (cluster) => cluster.shape.scheme === 'replicated' && cluster.shape.immediateCommit === 'all',
-    run: ({ cluster, random }) => {
+    run: ({ cluster, workload, random }) => {
       const mode = random.pick(['primary', 'nearest', 'random']);
+      workload.allowLocalReads();
       cluster.changePool({ local_reads: mode });
       return `local_reads becomes ${mode}`;
     },
@@ -298,6 +299,7 @@ export class Faults {
     const { shape } = this.#cluster;
     const cluster = this.#cluster;
     this.#active = false;
+    cluster.keepsRunning = true;
     cluster.note('faults end');
     cluster.healLinks();
     cluster.world.setNetwork({ latencyNs: 30_000, jitterNs: 20_000, killChance: 0, ...shape.network });

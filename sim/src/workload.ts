@@ -43,7 +43,13 @@ export class Workload {
     this.#pauseMs = (shape.clients * shape.depth * 60_000) / OPERATIONS_PER_MINUTE;
   }
 
+  /** Local reads are in use from now on. */
+  allowLocalReads(): void {
+    this.#oracle.isRegular = true;
+  }
+
   start(): void {
+    if (this.#cluster.shape.localReads !== 'primary') this.allowLocalReads();
     this.#working = true;
     for (const client of this.#cluster.clients) this.fillUp(client);
   }
@@ -256,7 +262,7 @@ export class Workload {
         values.set(first + i, value);
       }
     }
-    const wrong = this.#versionsOf(image, first, count)?.read(version, values, began, this.#oracle.now(), count === this.#objectGranules ? 'whole' : 'part');
+    const wrong = this.#versionsOf(image, first, count)?.read(version, values, began, this.#oracle.now(), count === this.#objectGranules && !this.#oracle.isRegular ? 'whole' : 'part');
     if (wrong) this.fail(`image ${image} granule ${first}: ${wrong}`);
   }
 

@@ -369,7 +369,9 @@ runtime::Task<> Osd::write_unclean(Op* op) {
             len = block_size_;
         }
         std::vector<pg::Location> old_places;
-        if (was_unclean) old_places = pg.objects.find(op->object)->set->where;
+        // Modes none and small: a SYNC that ended meanwhile may have made the object clean.
+        const pg::UncleanObject* unclean = pg.objects.find(op->object);
+        if (was_unclean && unclean) old_places = unclean->set->where;
         op->on_parts = Parts::done;
         write_parts(op, data, offset, len, op->recovery ? wire::sub_flags::recovery : 0);
         Parts parts{op};
