@@ -169,9 +169,10 @@ Task<int> dump_log(OfflineStore& store, LogForm form, const Output& output) {
                 line.boolean("intent", entry.has(kEntryIntent));
                 line.number("offset", uint64_t{header.first} * geometry.granularity);
                 line.number("len", uint64_t{header.count} * geometry.granularity);
+                if (header.decider) line.number("deciding_offset", uint64_t{entry.deciding_granule()} * geometry.granularity);
                 if (entry.has(kEntryBlock)) line.number("block", entry.block);
                 if (entry.has(kEntrySpare)) {
-                    const Redirect run{entry.spare.block, static_cast<uint16_t>(header.first), header.count, entry.spare.place, 0};
+                    const Redirect run = entry.spare_run();
                     put_redirects(line, geometry, reinterpret_cast<const uint8_t*>(&run), 1);
                 }
                 if (entry.bitmap) line.hex("ext_bitmap", {entry.bitmap, geometry.bitmap_bytes});

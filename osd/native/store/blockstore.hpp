@@ -71,6 +71,7 @@ private:
         none,       ///< no data
         home,       ///< to granules of the home block that no version reads there: data, then entry
         announced,  ///< over granules in use, as many as the device writes whole or not at all: entry, then data
+        decided,    ///< all but one granule as home or spare: data, then entry, then the deciding granule over what is in use
         fresh,      ///< a new home block that needs nothing of the old one
         spare,      ///< a run of a spare block: data, then entry
         rewritten,  ///< a new home block that takes over what the write leaves of the old one
@@ -80,7 +81,11 @@ private:
         uint32_t head = kNoSlot;
         uint32_t block = kNoBlock;  ///< home: the old one, or the new one (fresh, rewritten)
         uint32_t first = 0, count = 0;
+        uint32_t decider = 0;   ///< decided: number in the block
+        bool rest_to_spare = false;  ///< decided: the decider is the first or the last granule, the others go to a spare block
         SparePlace spare{};
+        bool uses_spare() const { return placement == Placement::spare || (placement == Placement::decided && rest_to_spare); }
+        uint32_t spare_count() const { return placement == Placement::decided ? count - 1 : count; }
         bool is_overwrite = false;  ///< gives its old block back
         bool is_new_block() const { return placement == Placement::fresh || placement == Placement::rewritten; }
     };
@@ -159,18 +164,22 @@ private:
     runtime::Task<void> run_modification(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write(ActiveObject& active, Operation& operation);
     runtime::Task<int64_t> write_planned(ActiveObject& active, Operation& operation, WritePlan& plan);
-    Placement place(const WritePlan& plan, bool stable) const;
+    Placement place(WritePlan& plan, bool stable) const;
+    uint32_t find_decider(WritePlan& plan, bool stable) const;
     bool may_announce(const WritePlan& plan, bool stable, uint32_t used_inside) const;
     static bool needs_room(const WritePlan& plan) {
-        return plan.placement == Placement::spare || plan.is_new_block() ||
+        return plan.placement == Placement::spare || plan.placement == Placement::decided || plan.is_new_block() ||
                (plan.placement == Placement::announced && plan.count > 1);
     }
     runtime::Task<int> find_room(WritePlan& plan, bool stable);
     runtime::Task<bool> take_spare(WritePlan& plan, bool stable);
     /// Sets an incompatible bit of the superblock, durably, if it is not set.
     runtime::Task<int> enable(uint64_t feature);
+    void settle_spare(const WritePlan& plan);
     void encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan);
     runtime::Task<int> write_data(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> write_rest(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> write_part(const Operation& operation, uint32_t first, uint32_t count, uint64_t offset);
     runtime::Task<int> rewrite_block(const Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan);
     runtime::Task<int64_t> remove(ActiveObject& active, Operation& operation);
@@ -207,7 +216,7 @@ private:
     bool is_spare_short() const;
     bool start_mover(bool idle);
     runtime::Task<void> run_mover(bool idle);
-    runtime::Task<uint64_t> empty_spare_block(uint32_t block);
+    runtime::Task<uint64_t> empty_spare_block(uint32_t block, bool is_idle);
     runtime::Task<void> move_object(uint32_t owner, uint32_t block, MoveBatch& batch);
     runtime::Task<uint64_t> move_granules(uint32_t head, uint32_t block);
     runtime::Task<int> copy_home(uint32_t slot, const Redirect& run, std::vector<bool>& good);

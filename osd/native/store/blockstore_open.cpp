@@ -168,7 +168,7 @@ Task<int> Blockstore::format() {
     Status fits = lay_out(geometry_, options_, data_bytes_, meta_bytes_);
     if (!fits.ok()) co_return refuse(fits.code(), fits.message());
     const uint64_t uuid = loop_.random_u64() | 1;
-    geometry_.incompatible |= kSpareGranules | kTombstones;
+    geometry_.incompatible |= kSpareGranules | kTombstones | kDecided;
     index_ = std::make_unique<Index>(geometry_);
     log_ = std::make_unique<MetaLog>(*meta_, *data_, geometry_, uuid);
     log_->start(LogMark{}, LogMark{}, 0, 0);

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kCopyBytes = 1 << 20;   // of an unaligned buffer at a time
 constexpr uint32_t kMaxVersions = 250;     // of one object
 constexpr int kMaxPieces = 64;             // of one device write
+constexpr int kPartPieces = 16;            // of a part of one; more are copied
 
 }  // namespace
 
@@ -128,10 +129,11 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
         cover_slots();
     }
     encode_write(active, operation, plan);
-    if (plan.placement == Placement::announced) {
+    if (plan.placement == Placement::announced || plan.placement == Placement::decided) {
         writing_announced_++;
         Task<int64_t> work = announced_write(active, operation, plan);
         const int64_t result = co_await work;
+        settle_spare(plan);
         writing_announced_--;
         announced_waiters_.notify_all();
         co_return result;
@@ -152,15 +154,18 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
         blocks_.free(plan.block);
     }
     if (plan.is_new_block()) end_overwrite(plan);
-    if (plan.placement == Placement::spare) {
-        spare_.settle(plan.spare, plan.count);
-        give_back_empty_spare();
-    }
+    settle_spare(plan);
     if (active.reserved != kNoSlot) {
         if (status < 0) index_->unreserve(active.reserved);
         active.reserved = kNoSlot;
     }
     co_return status < 0 ? status : int64_t{operation.len};
+}
+
+void Blockstore::settle_spare(const WritePlan& plan) {
+    if (!plan.uses_spare()) return;
+    spare_.settle(plan.spare, plan.spare_count());
+    give_back_empty_spare();
 }
 
 void Blockstore::encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan) {
@@ -173,13 +178,14 @@ void Blockstore::encode_write(ActiveObject& active, const Operation& operation, 
     header.version = operation.version;
     if (operation.op == StoreOp::write_stable) header.flags |= kEntryStable;
     if (plan.head == kNoSlot) header.flags |= kEntryCreate;
-    if (plan.placement == Placement::announced) header.flags |= kEntryIntent;
+    if (plan.placement == Placement::announced || plan.placement == Placement::decided) header.flags |= kEntryIntent;
+    if (plan.placement == Placement::decided) header.decider = 1 + plan.decider - plan.first;
     if (plan.is_new_block()) header.flags |= kEntryBlock;
-    if (plan.placement == Placement::spare) header.flags |= kEntrySpare;
+    if (plan.uses_spare()) header.flags |= kEntrySpare;
     if (operation.bitmap && (plan.head == kNoSlot ||
                              memcmp(operation.bitmap, index_->bitmap(plan.head), geometry_.bitmap_bytes) != 0))
         header.flags |= kEntryBitmap;
-    const bool crcs = geometry_.checksums || plan.placement == Placement::announced;
+    const bool crcs = geometry_.checksums || (header.flags & kEntryIntent);
     header.size = static_cast<uint32_t>(sizeof(header) + (header.flags & kEntryBlock ? 4 : 0) +
                                         (header.flags & kEntrySpare ? sizeof(SparePlace) : 0) +
                                         (header.flags & kEntryBitmap ? geometry_.bitmap_bytes : 0) +
@@ -230,8 +236,55 @@ Task<int> Blockstore::write_data(const Operation& operation, const WritePlan& pl
     co_return 0;
 }
 
+/// Some granules of the operation, first counted from its start, to a place of the data device.
+Task<int> Blockstore::write_part(const Operation& operation, uint32_t first, uint32_t count, uint64_t offset) {
+    const uint64_t from = uint64_t{first} * geometry_.granularity, bytes = uint64_t{count} * geometry_.granularity;
+    iovec pieces[kPartPieces];
+    int used = 0;
+    visit_range(operation.iov, operation.iov_count, from, bytes, [&](uint8_t* data, uint64_t length) {
+        if (used < kPartPieces) pieces[used] = {data, length};
+        used++;
+    });
+    Buffer copy;
+    if (used > kPartPieces || !iov_aligned(pieces, used, logical_block_)) {
+        copy = loop_.buffers().allocate(bytes);
+        gather(copy.data(), operation.iov, operation.iov_count, from, bytes);
+        pieces[0] = {copy.data(), bytes};
+        used = 1;
+    }
+    Task<int> writing = data_->write(pieces, used, offset);
+    const int status = co_await writing;
+    co_return status;
+}
+
+/// Everything but the deciding granule, to where nobody reads.
+Task<int> Blockstore::write_rest(const Operation& operation, const WritePlan& plan) {
+    const uint32_t before = plan.decider - plan.first, behind = plan.count - 1 - before;
+    const auto place = [&](uint32_t first) {
+        return plan.rest_to_spare ? block_offset(plan.spare.block) + uint64_t{plan.spare.place} * geometry_.granularity
+                                  : block_offset(plan.block) + (uint64_t{plan.first} + first) * geometry_.granularity;
+    };
+    int status = 0;
+    if (before) {
+        Task<int> writing = write_part(operation, 0, before, place(0));
+        status = co_await writing;
+    }
+    if (behind && status == 0) {
+        Task<int> writing = write_part(operation, before + 1, behind, place(before + 1));
+        status = co_await writing;
+    }
+    log_->note_data_written();
+    co_return status;
+}
+
 /// Over granules that are in use: the entry with the new checksums is durable before the data is touched (safety.md 4).
 Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& operation, const WritePlan& plan) {
+    const bool is_decided = plan.placement == Placement::decided;
+    if (is_decided) {
+        Task<int> resting = write_rest(operation, plan);
+        const int rested = co_await resting;
+        if (rested < 0) co_return rested;
+    }
     LogIntent intent;
     log_->begin_intent(intent);
     log_->append(active.entry);
@@ -244,7 +297,9 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
         intent.unlink();
         co_return -EIO;
     }
-    Task<int> writing = write_data(operation, plan);
+    const uint32_t number = plan.decider - plan.first;
+    Task<int> writing = is_decided ? write_part(operation, number, 1, block_offset(plan.block) + uint64_t{plan.decider} * geometry_.granularity)
+                                   : write_data(operation, plan);
     status = co_await writing;
     active.entry_appended = false;
     if (status < 0) {

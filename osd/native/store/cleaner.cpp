@@ -120,6 +120,7 @@ Task<void> Blockstore::run_cleaner() {
 }
 
 Task<int> Blockstore::clean_slice() {
+    const uint64_t place = log_->next_slot();
     uint64_t bytes = 0;
     uint32_t slots = 0;
     for (size_t i = 0; i < groups_.size() && slots < kSliceSlots; i++) {
@@ -134,11 +135,12 @@ Task<int> Blockstore::clean_slice() {
         bytes += log_->appended() - before;
         if (bytes >= LogGroups::kStepBytes) break;
     }
-    cleaner_bytes_ += bytes;
     clean_quota_ -= std::min(clean_quota_, std::max<uint64_t>(bytes, uint64_t{slots} * 8));
     Task<int> committing = log_->commit();
     const int status = co_await committing;
     if (status < 0) co_return status;
+    // All room that went meanwhile, or what it leaves unused would make work for itself without end.
+    if (log_->next_slot() > place) cleaner_bytes_ += (log_->next_slot() - place) * kPagePayload;
     Task<bool> moving = move_tail(log_is_low());
     const bool moved = co_await moving;
     if (moved) room_waiters_.notify_all();

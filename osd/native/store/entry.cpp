@@ -41,6 +41,7 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
             if (header.version == 0 || header.count > geometry.granules ||
                 header.first > geometry.granules - header.count)
                 return false;
+            if (header.decider && (!entry.has(kEntryIntent) || header.count < 2 || header.decider > header.count)) return false;
             if (entry.has(kEntryBlock)) {
                 if (left < 4) return false;
                 memcpy(&entry.block, in, 4);
@@ -50,10 +51,11 @@ bool decode_entry(const Geometry& geometry, std::span<const uint8_t> bytes, Entr
             }
             if (entry.has(kEntrySpare)) {
                 if (left < sizeof(SparePlace) || header.count == 0) return false;
-                if (header.flags & (kEntryBlock | kEntryIntent | kEntryCreate)) return false;
+                if (header.flags & (kEntryBlock | kEntryCreate)) return false;
+                if (entry.has(kEntryIntent) && header.decider != 1 && header.decider != header.count) return false;
                 memcpy(&entry.spare, in, sizeof(SparePlace));
-                if (entry.spare.block >= geometry.block_count || uint32_t{entry.spare.place} + header.count > geometry.granules)
-                    return false;
+                const Redirect run = entry.spare_run();
+                if (run.block >= geometry.block_count || uint32_t{run.place} + run.count > geometry.granules) return false;
                 in += sizeof(SparePlace);
                 left -= sizeof(SparePlace);
             }

@@ -23,6 +23,13 @@ struct EntryView {
     const uint8_t* redirects = nullptr;  ///< moved: count x Redirect, unaligned
     ObjectId object() const { return {header.inode, header.stripe}; }
     bool has(uint8_t flag) const { return header.flags & flag; }
+    /// Of a write with a deciding granule: its number in the block.
+    uint32_t deciding_granule() const { return header.first + header.decider - 1; }
+    /// Write with kEntrySpare: the granules that live there. A deciding granule is the first or the last of the range.
+    Redirect spare_run() const {
+        return {spare.block, static_cast<uint16_t>(header.first + (header.decider == 1 ? 1 : 0)),
+                static_cast<uint16_t>(header.count - (header.decider ? 1 : 0)), spare.place, 0};
+    }
 };
 
 /// false: the bytes are not an entry that this geometry can hold. bytes: exactly header.size long.

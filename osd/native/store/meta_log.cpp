@@ -187,6 +187,9 @@ uint32_t MetaLog::build(uint64_t limit, uint64_t* first_slot) {
         }
     }
     uint32_t pages = 0;
+    // The older copy of the page that is left, if it is the last one: the next page takes its place.
+    if (page_open_ && page_copies_ == 2 && page_slots_[1] + 1 == next_slot_) next_slot_--;
+    page_open_ = false;
     *first_slot = next_slot_;
     while (limit > 0 && pages < kBatchPages) {
         if (free_pages() == 0) return 0;

@@ -57,7 +57,7 @@ Task<void> Blockstore::run_mover(bool idle) {
         if (status < 0 || state_ != State::open || !(is_wanted || (idle && submitted == submitted_))) break;
         const uint32_t block = spare_.victim(mover_pass_, idle || !spare_waiters_.empty());
         if (block == kNoBlock) break;
-        Task<uint64_t> emptying = empty_spare_block(block);
+        Task<uint64_t> emptying = empty_spare_block(block, idle);
         const uint64_t moved = co_await emptying;
         if (moved) mover_progress_++;
         else spare_.exclude(block, mover_pass_);
@@ -71,11 +71,14 @@ Task<void> Blockstore::run_mover(bool idle) {
     end_activity();
 }
 
-Task<uint64_t> Blockstore::empty_spare_block(uint32_t block) {
+Task<uint64_t> Blockstore::empty_spare_block(uint32_t block, bool is_idle) {
     // A home is free for sure only when the entry that left it is durable.
-    Task<int> committing = log_->commit();
-    int status = co_await committing;
-    if (status < 0) co_return 0;
+    const bool is_waited_for = is_idle || !spare_waiters_.empty();
+    if (is_waited_for || options_.immediate_commit != wire::ImmediateCommit::all) {
+        Task<int> committing = log_->commit();
+        const int status = co_await committing;
+        if (status < 0) co_return 0;
+    }
     const std::vector<uint32_t> owners = spare_.owners(block);
     MoveBatch batch;
     for (uint32_t owner : owners) {
@@ -90,9 +93,11 @@ Task<uint64_t> Blockstore::empty_spare_block(uint32_t block) {
         runtime::WaitList::Waiter waiter = batch.done.wait();
         co_await waiter;
     }
-    if (batch.moved) {
+    // Else the page of the next operation takes the entries along.
+    if (batch.moved && is_waited_for) {
         Task<int> ending = log_->commit();
-        status = co_await ending;
+        const int status = co_await ending;
+        if (status < 0) co_return 0;
     }
     co_return batch.moved;
 }

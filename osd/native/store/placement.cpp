@@ -18,7 +18,7 @@ constexpr uint64_t kRewriteShare = 2;            // a block is rewritten if it k
 
 }  // namespace
 
-Blockstore::Placement Blockstore::place(const WritePlan& plan, bool stable) const {
+Blockstore::Placement Blockstore::place(WritePlan& plan, bool stable) const {
     if (plan.count == 0) return Placement::none;
     if (plan.head == kNoSlot || plan.block == kNoBlock) return Placement::fresh;
     uint32_t inside = 0, used = 0;
@@ -38,7 +38,38 @@ Blockstore::Placement Blockstore::place(const WritePlan& plan, bool stable) cons
     const uint8_t* bits = index_->allocated(plan.head);
     for (uint32_t i = 0; i < geometry_.bitmap_bytes; i++) used += static_cast<uint32_t>(std::popcount(bits[i]));
     if (used == inside) return Placement::fresh;
-    return (used - inside) * kRewriteShare <= plan.count ? Placement::rewritten : Placement::spare;
+    const uint32_t at_home = find_decider(plan, stable);
+    if (at_home == 1) {
+        VITASTOR_PROBE("a granule decides over others at home");
+        return Placement::decided;
+    }
+    if ((used - inside) * kRewriteShare <= plan.count) return Placement::rewritten;
+    // Where spare room is large, most of what is there is overwritten before it has to be moved: not worth a third step.
+    const bool is_moved = plan.count * spare_limit() < geometry_.block_count;
+    if (at_home && is_moved) VITASTOR_PROBE("a granule decides over others in a spare block");
+    return at_home && is_moved ? Placement::decided : Placement::spare;
+}
+
+/// How many granules of the range are in use at home, if one of them can decide over the write (plan says which), else 0.
+/// The deciding granule is written last, over its old data; whether it is new tells replay whether the write happened. So what
+/// its entry gives up must not be used before that granule is durable, which it is when the entry is applied.
+uint32_t Blockstore::find_decider(WritePlan& plan, bool stable) const {
+    if (!stable || plan.count < 2 || index_->at(plan.head).older != kNoSlot || geometry_.granularity > options_.atomic_write_size) return 0;
+    if (data_->is_volatile() && options_.immediate_commit == wire::ImmediateCommit::none) return 0;
+    const uint32_t last = plan.first + plan.count - 1;
+    uint32_t at_home = 0;
+    for (uint32_t granule = plan.first; granule <= last; granule++) {
+        if (!index_->is_at_home(plan.head, granule)) continue;
+        plan.decider = granule;
+        at_home++;
+    }
+    if (at_home == 1 && index_->redirect_position(plan.head) <= log_->durable()) {
+        plan.rest_to_spare = false;
+        return 1;
+    }
+    plan.rest_to_spare = true;
+    if (plan.decider != last) plan.decider = plan.first;
+    return at_home && index_->is_at_home(plan.head, plan.decider) ? std::max(at_home, 2u) : 0;
 }
 
 /// The device writes the range whole or not at all, and every granule of it has an old state at home that replay can tell.
@@ -60,7 +91,12 @@ Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
         co_return status;
     }
     bool spare_tried = false;
-    if (plan.placement == Placement::spare) {
+    if (plan.placement == Placement::decided) {
+        Task<int> enabling = enable(kDecided);
+        const int status = co_await enabling;
+        if (status < 0 || !plan.rest_to_spare) co_return status;
+    }
+    if (plan.uses_spare()) {
         Task<bool> taking = take_spare(plan, stable);
         const bool taken = co_await taking;
         if (taken) co_return 0;
@@ -102,7 +138,7 @@ uint64_t Blockstore::spare_limit() const {
     const uint64_t most = geometry_.spare_blocks_max();
     const uint64_t least = std::clamp<uint64_t>(geometry_.block_count / 64, 4, most);
     const uint64_t free = blocks_.free_count() + pending_free_.size() + spare_.count();
-    return std::clamp(free / 4 * 3, least, most);
+    return std::clamp(free / 8 * 7, least, most);
 }
 
 Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
@@ -117,7 +153,7 @@ Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
     // The last block stays for overwrites that need a fresh one; what must stay revocable takes no block of the reserve.
     const uint64_t floor = stable ? 1 : overwrite_reserve_;
     for (;;) {
-        if (const std::optional<SparePlace> place = spare_.take(plan.count)) {
+        if (const std::optional<SparePlace> place = spare_.take(plan.spare_count())) {
             plan.spare = *place;
             if (is_spare_short()) start_mover(false);
             co_return true;

@@ -399,8 +399,19 @@ int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, 
         pending.block = index_.at(head).block;
         pending.first = entry.header.first;
         pending.count = entry.header.count;
-        for (uint32_t i = 0; i < pending.count; i++)
-            if (!index_.is_at_home(head, pending.first + i)) return -EINVAL;
+        pending.decides = pending.first;
+        pending.deciding_count = pending.count;
+        if (entry.header.decider) {
+            if (index_.at(head).older != kNoSlot) return -EINVAL;
+            pending.decides = entry.deciding_granule();
+            pending.deciding_count = 1;
+            pending.is_decided = true;
+            const std::span<const Redirect> runs = index_.redirects(head);
+            pending.old_redirects.assign(runs.begin(), runs.end());
+            pending.old_allocated.assign(index_.allocated(head), index_.allocated(head) + geometry_.bitmap_bytes);
+        }
+        for (uint32_t i = 0; i < pending.deciding_count; i++)
+            if (!index_.is_at_home(head, pending.decides + i)) return -EINVAL;
         find_old_sums(pending);
         pending.new_crcs.resize(pending.count);
         memcpy(pending.new_crcs.data(), entry.crcs, 4 * size_t{pending.count});
@@ -442,6 +453,7 @@ void Replay::find_old_sums(Pending& pending) {
     }
     for (uint32_t i = 0; i < pending.count; i++) {
         const uint32_t granule = pending.first + i;
+        if (!index_.is_allocated(pending.slot, granule)) continue;
         pending.old_known[i] = !is_swapped && (found == partial.end() || found->second.knows(granule));
         if (pending.old_known[i]) pending.old_crcs[i] = index_.crc(pending.slot, granule);
     }
@@ -490,17 +502,17 @@ Task<int> Replay::verify() {
     for (const Pending& pending : pending_) {
         const Slot& slot = index_.at(pending.slot);
         if (pending.dead || slot.state != SlotState::head || slot.block != pending.block) continue;
-        const uint64_t bytes = uint64_t{pending.count} * geometry_.granularity;
+        const uint64_t bytes = uint64_t{pending.deciding_count} * geometry_.granularity;
         if (buffer.size() < bytes) buffer = data_.loop().buffers().allocate(std::max<uint64_t>(bytes, kPageSize));
         iovec iov{buffer.data(), bytes};
         const uint64_t offset = geometry_.data_offset + uint64_t{pending.block} * geometry_.block_size +
-                                uint64_t{pending.first} * geometry_.granularity;
+                                uint64_t{pending.decides} * geometry_.granularity;
         Task<int> reading = data_.read(&iov, 1, offset);
         const int status = co_await reading;
         if (status < 0) {
             log(logger_, LogLevel::error, "%s: cannot read the block of an unfinished write at byte %llu: %s", path_.c_str(),
                 Number(offset), strerror(-status));
-            damaged_granules += pending.count;
+            damaged_granules += pending.deciding_count;
             continue;
         }
         settle(pending, buffer.data());
@@ -511,22 +523,57 @@ Task<int> Replay::verify() {
     co_return 0;
 }
 
+/// The object as it was before a write with a deciding granule: allocated granules, redirects, checksums.
+void Replay::take_back(const Pending& pending) {
+    const VersionHeader version{pending.old_version, pending.block, kEntryStable, static_cast<uint16_t>(pending.old_redirects.size())};
+    EntryHeader header{};
+    header.type = EntryType::full;
+    header.count = 1;
+    header.inode = index_.object(pending.slot).inode;
+    header.stripe = index_.object(pending.slot).stripe;
+    header.version = pending.old_version;
+    std::vector<uint8_t> bytes(sizeof(header));
+    const auto put = [&bytes](const void* data, size_t size) {
+        bytes.insert(bytes.end(), static_cast<const uint8_t*>(data), static_cast<const uint8_t*>(data) + size);
+    };
+    put(&version, sizeof(version));
+    put(pending.old_bitmap.data(), pending.old_bitmap.size());
+    put(pending.old_allocated.data(), pending.old_allocated.size());
+    put(pending.old_redirects.data(), pending.old_redirects.size() * sizeof(Redirect));
+    for (uint32_t granule = 0; geometry_.checksums && granule < geometry_.granules; granule++) {
+        if (!(pending.old_allocated[granule / 8] & (1u << (granule % 8)))) continue;
+        const uint32_t i = granule - pending.first;
+        const uint32_t crc = i < pending.count ? pending.old_crcs[i] : index_.crc(pending.slot, granule);
+        put(&crc, sizeof(crc));
+    }
+    header.size = static_cast<uint32_t>(bytes.size());
+    memcpy(bytes.data(), &header, sizeof(header));
+    EntryView old;
+    if (decode_entry(geometry_, bytes, old)) index_.apply(old, kNoSlot, *this);  // else places are wrong, and the start is refused
+}
+
 /// data: what the granules hold. All new: the write happened. Else it did not, and what is not as it was before is damage.
 void Replay::settle(const Pending& pending, const uint8_t* data) {
     std::vector<uint32_t> damaged;
     uint32_t done = 0, undone = 0;
-    for (uint32_t i = 0; i < pending.count; i++) {
+    for (uint32_t i = 0; i < pending.deciding_count; i++) {
         const uint32_t disk_crc = crc32c(data + uint64_t{i} * geometry_.granularity, geometry_.granularity);
-        const bool is_new = disk_crc == pending.new_crcs[i];
+        const uint32_t granule = pending.decides + i, k = granule - pending.first;
+        const bool is_new = disk_crc == pending.new_crcs[k];
         if (is_new) done++;
         else undone++;
-        if (geometry_.checksums ? disk_crc != pending.old_crcs[i] : is_new) damaged.push_back(pending.first + i);
+        if (geometry_.checksums ? disk_crc != pending.old_crcs[k] : is_new) damaged.push_back(granule);
     }
     if (undone == 0) return;
     VITASTOR_PROBE("announced write taken back in replay");
-    if (geometry_.checksums)
-        for (uint32_t i = 0; i < pending.count; i++) index_.set_crc(pending.slot, pending.first + i, pending.old_crcs[i]);
-    index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
+    if (pending.is_decided) {
+        VITASTOR_PROBE("write with a deciding granule taken back in replay");
+        take_back(pending);
+    } else {
+        if (geometry_.checksums)
+            for (uint32_t i = 0; i < pending.count; i++) index_.set_crc(pending.slot, pending.first + i, pending.old_crcs[i]);
+        index_.revert(pending.slot, pending.old_version, pending.old_bitmap.data());
+    }
     reverted.push_back(pending.slot);
     if (damaged.empty()) return;
     if (done) VITASTOR_PROBE("announced write of several granules is torn");

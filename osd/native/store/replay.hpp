@@ -72,6 +72,10 @@ private:
         Version old_version, new_version;
         std::vector<uint8_t> old_bitmap;
         std::vector<uint32_t> old_crcs, new_crcs;
+        uint32_t decides, deciding_count;  ///< granules that tell whether it happened: all, or one
+        bool is_decided;                   ///< one; then also:
+        std::vector<uint8_t> old_allocated;
+        std::vector<Redirect> old_redirects;
         bool dead;
     };
 
@@ -101,6 +105,7 @@ private:
     void prune();
     runtime::Task<int> verify();
     void settle(const Pending& pending, const uint8_t* data);
+    void take_back(const Pending& pending);
     /// 0 if the observer wants to go on.
     int damage(uint64_t slot, const char* what);
     int damage_at(uint64_t offset, std::string text);

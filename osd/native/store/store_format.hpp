@@ -18,8 +18,9 @@ inline constexpr uint32_t kPageMagic = 0x31474c56;  // "VLG1"
 /// `ro_compatible`, and ignores unknown bits of `compatible`.
 inline constexpr uint64_t kSpareGranules = 1;  ///< incompatible: redirects to spare blocks, announced writes of several granules
 inline constexpr uint64_t kTombstones = 2;     ///< incompatible: tombstone entries
+inline constexpr uint64_t kDecided = 64;       ///< incompatible: announced writes with a deciding granule
 inline constexpr uint64_t kLogElsewhere = 16;  ///< incompatible: the log does not begin behind the checkpoints (after a resize)
-inline constexpr uint64_t kKnownIncompatible = kSpareGranules | kTombstones | kLogElsewhere;
+inline constexpr uint64_t kKnownIncompatible = kSpareGranules | kTombstones | kLogElsewhere | kDecided;
 inline constexpr uint64_t kKnownRoCompatible = 0;
 
 /// Page 0 of the metadata area, and of the data area when that is on a device of its own.
@@ -89,7 +90,7 @@ inline constexpr uint8_t kEntryCreate = 2;   ///< write: the object did not exis
 inline constexpr uint8_t kEntryBlock = 4;    ///< write: a u32 block number follows, the version lives there
 inline constexpr uint8_t kEntryIntent = 8;   ///< write: the data is written in place after this entry
 inline constexpr uint8_t kEntryBitmap = 16;  ///< write: the external bitmap follows
-inline constexpr uint8_t kEntrySpare = 32;   ///< write: a SparePlace follows, the granules live there
+inline constexpr uint8_t kEntrySpare = 32;   ///< write: a SparePlace follows, the granules live there (but for the deciding one)
 
 /// Starts every entry. Entries are a byte stream that runs through the payloads of the pages.
 /// write: [u32 block] [SparePlace] [external bitmap] count x u32 CRC32C (intents always, others only with checksums).
@@ -101,8 +102,8 @@ struct EntryHeader {
     uint8_t flags;
     uint16_t count;  ///< write: granules; full: versions; moved: redirects
     uint64_t inode, stripe, version;
-    uint32_t first;  ///< write: first granule
-    uint32_t reserved;
+    uint32_t first;    ///< write: first granule
+    uint32_t decider;  ///< announced write: 1 + number within the range of the one granule that is written after the entry; 0: all
 };
 static_assert(sizeof(EntryHeader) == 40);
 

@@ -179,8 +179,7 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     put_granules(head, header.first, header.count, entry.crcs);
     if (!entry.has(kEntryBlock)) cut_redirects(head, head, header.first, uint32_t{header.first} + header.count, sink);
     if (entry.has(kEntrySpare)) {
-        const Redirect run{entry.spare.block, static_cast<uint16_t>(header.first), header.count, entry.spare.place, 0};
-        add_redirect(head, head, run, sink);
+        add_redirect(head, head, entry.spare_run(), sink);
     }
     return true;
 }

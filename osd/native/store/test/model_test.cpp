@@ -68,7 +68,8 @@ TEST_CASE("histories reach every way that a write can take") {
         (*static_cast<std::map<std::string, unsigned long>*>(arg))[name] = count;
     }, &hits);
     for (const char* name : {"overwrite goes home", "home is free but not durably", "no spare room: the block is rewritten",
-                             "announced write of several granules", "announced write taken back in replay", "write waits for spare granules",
+                             "announced write of several granules", "announced write taken back in replay", "a granule decides over others at home",
+                             "a granule decides over others in a spare block", "write with a deciding granule taken back in replay", "write waits for spare granules",
                              "mover works while the store is idle", "mover leaves an object in use",
                              "mover leaves a granule whose home is in use", "write waits for a spare block to become free"})
         CHECK_MESSAGE(hits[name] > 0, name);
