@@ -10,7 +10,7 @@ namespace vitastor::serve {
 using wire::Opcode;
 
 namespace {
-constexpr size_t kSlice = 4000;
+constexpr size_t kSlice = 1000;
 constexpr uint64_t kDescribeLimit = 1048576;
 
 bool whole_pool(const wire::ListRequest& m, PoolId pool) {
@@ -84,8 +84,8 @@ runtime::Task<> Osd::list_secondary(Op* op) {
     ListAwait list;
     list.range = {pool_id,           message.list_pg,    message.min_inode,   message.max_inode,
                   message.min_stripe, message.max_stripe, message.stable_limit};
-    store_.list(list);
-    int64_t result = co_await list;
+    runtime::Task<int64_t> walking = list_store(list);
+    int64_t result = co_await walking;
     if (!with_tombstones) list.listing.tombstones.clear();
     size_t stable = list.listing.stable.size(), tombstones = list.listing.tombstones.size();
     size_t count = stable + list.listing.unstable.size() + tombstones;
@@ -102,6 +102,17 @@ runtime::Task<> Osd::list_secondary(Op* op) {
         out += part->size() * wire::kTripleSize;
     }
     answer_triples(op, count, stable, 0, tombstones);
+}
+
+/// Few at a time: each of them takes a slice of every turn.
+runtime::Task<int64_t> Osd::list_store(ListAwait& list) {
+    ListBudget::Hold hold(walk_budget_, 1);
+    {
+        runtime::Task<> admission = walk_budget_.admit(hold);
+        co_await admission;
+    }
+    store_.list(list);
+    co_return co_await list;
 }
 
 /// out: kTripleSize bytes an entry.
@@ -157,8 +168,8 @@ runtime::Task<> Osd::list_primary(Op* op) {
     ListAwait list;
     list.range = {pool_id,           message.list_pg,    message.min_inode, message.max_inode,
                   message.min_stripe, message.max_stripe, 0};
-    store_.list(list);
-    int64_t result = co_await list;
+    runtime::Task<int64_t> walking = list_store(list);
+    int64_t result = co_await walking;
     if (result == 0 && !pg->active()) result = -EPIPE;
     std::vector<ObjectVersion> all;
     if (result == 0) {

@@ -207,6 +207,7 @@ private:
     runtime::Task<> list_primary(Op* op);
     runtime::Task<> describe(Op* op);
     runtime::Task<> wait_secondary_writes();
+    runtime::Task<int64_t> list_store(ListAwait& list);
     runtime::Task<> encode_slices(const std::vector<ObjectVersion>& entries, uint8_t* out);
     runtime::Task<> collect_objects(Pg& pg, store::Listing& listing, const wire::ListRequest& message,
                                     std::vector<ObjectVersion>* out);
@@ -296,6 +297,7 @@ private:
     Slices slices_;
     static constexpr uint64_t kListEntriesMax = 512 << 10;  ///< 24 bytes each, up to three times at once
     ListBudget peering_budget_{kListEntriesMax}, listing_budget_{kListEntriesMax};
+    ListBudget walk_budget_{2};  ///< listings of the own store at once
 
     ObjectPool<Op> ops_;
     ObjectPool<SubCall> calls_;

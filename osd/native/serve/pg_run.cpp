@@ -13,7 +13,7 @@ using pg::PhaseEvent;
 using runtime::kNsPerMs;
 
 namespace {
-constexpr size_t kMergeSlice = 2000;          ///< entries judged between two yields
+constexpr size_t kMergeSlice = 500;           ///< entries judged between two yields
 constexpr uint64_t kConnectRecheckNs = 20 * kNsPerMs;
 constexpr uint64_t kFailedStepNs = 50 * kNsPerMs;
 }  // namespace

@@ -111,8 +111,8 @@ runtime::Task<> Osd::list_self(Pg& pg, store::Listing* out, uint32_t* failed) {
     ListAwait list;
     PoolId pool = pg.id.pool;
     list.range = {pool, pg.id.pg, full_inode(pool, 0), full_inode(pool, (1ull << kPoolShift) - 1), 0, UINT64_MAX, 0};
-    store_.list(list);
-    int64_t result = co_await list;
+    runtime::Task<int64_t> walking = list_store(list);
+    int64_t result = co_await walking;
     if (result < 0) {
         (*failed)++;
         Pause pause(loop_, settings_.pg_lock_retry_interval_ms * kNsPerMs);
@@ -123,7 +123,7 @@ runtime::Task<> Osd::list_self(Pg& pg, store::Listing* out, uint32_t* failed) {
 }
 
 runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed) {
-    constexpr size_t kDecodeSlice = 4000;
+    constexpr size_t kDecodeSlice = 1000;
     const PoolInfo info = pg.pool->info;
     bool reported = false;
     uint64_t pause_ms = kFirstRetryMs;

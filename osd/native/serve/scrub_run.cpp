@@ -12,7 +12,7 @@ using runtime::kNsPerMs;
 
 namespace {
 constexpr int kScrubStartsPerTurn = 16;
-constexpr size_t kScrubListSlice = 16384;
+constexpr size_t kScrubListSlice = 8192;
 }  // namespace
 
 void Osd::scrub_pg(const PgId& id, uint64_t interval) {
@@ -73,8 +73,8 @@ runtime::Task<> Osd::list_for_scrub(Pg& pg) {
     const uint32_t limit = static_cast<uint32_t>(settings_.scrub_list_limit);
     list.range = {pool, pg.id.pg, from.inode, full_inode(pool, (1ull << kPoolShift) - 1), from.stripe, UINT64_MAX, limit};
     const uint64_t serial = scrub_.serial;
-    store_.list(list);
-    int64_t result = co_await list;
+    runtime::Task<int64_t> walking = list_store(list);
+    int64_t result = co_await walking;
     std::vector<ObjectId> batch;
     batch.reserve(list.listing.stable.size());
     for (size_t i = 0; i < list.listing.stable.size(); i++) {
