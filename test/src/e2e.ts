@@ -3,6 +3,7 @@
 
 import { COMMAND_STORIES } from './e2e/commands.js';
 import { DISK_STORIES } from './e2e/disk-tools.js';
+import { EC_STORIES } from './e2e/ec.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
 import { FAILOVER_STORIES } from './e2e/failover.js';
 import { FAULT_STORIES } from './e2e/faults.js';
@@ -14,7 +15,7 @@ import { TLS_STORIES } from './e2e/tls.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
-const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES];
+const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
 

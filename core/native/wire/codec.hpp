@@ -73,6 +73,7 @@ struct ConfigReplyJson {
     std::optional<ImmediateCommit> immediate_commit;
     bool pg_locks = false;
     bool tombstones = false;  ///< ours: features.tombstones (safety.md 6, docs/adr/0046)
+    bool late_stabilize = false;  ///< ours: features.late_stabilize: EC writes may be answered before SEC_STABILIZE (safety.md 7)
     bool primary_enabled = true;
     bool blockstore_enabled = true;
     bool readonly = false;

@@ -19,6 +19,7 @@ namespace vitastor::serve {
 
 class Osd;
 struct EcWork;
+struct Pg;
 
 /// One sub-operation on one chunk: at the own store, or at another OSD. Pinned while it is under way.
 struct ChunkCall {
@@ -77,6 +78,27 @@ struct ChunkCalls {
     bool await_ready() const noexcept { return work.pending == 0; }
     void await_suspend(std::coroutine_handle<> waiter) noexcept { work.waiter = waiter; }
     void await_resume() noexcept {}
+};
+
+/// An object with versions that all roles of its PG's current set have and that are not stable yet. In no list: it does not exist.
+struct UnstableObject : ListNode {
+    ObjectId object;
+    Pg* pg = nullptr;
+    UnstableObject* next_in_bucket = nullptr;
+    Version unsynced = 0;  ///< the newest that waits for a SYNC; 0: none
+    Version syncing = 0;   ///< `unsynced` when the SYNC under way began
+    Version wanted = 0;    ///< durable on all roles: to be stabilised
+    Version sending = 0;   ///< being stabilised; counted in Pg::running
+    uint32_t versions = 0; ///< wanted since the last batch
+    bool dropped = false;  ///< the PG re-peers: goes when `sending` is over
+    bool awaited = false;  ///< a SYNC waits for it
+};
+
+/// What one SEC_STABILIZE tells an OSD.
+struct StabilizeBatch {
+    OsdNum osd = 0;
+    std::vector<ObjectVersion> triples;
+    std::vector<uint8_t> bytes;
 };
 
 /// What the sub-reads of an operation say together.

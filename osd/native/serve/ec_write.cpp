@@ -140,6 +140,11 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
         co_return -EPIPE;
     }
     VITASTOR_PROBE("write failed on some chunks only");
+    if (find_unstable(op->object)) {
+        runtime::Task<int64_t> settling = settle_object(op);
+        const int64_t settled = co_await settling;
+        if (settled < 0) co_return -EPIPE;
+    }
     log(logger_, LogLevel::warning, "write of object %" PRIx64 ":%" PRIx64 " failed with error %d: rolling it back", op->object.inode,
         op->object.stripe, static_cast<int>(-error));
     work.targets.clear();
@@ -255,18 +260,28 @@ runtime::Task<> Osd::write_ec(Op* op) {
         }
     }
     note_stored(op, was_unclean);
-    // ---- phase 2
-    work.targets.clear();
-    for (auto& item : work.round()) work.targets.push_back({item->role, 0, item->osd});
-    const uint32_t flags = op->recovery ? wire::sub_flags::recovery : 0;
-    change_chunks(work, Opcode::sec_stabilize, op->object, op->version, flags);
-    if (superfluous.empty() && !op->recovery) leave_queue(op);  // the next write's chunks leave after this
-    {
-        ChunkCalls calls{work};
-        co_await calls;
+    // ---- phase 2: now, later (safety 7), or after a SYNC
+    const bool whole = std::any_of(work.plan.stores.begin(), work.plan.stores.end(), [&](const auto& s) { return s.len == block_size_; });
+    const wire::ImmediateCommit mode = op->pool->info.immediate_commit;
+    const UnstableObject* known = find_unstable(op->object);
+    const bool durable = mode == wire::ImmediateCommit::all ||
+                         (mode == wire::ImmediateCommit::small && !whole && !(known && known->unsynced));
+    if (!durable) {
+        note_unsynced(op, true);
+        add_unsynced(op);
+        for (const pg::Location& place : superfluous) {
+            pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}});
+        }
+        if (!superfluous.empty()) recovery_failed_.insert(op->object);  // not again before the SYNC
+        finish_ec_write(op, op->len, old_state);
+        co_return;
     }
-    result = judge_changes(work);
-    if (result < 0 && pg.active()) disturb(pg);
+    if (superfluous.empty() && !op->recovery && may_reply_early(op) && add_unstable(op)) {
+        finish_ec_write(op, op->len, old_state);
+        co_return;
+    }
+    runtime::Task<int64_t> stabilizing = stabilize_stored(op, !superfluous.empty() || op->recovery);
+    result = co_await stabilizing;
     if (result < 0) {
         finish_ec_write(op, -EPIPE, old_state);
         co_return;
@@ -285,6 +300,27 @@ runtime::Task<> Osd::write_ec(Op* op) {
         }
     }
     finish_ec_write(op, op->len, old_state);
+}
+
+/// The stored version becomes stable before the reply. keeps_queue: the operation has more to do with the object.
+runtime::Task<int64_t> Osd::stabilize_stored(Op* op, bool keeps_queue) {
+    Pg& pg = *op->pg;
+    EcWork& work = *op->ec;
+    if (UnstableObject* entry = find_unstable(op->object)) {  // with the others, in order
+        want_stable(*entry, op->version);
+        runtime::Task<int64_t> settling = settle_object(op);
+        const int64_t settled = co_await settling;
+        co_return settled;
+    }
+    work.targets.clear();
+    for (auto& item : work.round()) work.targets.push_back({item->role, 0, item->osd});
+    change_chunks(work, Opcode::sec_stabilize, op->object, op->version, op->recovery ? wire::sub_flags::recovery : 0);
+    if (!keeps_queue) leave_queue(op);  // the next write's chunks leave after this
+    ChunkCalls calls{work};
+    co_await calls;
+    const int64_t result = judge_changes(work);
+    if (result < 0 && pg.active()) disturb(pg);
+    co_return result;
 }
 
 /// The end of every write: its turn in the queue, then the answer, or the accounts of recovery.

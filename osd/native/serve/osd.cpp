@@ -48,6 +48,8 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
         Osd* self = static_cast<Tick*>(timer)->osd;
         if (!self->fenced_ && !self->lease_holds()) self->lease_expired();
     };
+    stabilize_timer_.osd = this;
+    stabilize_timer_.on_fire = [](runtime::Timer* timer) { static_cast<Tick*>(timer)->osd->stabilize_now(); };
     recovery_retry_.osd = this;
     recovery_retry_.on_fire = [](runtime::Timer* timer) {
         Osd* self = static_cast<RecoveryRetry*>(timer)->osd;
@@ -77,6 +79,7 @@ void Osd::shut_down() {
     shut_ = true;
     loop_.disarm(tick_);
     loop_.disarm(lease_timer_);
+    loop_.disarm(stabilize_timer_);
     loop_.disarm(recovery_retry_);
     loop_.disarm(scrub_timer_);
 }
@@ -286,6 +289,7 @@ void Osd::lease_expired() {
     for (auto& [id, pg] : pgs_) {
         pg->silent = true;
         pg->stop = true;
+        drop_unstable(*pg);
         pg->next_start.reset();
         if (pg->active() || pg->phase == pg::Phase::repeering) close_dirty_clients(*pg);
         if (pg->phase != pg::Phase::stopping && pg->phase != pg::Phase::offline) move(*pg, pg::PhaseEvent::stop);
@@ -582,6 +586,7 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
     settings.no_recovery = flag("no_recovery").value_or(false);
     settings.no_rebalance = flag("no_rebalance").value_or(false);
     settings.allow_net_split = flag("allow_net_split").value_or(false);
+    settings.ec_early_reply = flag("ec_early_reply").value_or(true);
     if (auto locks = flag("enable_pg_locks")) {
         settings.lock_mode = *locks ? pg::LockMode::required : pg::LockMode::never;
     }

@@ -130,12 +130,32 @@ private:
     bool start_ec_read(Op* op);
     runtime::Task<int64_t> read_ec(LayerRead& read);
 
+    // ---- ec_stabilize.cpp
+    bool may_reply_early(const Op* op) const;
+    UnstableObject* find_unstable(const ObjectId& object);
+    UnstableObject& get_unstable(Pg& pg, const ObjectId& object);
+    void free_unstable(UnstableObject* entry);
+    void add_unsynced(Op* op);
+    bool add_unstable(Op* op);
+    void want_stable(UnstableObject& entry, Version version);
+    void stabilize_now();
+    void collect_batch();
+    void send_batch(EcWork& work);
+    runtime::Task<> run_stabilizer();
+    void drop_unstable(Pg& pg);
+    runtime::Task<int64_t> settle_object(Op* op);
+    runtime::Task<int64_t> settle_for_delete(Op* op);
+    runtime::Task<> settle_pg(Pg& pg);
+    void begin_sync_unstable();
+    runtime::Task<> end_sync_unstable(bool success);
+
     // ---- ec_write.cpp
     runtime::Task<> write_ec(Op* op);
     runtime::Task<int64_t> read_old_chunks(Op* op);
     void write_chunks(Op* op);
     runtime::Task<int64_t> judge_stores(Op* op);
     void note_stored(Op* op, bool was_unclean);
+    runtime::Task<int64_t> stabilize_stored(Op* op, bool keeps_queue);
     void finish_ec_write(Op* op, int64_t result, uint32_t old_state);
 
     // ---- write.cpp
@@ -312,6 +332,18 @@ private:
     uint64_t next_sequence_ = 1;
     runtime::WaitList sub_write_done_;
 
+    // ---- versions of erasure-coded objects that are not stable yet
+    ObjectPool<UnstableObject> unstable_pool_;
+    std::array<UnstableObject*, 1024> unstable_{};
+    List<UnstableObject> unstable_list_;  ///< all of them, oldest first
+    size_t unstable_count_ = 0, wanted_count_ = 0, awaited_count_ = 0;
+    uint64_t wanted_since_ns_ = 0;
+    bool stabilizing_ = false;
+    uint32_t stabilize_waits_ = 0;  ///< somebody waits: no delay
+    runtime::WaitList stable_waiters_;
+    std::vector<StabilizeBatch> batches_;      ///< of the batch under way, by OSD
+    std::vector<UnstableObject*> sending_;     ///< objects of the batch under way
+
     // ---- durability of pools that are not `all`
     std::set<OsdNum> unsynced_osds_;
     std::set<PgId> unsynced_pgs_;
@@ -371,7 +403,7 @@ private:
 
     struct Tick : runtime::Timer {
         Osd* osd = nullptr;
-    } tick_, lease_timer_, scrub_timer_;
+    } tick_, lease_timer_, scrub_timer_, stabilize_timer_;
     uint64_t last_autosync_ns_ = 0;
 
     std::array<Counters, wire::kMaxOpcode + 1> op_stats_{}, subop_stats_{};

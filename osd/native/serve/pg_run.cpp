@@ -201,6 +201,7 @@ void Osd::disturb(Pg& pg) {
         close_dirty_clients(pg);
         unsynced_pgs_.erase(pg.id);
         pg.extras.clear();
+        drop_unstable(pg);
         move(pg, PhaseEvent::disturb);
         fail_history_waiters(pg);
     }
@@ -300,6 +301,12 @@ runtime::Task<> Osd::run_pg(Pg& pg) {
         }
     }
     if (pg.phase != Phase::stopping) move(pg, PhaseEvent::stop);
+    {
+        runtime::Task<> drained = wait_running(pg);
+        co_await drained;
+        runtime::Task<> settled = settle_pg(pg);
+        co_await settled;
+    }
     runtime::Task<> drained = wait_running(pg);
     co_await drained;
     runtime::Task<> unlock = unlock_all(pg);
@@ -444,12 +451,15 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.connections.clear();
     pg.self_in_set = false;
     pg.own_role = erasure::kRolesMax;
+    pg.peers_stabilize_late = true;
     for (uint32_t role = 0; role < pg.activation.current_set.size(); role++) {
         const OsdNum osd = pg.activation.current_set[role];
         if (osd == osd_num_) {
             pg.self_in_set = true;
             pg.own_role = std::min(pg.own_role, role);
         }
+        const wire::ConfigReplyJson* config = osd == 0 || osd == osd_num_ ? nullptr : peers_->peer_config(osd);
+        if (osd != 0 && osd != osd_num_ && !(config && config->late_stabilize)) pg.peers_stabilize_late = false;
         if (osd == 0 || osd == osd_num_) continue;
         if (std::find(pg.others.begin(), pg.others.end(), osd) != pg.others.end()) continue;
         net::Connection* connection = peers_->get(osd);

@@ -132,8 +132,14 @@ runtime::Task<> Osd::remove_object(Op* op) {
             wait_history(op);  // starts again from the beginning
             co_return;
         }
-        runtime::Task<int64_t> deleting = delete_everywhere(op, bury, &remembered);
-        result = co_await deleting;
+        if (op->pool->codec) {
+            runtime::Task<int64_t> settling = settle_for_delete(op);
+            result = co_await settling;
+        }
+        if (result >= 0) {
+            runtime::Task<int64_t> deleting = delete_everywhere(op, bury, &remembered);
+            result = co_await deleting;
+        }
         if (result < 0) {
             if (pg.active()) disturb(pg);  // peering finds what is left of the object
         } else if (pg.active()) {

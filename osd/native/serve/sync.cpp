@@ -45,6 +45,7 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
     osds.swap(unsynced_osds_);
     pgs.swap(unsynced_pgs_);
     uint64_t writes = std::exchange(unsynced_writes_, 0);
+    begin_sync_unstable();
     Op* op = new_op(nullptr);
     op->on_parts = Parts::done;
     op->pending = 1;
@@ -83,6 +84,10 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
         }
     }
     free_calls(op);
+    {
+        runtime::Task<> stable = end_sync_unstable(result == 0);
+        co_await stable;
+    }
     if (result < 0) {
         unsynced_pgs_.insert(pgs.begin(), pgs.end());
         unsynced_writes_ += writes;
@@ -120,10 +125,11 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
             free_calls(op);
             if (pg.active()) {
                 for (const Pg::Extra& extra : extras) {
-                    pg::UncleanObject* unclean = pg.objects.find(extra.what.object);
+                    const ObjectId object{extra.what.object.inode, extra.what.object.stripe & ~kRoleMask};
+                    pg::UncleanObject* unclean = pg.objects.find(object);
                     if (unclean && unclean->target == extra.what.version &&
                         unclean->set->state == wire::object_state::misplaced) {
-                        pg.objects.set_clean(extra.what.object);
+                        pg.objects.set_clean(object);
                     }
                 }
                 update_state(pg);

@@ -76,6 +76,7 @@ struct Settings {
     bool no_recovery = false;
     bool no_rebalance = false;
     bool allow_net_split = false;
+    bool ec_early_reply = true;
     pg::LockMode lock_mode = pg::LockMode::localize_only;
     static Settings parse(const std::map<std::string, std::string>& text);
     bool operator==(const Settings&) const = default;
@@ -212,6 +213,8 @@ struct Pg {
     std::vector<OsdNum> others;  ///< current set without this OSD and 0
     std::vector<net::Connection*> connections;  ///< of `others`, valid while active
     bool self_in_set = false;
+    bool peers_stabilize_late = false;  ///< erasure-coded: all OSDs of the current set let us reply before the stabilise
+    uint32_t unstable = 0;              ///< objects of this PG among Osd's UnstableObjects
     uint32_t own_role = erasure::kRolesMax;  ///< erasure-coded: first role of this OSD in the current set
     std::string reason;
 

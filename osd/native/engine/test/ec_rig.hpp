@@ -38,7 +38,7 @@ struct EcRig {
     int64_t write(uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
     /// Reads and compares with the oracle.
     void check_read(uint64_t offset, uint32_t len);
-    /// All roles that are up hold one version, stable, of the content that the oracle and the code say, with bitmaps.
+    /// After a moment all roles that are up hold one version, stable, of the content that the oracle and the code say, with bitmaps.
     void check_chunks();
     uint32_t pick(uint32_t below) { return static_cast<uint32_t>(rng() % below); }
 

@@ -84,6 +84,7 @@ Cluster::Cluster(const ClusterOptions& options) : options(options) {
         network.latency_ns = options.latency_ns;
         network.jitter_ns = 0;
         network.bytes_per_us = 1'000'000;
+        network.buffer_bytes = 4 << 20;
         world = std::make_unique<runtime::SimWorld>(1, network);
         runtime::SimNodeOptions node;
         node.addresses = {address(0)};
