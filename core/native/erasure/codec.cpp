@@ -83,17 +83,44 @@ void xor_run(uint8_t* out, uint8_t* const* in, size_t count, size_t length) {
     }
 }
 
-/// libisal 2.31 with AVX-512 and GFNI loads 48 bytes at the first of five outputs, however short they are, and drops them:
-/// at the end of a page that is a crash. What is shorter goes through buffers of this size.
-constexpr size_t kOutputMin = 64;
+/// What is shorter goes through buffers of this size, for two reasons. libisal 2.31 with AVX-512 and GFNI loads 48 bytes at the first
+/// of five outputs, however short they are, and drops them: at the end of a page that is a crash. And below its vector width it
+/// calls its own gf_mul through the dynamic linker, which finds OpenSSL's function of that name in Node's executable.
+constexpr size_t kRunMin = 64;
 
 __attribute__((noinline)) void encode_short(const Kernel& kernel, size_t bytes, size_t columns, size_t rows, uint8_t* tables,
                                             uint8_t** in, uint8_t** out) {
-    alignas(64) uint8_t scratch[kRolesMax][kOutputMin];
-    uint8_t* at[kRolesMax];
-    for (size_t i = 0; i < rows; i++) at[i] = scratch[i];
-    kernel.encode(static_cast<int>(bytes), static_cast<int>(columns), static_cast<int>(rows), tables, in, at);
-    for (size_t i = 0; i < rows; i++) std::memcpy(out[i], scratch[i], bytes);
+    alignas(64) uint8_t sources[kRolesMax][kRunMin], results[kRolesMax][kRunMin];
+    uint8_t *from[kRolesMax], *to[kRolesMax];
+    for (size_t i = 0; i < columns; i++) {
+        std::memcpy(sources[i], in[i], bytes);
+        std::memset(sources[i] + bytes, 0, kRunMin - bytes);
+        from[i] = sources[i];
+    }
+    for (size_t i = 0; i < rows; i++) to[i] = results[i];
+    kernel.encode(static_cast<int>(kRunMin), static_cast<int>(columns), static_cast<int>(rows), tables, from, to);
+    for (size_t i = 0; i < rows; i++) std::memcpy(out[i], results[i], bytes);
+}
+
+__attribute__((noinline)) void update_short(const Kernel& kernel, size_t bytes, size_t columns, size_t rows, size_t column,
+                                            uint8_t* tables, const uint8_t* in, uint8_t** out) {
+    alignas(64) uint8_t source[kRunMin] = {}, results[kRolesMax][kRunMin];
+    uint8_t* to[kRolesMax];
+    std::memcpy(source, in, bytes);
+    for (size_t i = 0; i < rows; i++) {
+        std::memcpy(results[i], out[i], bytes);
+        std::memset(results[i] + bytes, 0, kRunMin - bytes);
+        to[i] = results[i];
+    }
+    kernel.update(static_cast<int>(kRunMin), static_cast<int>(columns), static_cast<int>(rows), static_cast<int>(column), tables,
+                  source, to);
+    for (size_t i = 0; i < rows; i++) std::memcpy(out[i], results[i], bytes);
+}
+
+void update_run(const Kernel& kernel, size_t bytes, size_t columns, size_t rows, size_t column, uint8_t* tables, uint8_t* in,
+                uint8_t** out) {
+    if (bytes < kRunMin) return update_short(kernel, bytes, columns, rows, column, tables, in, out);
+    kernel.update(static_cast<int>(bytes), static_cast<int>(columns), static_cast<int>(rows), static_cast<int>(column), tables, in, out);
 }
 
 constexpr Kernel kIsal{ec_init_tables, ec_encode_data, ec_encode_data_update};
@@ -247,7 +274,7 @@ void Codec::run(Program& program, std::span<const Pieces> in, std::span<const Pi
         }
         if (program.plain_xor) {
             xor_run(out_at[0], in_at, in.size(), bytes);
-        } else if (bytes < kOutputMin) {
+        } else if (bytes < kRunMin) {
             encode_short(kernel_, bytes, program.columns, program.rows, program.tables.data(), in_at, out_at);
         } else {
             kernel_.encode(static_cast<int>(bytes), static_cast<int>(program.columns), static_cast<int>(program.rows),
@@ -277,8 +304,7 @@ void Codec::update(uint32_t role, Pieces difference, const RoleSet& parity, std:
             out_at[i] = to[i].at();
         }
         if (!from.zero()) {
-            kernel_.update(static_cast<int>(bytes), static_cast<int>(program.columns), static_cast<int>(program.rows),
-                           static_cast<int>(role), program.tables.data(), from.at(), out_at);
+            update_run(kernel_, bytes, program.columns, program.rows, role, program.tables.data(), from.at(), out_at);
         }
         from.advance(bytes);
         for (size_t i = 0; i < chunks.size(); i++) to[i].advance(bytes);
@@ -349,8 +375,7 @@ bool Codec::proves_right(const Key& key, size_t length) {
         out_at[i] = out[i].data();
     }
     for (uint32_t i = 0; i < program.columns; i++) {
-        kernel_.update(static_cast<int>(length), static_cast<int>(program.columns), static_cast<int>(program.rows),
-                       static_cast<int>(i), program.tables.data(), in[i].data(), out_at.data());
+        update_run(kernel_, length, program.columns, program.rows, i, program.tables.data(), in[i].data(), out_at.data());
     }
     for (uint32_t i = 0; i < program.rows; i++) {
         combine_reference(row(i), in_at.data(), program.columns, expected.data(), length);
