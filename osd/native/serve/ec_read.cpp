@@ -75,8 +75,8 @@ runtime::Task<int64_t> Osd::read_ec(LayerRead& read) {
             }
             work->stripe.start(*work->codec, work->plan, read.data, work->scratch.data());
             while (!work->stripe.step(kComputeSlice)) {
-                Yield yield(loop_);
-                co_await yield;
+                Slices::Turn turn(slices_);
+                co_await turn;
             }
             work->stripe.finish_bitmaps(work->bitmaps.data());
             std::memcpy(read.bitmap, work->bitmaps.data(), bitmap_size);

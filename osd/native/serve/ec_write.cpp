@@ -225,8 +225,8 @@ runtime::Task<> Osd::write_ec(Op* op) {
     const uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
     work.stripe.start(*work.codec, work.plan, payload, work.scratch.data());
     while (!work.stripe.step(kComputeSlice)) {
-        Yield yield(loop_);
-        co_await yield;
+        Slices::Turn turn(slices_);
+        co_await turn;
     }
     work.stripe.finish_bitmaps(work.bitmaps.data());
     if (!pg.active()) {
