@@ -2,7 +2,7 @@
 // Arrays that grow without moving anything and without much waste.
 //
 // Records live in blocks whose size grows with the square root of their number: of n records' places at most about sqrt(n)
-// are unused, no block is large, and a place is found with a few shifts. Growth copies pointers only (8 bytes per block).
+// are unused, no block is large, and a place is found with a few shifts. Growth copies pointers only (8 bytes per block, an eighth to spare).
 // Source: Brodnik, Carlsson, Demaine, Munro, Sedgewick: Resizable arrays in optimal time and space, 1999.
 #pragma once
 
@@ -57,6 +57,7 @@ public:
     /// Adds one block. Returns its first record; *records receives how many it holds.
     uint8_t* grow(uint64_t* records = nullptr) {
         const uint64_t count = block_records(capacity_);
+        if (blocks_.size() == blocks_.capacity()) blocks_.reserve(blocks_.size() + blocks_.size() / 8 + 2);
         blocks_.push_back(allocate_block(count * record_bytes_));
         bytes_ += block_bytes(blocks_.back(), count * record_bytes_);
         capacity_ += count;
@@ -74,7 +75,7 @@ public:
             if (capacity_ - last <= count || capacity_ - last - block_records(capacity_ - last - 1) < count) break;
             drop_last();
         }
-        if (blocks_.capacity() > 2 * blocks_.size() + 8) fit();
+        if (blocks_.capacity() > blocks_.size() + blocks_.size() / 4 + 8) fit();
     }
     void clear() {
         while (!blocks_.empty()) drop_last();
