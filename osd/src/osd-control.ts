@@ -22,11 +22,14 @@ import {
   decodeText,
   type Cancel,
   type Clock,
+  type ClusterView,
   type Compare,
   type Etcd,
   type KeySpace,
+  type ParsedKey,
   type PoolConfig as CorePool,
   type JsonObject,
+  type StateChange,
 } from '@vitastor/core';
 import type { CreateEngine, EngineApi, EngineEvent, PoolConfig, Statistics } from './engine.js';
 import { LeaseKeeper, type LeaseTiming } from './lease.js';
@@ -277,8 +280,8 @@ export class OsdControl {
       paths: PATHS_OSD,
       guard,
       loadTimeoutMs: options.etcdSlowTimeoutMs,
-      onChange: () => {
-        if (this.#state === state) this.#reconcile();
+      onChange: (changes) => {
+        if (this.#state === state) this.#reconcile(changes.reloaded ? null : changes.changes);
       },
       onProblem: (problem) => this.#log('warning', problemText(problem)),
       onTrouble: (text) => this.#log('warning', text),
@@ -309,7 +312,7 @@ export class OsdControl {
     }
     if (this.#state !== state) return;
     this.#log('info', `OSD ${this.#osd} is up at ${this.#published.addresses.join(', ')} port ${this.#published.port}`);
-    this.#reconcile();
+    this.#reconcile(null);
     this.#report();
   }
 
@@ -331,35 +334,13 @@ export class OsdControl {
 
   // ---------------------------------------------------------------- what etcd says
 
-  #reconcile(): void {
+  /** changes: null = anything may be new. */
+  #reconcile(changes: readonly StateChange[] | null): void {
     const state = this.#state;
     const engine = this.#engine;
     if (!state || !engine) return;
+    this.#pushChanged(state.view, changes);
     const { view } = state;
-    this.#deps.onGlobal?.(view.global);
-    this.#scrubPlan = this.#deps.scrubPlanFor(view.global);
-    this.#push('settings', () => ({ kind: 'settings', settings: this.#settings(view.global) }));
-    this.#push('peerList', () => ({
-      kind: 'peerList',
-      up: [...view.osdStates]
-        .filter(([, osd]) => osd.up)
-        .sort(([a], [b]) => a - b)
-        .map(([osd, { addresses, port }]) => ({ osd: BigInt(osd), addresses: [...addresses], port })),
-    }));
-    this.#push('pools', () => ({
-      kind: 'pools',
-      pools: [...view.pools.values()].map((pool) =>
-        enginePool(pool, this.#pgCount(pool.id), view.pgConfig?.backfillfullPools ?? []),
-      ),
-    }));
-    this.#push('inodes', () => ({
-      kind: 'inodes',
-      inodes: [...view.inodes.values()].map((inode) => ({
-        inode: fullInode(inode.pool, inode.inode),
-        parent: inode.parent ? fullInode(inode.parent.pool, inode.parent.inode) : 0n,
-        modRevision: view.modRevision(view.keys.configInode(inode.pool, inode.inode)),
-      })),
-    }));
     for (const [pool, items] of view.pgConfig?.items ?? []) {
       items.forEach((item, i) => {
         if (item.primary === this.#osd) this.#control(pool, i + 1);
@@ -373,6 +354,51 @@ export class OsdControl {
       if (control.idle) this.#pgs.delete(key);
     }
     this.#checkScrubs();
+  }
+
+  /** Tells the engine what concerns it. When an OSD dies, hundreds of PG states change: nothing else is looked at then. */
+  #pushChanged(view: ClusterView, changes: readonly StateChange[] | null): void {
+    const kinds = changes && new Set(changes.map(({ parsed }) => parsed.kind));
+    const isTouched = (...names: ParsedKey['kind'][]): boolean => kinds === null || names.some((name) => kinds.has(name));
+    if (isTouched('config/global')) {
+      this.#deps.onGlobal?.(view.global);
+      this.#scrubPlan = this.#deps.scrubPlanFor(view.global);
+      this.#push('settings', () => ({ kind: 'settings', settings: this.#settings(view.global) }));
+    }
+    if (isTouched('osd/state')) this.#pushPeers(view);
+    // Pools inherit from config/global.
+    if (isTouched('config/global', 'config/pools', 'pg/config', 'config/pgs')) this.#pushPools(view);
+    if (isTouched('config/inode')) this.#pushInodes(view);
+  }
+
+  #pushPeers(view: ClusterView): void {
+    this.#push('peerList', () => ({
+      kind: 'peerList',
+      up: [...view.osdStates]
+        .filter(([, osd]) => osd.up)
+        .sort(([a], [b]) => a - b)
+        .map(([osd, { addresses, port }]) => ({ osd: BigInt(osd), addresses: [...addresses], port })),
+    }));
+  }
+
+  #pushPools(view: ClusterView): void {
+    this.#push('pools', () => ({
+      kind: 'pools',
+      pools: [...view.pools.values()].map((pool) =>
+        enginePool(pool, this.#pgCount(pool.id), view.pgConfig?.backfillfullPools ?? []),
+      ),
+    }));
+  }
+
+  #pushInodes(view: ClusterView): void {
+    this.#push('inodes', () => ({
+      kind: 'inodes',
+      inodes: [...view.inodes.values()].map((inode) => ({
+        inode: fullInode(inode.pool, inode.inode),
+        parent: inode.parent ? fullInode(inode.parent.pool, inode.parent.inode) : 0n,
+        modRevision: view.modRevision(view.keys.configInode(inode.pool, inode.inode)),
+      })),
+    }));
   }
 
   /** '' for what was set before and is not any more: the engine takes its default again. */

@@ -75,6 +75,8 @@ interface Rig {
   engine: FakeEngine;
   control: OsdControl;
   logs: string[];
+  /** How often the settings were worked out. */
+  asked: { settings: number };
   end: Promise<OsdEnd>;
 }
 
@@ -83,11 +85,16 @@ function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock()): Rig {
   const client = etcd.client();
   const engine = new FakeEngine(clock);
   const logs: string[] = [];
+  const asked = { settings: 0 };
+  const settingsFor = (global: JsonObject): Record<string, string> => {
+    asked.settings++;
+    return { no_recovery: String(global['no_recovery'] ?? '') };
+  };
   const control = new OsdControl({
     etcd: client, clock, keys: KEYS, createEngine: engine.create, options: optionsOf(osd),
-    publishedAddresses: () => ['127.0.0.1'], settingsFor: () => ({}), scrubPlanFor: (global) => scrubPlanOf(new Config({ etcd: global })), log: (level, text) => logs.push(`${level} ${text}`),
+    publishedAddresses: () => ['127.0.0.1'], settingsFor, scrubPlanFor: (global) => scrubPlanOf(new Config({ etcd: global })), log: (level, text) => logs.push(`${level} ${text}`),
   });
-  return { clock, server: etcd, client, engine, control, logs, end: control.run() };
+  return { clock, server: etcd, client, engine, control, logs, asked, end: control.run() };
 }
 
 async function advance(r: { clock: VirtualClock }, ms: number): Promise<void> {
@@ -174,6 +181,34 @@ test('a PG costs one transaction to take and one to be active; peering is told o
   assert.deepEqual(json(slow.server, KEYS.pgState(1, 1))?.['state'], ['starting']);
   await advance(slow, 200);
   assert.deepEqual(json(slow.server, KEYS.pgState(1, 1))?.['state'], ['peering']);
+});
+
+test('each kind of key reaches the engine, and a change of PG states touches nothing else', async () => {
+  const r = rig();
+  await advance(r, 50);
+  putPool(r.server);
+  r.server.put(KEYS.configGlobal, JSON.stringify({ no_recovery: 1 }));
+  r.server.put(KEYS.configInode(1, 5n), JSON.stringify({ name: 'img', size: 1_000_000 }));
+  r.server.put(KEYS.osdState(2), JSON.stringify({ state: 'up', addresses: ['127.0.0.2'], port: 7002, host: 'host2' }));
+  await advance(r, 50);
+  assert.deepEqual(r.engine.of('settings').at(-1)?.settings, { no_recovery: '1' });
+  assert.deepEqual(r.engine.of('pools').at(-1)?.pools.map(({ pool }) => pool), [1]);
+  assert.deepEqual(r.engine.of('inodes').at(-1)?.inodes.map(({ inode }) => inode), [(1n << 48n) | 5n]);
+  assert.deepEqual(r.engine.of('peerList').at(-1)?.up.map(({ osd }) => osd), [1n, 2n]);
+  const commands = r.engine.commands.filter(({ kind }) => kind !== 'leaseUntil').length;
+  const asked = r.asked.settings;
+  for (let pg = 1; pg <= 50; pg++) {
+    r.server.put(KEYS.pgState(1, pg), JSON.stringify({ primary: 2, state: ['active'], peers: [2] }));
+    await advance(r, 2);
+  }
+  assert.equal(r.asked.settings, asked);
+  assert.equal(r.engine.commands.filter(({ kind }) => kind !== 'leaseUntil').length, commands);
+  // A pool inherits from /config/global.
+  r.server.put(KEYS.configGlobal, JSON.stringify({ block_size: 262144 }));
+  r.server.delete(KEYS.osdState(2));
+  await advance(r, 50);
+  assert.equal(r.engine.of('pools').at(-1)?.pools[0]?.blockSize, 262144);
+  assert.deepEqual(r.engine.of('peerList').at(-1)?.up.map(({ osd }) => osd), [1n]);
 });
 
 test('an epoch is confirmed only after etcd has it and the watch has shown it', async () => {
