@@ -139,9 +139,11 @@ Task<int> OfflineStore::open() {
             co_return refuse(copy_info.status().code(), copy_info.status().message());
         } else if (!copy_info.ok()) {
             found("superblock", place_.data_device, place_.data_offset, copy_info.status().message());
-        } else if (copy_info.value().uuid != uuid_ && copy_info.value().uuid != info.value().previous_uuid) {
-            co_return refuse(-EINVAL, place_.data_device + ": holds the data of another store than the metadata on " +
-                                          place_.meta_device + "; check the device names");
+        } else {
+            bool is_old = false;
+            const Status pair = compare_superblocks({geometry_, info.value(), again, copy_info.value()}, options_, &is_old);
+            if (pair.code() == -EIO) found("superblock", place_.data_device, place_.data_offset, pair.message());
+            else if (!pair.ok()) co_return refuse(pair.code(), pair.message());
         }
     }
     co_return 0;

@@ -312,6 +312,7 @@ private:
     SpareBlocks spare_;
     uint64_t redirect_limit_ = 0;  ///< bytes of the log that redirects may take
     bool enabling_ = false;        ///< the superblock is being written
+    bool is_relaid_ = false;       ///< a resize has changed what closing would write
     runtime::WaitList enable_waiters_;
     Buffer gap_buffer_;  ///< receives what reads pass over; never looked at
     bool moving_ = false;

@@ -133,16 +133,8 @@ Task<int> Blockstore::open_store() {
         Result<SuperblockInfo> data_info =
             decode_superblock(data_head, again, options_, options_.data_device, data_bytes_, true);
         if (!data_info.ok()) co_return refuse(data_info.status().code(), data_info.status().message());
-        const bool differs = again.data_offset != geometry_.data_offset || again.block_count != geometry_.block_count ||
-                             again.log_pages != geometry_.log_pages;
-        const bool may_be_old = info.value().previous_uuid && data_info.value().uuid == info.value().previous_uuid;
-        copy_is_old = may_be_old && (differs || data_info.value().uuid != uuid);
-        if (data_info.value().uuid != uuid && !may_be_old)
-            co_return refuse(-EINVAL, options_.data_device + ": holds the data of another store than the metadata on " +
-                                          options_.meta_device + "; check the device names");
-        if (differs && !may_be_old)
-            co_return refuse(-EIO, options_.data_device + ": its superblock and the one on " + options_.meta_device +
-                                       " describe different sizes; replace this OSD");
+        const Status pair = compare_superblocks({geometry_, info.value(), again, data_info.value()}, options_, &copy_is_old);
+        if (!pair.ok()) co_return refuse(pair.code(), pair.message());
     }
     Task<int> loading = load(uuid, separate && data_is_blank);
     status = co_await loading;
@@ -227,7 +219,7 @@ Task<int> Blockstore::load(uint64_t uuid, bool data_is_blank) {
         }
     }
     log_->start(replay.tail, replay.end, replay.max_sequence + loop_.random_u64() % (1u << 20),
-                replay.checkpoint_sequence);
+                replay.checkpoint_sequence, replay.promised == replay.end.previous);
     log_->note_objects(index_->linked_count());
     Task<int> counting = count_blocks(options_.skip_damaged_metadata ? &salvage : nullptr);
     status = co_await counting;
@@ -468,6 +460,10 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
     if (state_ == State::closing && !options_.readonly && log_->has_work()) {
         Task<int> committing = log_->commit();
         status = co_await committing;
+    }
+    if (status == 0 && state_ == State::closing && !options_.readonly && !is_relaid_) {
+        Task<int> naming = log_->name_end();
+        status = co_await naming;
     }
     for (;;) {
         NextTurn turn(loop_);  // lets the last coroutines end

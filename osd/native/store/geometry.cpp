@@ -218,4 +218,18 @@ Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry
     return info;
 }
 
+Status compare_superblocks(const SuperblockPair& pair, const StoreOptions& options, bool* is_old) {
+    const Geometry &meta = pair.meta_geometry, &data = pair.data_geometry;
+    const bool differs = data.data_offset != meta.data_offset || data.block_count != meta.block_count || data.log_pages != meta.log_pages;
+    const bool may_be_old = pair.meta.previous_uuid && pair.data.uuid == pair.meta.previous_uuid;
+    *is_old = may_be_old && (differs || pair.data.uuid != pair.meta.uuid);
+    if (pair.data.uuid != pair.meta.uuid && !may_be_old)
+        return Status(-EINVAL, options.data_device + ": holds the data of another store than the metadata on " + options.meta_device +
+                                   "; check the device names");
+    if (differs && !may_be_old)
+        return Status(-EIO, options.data_device + ": its superblock and the one on " + options.meta_device +
+                                " describe different sizes; replace this OSD");
+    return Status();
+}
+
 }  // namespace vitastor::store

@@ -71,4 +71,15 @@ struct SuperblockInfo {
 Result<SuperblockInfo> decode_superblock(const uint8_t* page, Geometry& geometry, const StoreOptions& options,
                                          const std::string& path, uint64_t area_bytes, bool is_data_area);
 
+/// Of a store on two devices: does the copy on the data device belong to the superblock on the metadata device? Both decoded.
+/// Error: -EINVAL, the data of another store; -EIO, of the same one with other sizes.
+struct SuperblockPair {
+    const Geometry& meta_geometry;
+    const SuperblockInfo& meta;
+    const Geometry& data_geometry;
+    const SuperblockInfo& data;
+};
+/// is_old: the copy is the one from before a resize that was interrupted at its very end.
+Status compare_superblocks(const SuperblockPair& pair, const StoreOptions& options, bool* is_old);
+
 }  // namespace vitastor::store

@@ -22,8 +22,10 @@ MetaLog::MetaLog(Device& meta, Device& data, const Geometry& geometry, uint64_t 
 
 MetaLog::~MetaLog() { VITASTOR_ASSERT(!running_); }
 
-void MetaLog::start(const LogMark& tail, const LogMark& end, uint64_t last_sequence, uint64_t checkpoint_sequence) {
+void MetaLog::start(const LogMark& tail, const LogMark& end, uint64_t last_sequence, uint64_t checkpoint_sequence,
+                    bool end_named) {
     tail_ = tail;
+    named_sequence_ = end_named ? end.previous : 0;
     next_slot_ = end.slot;
     next_page_ = end.page;
     last_sequence_ = durable_sequence_ = end.previous;
@@ -293,6 +295,7 @@ Task<int> MetaLog::set_tail(LogMark tail) {
     checkpoint.tail_slot = tail.slot;
     checkpoint.tail_page = tail.page;
     checkpoint.tail_previous = tail.previous;
+    checkpoint.durable = durable_sequence_;
     checkpoint.crc = crc32c(&checkpoint, sizeof(checkpoint));
     memcpy(checkpoint_.data(), &checkpoint, sizeof(checkpoint));
     iovec iov{checkpoint_.data(), kPageSize};
@@ -307,7 +310,15 @@ Task<int> MetaLog::set_tail(LogMark tail) {
         co_return status;
     }
     tail_ = tail;
+    named_sequence_ = checkpoint.durable;
     co_return 0;
+}
+
+Task<int> MetaLog::name_end() {
+    if (error_ || named_sequence_ == durable_sequence_) co_return error_;
+    Task<int> writing = set_tail(tail_);
+    const int status = co_await writing;
+    co_return status;
 }
 
 }  // namespace vitastor::store

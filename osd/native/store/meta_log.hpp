@@ -41,7 +41,8 @@ public:
     ~MetaLog();
 
     /// Where replay ended. tail: start of what is needed; end: the next free place; last_sequence: newest write found.
-    void start(const LogMark& tail, const LogMark& end, uint64_t last_sequence, uint64_t checkpoint_sequence);
+    /// end_named: the newest checkpoint says so.
+    void start(const LogMark& tail, const LogMark& end, uint64_t last_sequence, uint64_t checkpoint_sequence, bool end_named = false);
 
     /// Puts an entry at the end of the stream. It is written when somebody waits or enough has gathered.
     void append(std::span<const uint8_t> entry);
@@ -79,6 +80,8 @@ public:
     /// Moves the start of the log, durably. Everything before it is no longer needed.
     runtime::Task<int> set_tail(LogMark tail);
     const LogMark& tail() const { return tail_; }
+    /// The newest page is named by no page behind it: a checkpoint does it, for a clean stop. Nothing if one does already.
+    runtime::Task<int> name_end();
     uint64_t checkpoint_sequence() const { return checkpoint_sequence_; }
     uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
     uint64_t next_slot() const { return next_slot_; }
@@ -150,6 +153,7 @@ private:
 
     uint32_t objects_ = 0;
     LogMark tail_;
+    uint64_t named_sequence_ = 0;  ///< that the newest checkpoint says is durable
     uint64_t checkpoint_sequence_ = 0;
     uint64_t next_slot_ = 0;
     uint64_t next_sequence_ = 1;

@@ -379,6 +379,7 @@ Task<int> Relayout::copy_block(uint32_t from, uint32_t to) {
 
 Task<int> Relayout::write_log() {
     Device& meta = new_meta_ ? *new_meta_ : is_shared_ ? *store_.data_ : *store_.meta_;
+    store_.is_relaid_ = true;
     MetaLog log(meta, *store_.data_, after_, uuid_);
     // In the present area: the checkpoint that does not count, so that the one that counts stays.
     log.start(LogMark{}, LogMark{}, 0, same_meta_ ? store_.log_->checkpoint_sequence() : 0);

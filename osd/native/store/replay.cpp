@@ -73,8 +73,14 @@ Task<int> Replay::load_checkpoint() {
         found = true;
         checkpoint_sequence = checkpoint.sequence;
         tail = LogMark{checkpoint.tail_slot, checkpoint.tail_page, checkpoint.tail_previous};
+        promised = checkpoint.durable;
     }
     if (found) co_return 0;
+    if (observer) {
+        Task<int> finding = find_start();
+        const int start_status = co_await finding;
+        co_return start_status;
+    }
     const uint8_t* pages = chunk_.data();
     if (std::all_of(pages, pages + 2 * kPageSize, [](uint8_t byte) { return byte == 0; })) {
         error_ = path_ + ": there is no metadata log behind the superblock. Nothing was changed. Check that data_device and "
@@ -175,10 +181,21 @@ Task<int> Replay::run() {
         Task<int> checking = check_end(end.slot);
         status = co_await checking;
         if (status < 0) co_return status;
+        if (status == 0 && start_was_lost_) {
+            Task<int> looking = look_behind_end();
+            status = co_await looking;
+            if (status < 0) co_return status;
+            break;
+        }
         if (status == 0) break;
         Task<bool> finding = find_next(next);
         const bool found = co_await finding;
-        if (!found) break;
+        if (!found) {
+            Task<int> showing = show_lost_end();
+            status = co_await showing;
+            if (status < 0) co_return status;
+            break;
+        }
         observer->on_cut_entry(carry_);
         carry_.clear();  // the rest of this entry is lost
         // The damaged copy of a page may stand before an older copy of it that could be read.
@@ -187,6 +204,8 @@ Task<int> Replay::run() {
         status = co_await showing;
         if (status < 0) co_return status;
     }
+    max_sequence = std::max(max_sequence, promised);
+    if (start_was_lost_) raise_tail();
     Task<void> completing = complete_lists();
     co_await completing;
     Task<int> verifying = verify();
@@ -261,6 +280,11 @@ Task<int> Replay::check_end(uint64_t slot) {
             co_return status < 0 ? status : 1;
         }
     }
+    if (promised > end.previous) {
+        VITASTOR_PROBE("the end of the log is missing");
+        const int status = damage(slot, "the newest pages, which a checkpoint names, are not readable");
+        co_return status < 0 ? status : 1;
+    }
     co_return 0;
 }
 
@@ -286,6 +310,25 @@ Task<int> Replay::show_lost(uint64_t from, uint64_t to) {
         if (!page) co_return -EIO;
         if (!is_page(page)) observer->on_lost({page, kPageSize});
     }
+    co_return 0;
+}
+
+/// The same for the newest pages of all, which nothing follows: a few places behind what could be read.
+Task<int> Replay::show_lost_end() {
+    const uint64_t before = std::min<uint64_t>(kWindow, end.slot - tail.slot);
+    uint64_t shown = 0;
+    for (uint64_t slot = end.slot - before; slot < std::min(end.slot + kWindow, tail.slot + geometry_.log_pages); slot++) {
+        Task<const uint8_t*> reading = page_at(slot);
+        const uint8_t* page = co_await reading;
+        if (!page) co_return -EIO;
+        if (is_page(page) || std::all_of(page, page + kPageSize, [](uint8_t byte) { return byte == 0; })) continue;
+        observer->on_lost({page, kPageSize});
+        shown++;
+    }
+    const std::vector<uint8_t> nothing(kPageSize);
+    if (!shown) observer->on_lost(nothing);
+    observer->on_cut_entry(carry_);
+    carry_.clear();
     co_return 0;
 }
 

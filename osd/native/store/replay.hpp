@@ -50,6 +50,7 @@ public:
     LogMark tail;
     LogMark end;  ///< previous: write_sequence of the last page
     uint64_t checkpoint_sequence = 0;
+    uint64_t promised = 0;  ///< write_sequence up to which the newest checkpoint says that the log is durable
     /// Writes announced in pages from this one on were looked at; reverted ones stay open until their full entries are durable.
     uint64_t complete_page() const { return complete_page_; }
     uint64_t max_sequence = 0;  ///< newest write found, also behind the end
@@ -83,6 +84,9 @@ private:
     void use_spare(const Redirect&, uint32_t) override {}
     void release_spare(uint32_t, uint32_t, uint32_t) override {}
     runtime::Task<int> load_checkpoint();
+    runtime::Task<int> find_start();
+    runtime::Task<int> look_behind_end();
+    void raise_tail();
     runtime::Task<const uint8_t*> page_at(uint64_t slot);
     bool is_page(const uint8_t* page) const;
     /// The number of objects that the last pages tell of, found by halving; 0: unknown. A hint: bytes from anywhere may be in it.
@@ -93,6 +97,7 @@ private:
     /// The first page behind `end` that is newer than it: where reading goes on after lost pages. False: none.
     runtime::Task<bool> find_next(LogMark& next);
     runtime::Task<int> show_lost(uint64_t from, uint64_t to);
+    runtime::Task<int> show_lost_end();
     runtime::Task<void> read_singly();
     int process(const uint8_t* page, uint64_t slot, uint64_t copy);
     int apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, uint32_t mark);
@@ -126,6 +131,7 @@ private:
     uint32_t carry_mark_ = 0;
     std::deque<Pending> pending_;
     uint64_t complete_page_ = 0;
+    bool start_was_lost_ = false;  ///< both checkpoints are: the log is read from its oldest page on
 };
 
 }  // namespace vitastor::store

@@ -51,6 +51,7 @@ Salvage::Salvage(const Geometry& geometry, const std::string& path, Logger& logg
 
 void Salvage::on_entry(const EntryView& entry, uint64_t, bool applied) {
     const bool complete = entry.header.type == EntryType::full || entry.header.type == EntryType::del ||
+                          entry.header.type == EntryType::tombstone ||
                           (entry.header.type == EntryType::write && entry.has(kEntryCreate));
     if (complete) {
         if (!touched_.empty()) touched_.erase(entry.object());

@@ -54,7 +54,8 @@ struct Checkpoint {
     uint64_t tail_slot;  ///< absolute; physical page = tail_slot mod log_pages
     uint64_t tail_page;  ///< number of the first log page that is needed
     uint64_t tail_previous;  ///< write_sequence of the page before it
-    uint8_t reserved[kPageSize - 56];
+    uint64_t durable;        ///< write_sequence that was durable when this was written: the log reaches that far
+    uint8_t reserved[kPageSize - 64];
 };
 static_assert(sizeof(Checkpoint) == kPageSize);
 
