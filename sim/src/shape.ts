@@ -5,6 +5,9 @@ import type { DiskOptions, NetworkOptions } from './native.js';
 import { GRANULE } from './oracle.js';
 import type { SeededRandom } from './rng.js';
 
+/** Share of erasure-coded pools. */
+const EC_PERCENT = 25;
+
 export type CommitMode = 'all' | 'small' | 'none';
 
 export interface Shape {
@@ -96,6 +99,12 @@ export function drawShape(random: SeededRandom): Shape {
 type Redundancy = Pick<Shape, 'scheme' | 'pgSize' | 'parityChunks' | 'pgMinSize'>;
 
 function drawRedundancy(random: SeededRandom): Redundancy {
+  if (random.chance(EC_PERCENT)) {
+    const [data, parityChunks] = random.pick([[2, 1], [2, 1], [2, 2], [3, 1], [4, 2]] as const);
+    const pgSize = data + parityChunks;
+    const scheme = parityChunks === 1 && random.chance(50) ? 'xor' : 'ec';
+    return { scheme, pgSize, parityChunks, pgMinSize: data + random.below(parityChunks) };
+  }
   const pgSize = random.pick([1, 2, 2, 2, 3, 3, 4]);
   return { scheme: 'replicated', pgSize, parityChunks: 0, pgMinSize: random.between(1, Math.min(2, pgSize)) };
 }

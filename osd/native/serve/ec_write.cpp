@@ -255,7 +255,10 @@ runtime::Task<> Osd::write_ec(Op* op) {
     std::vector<pg::Location> superfluous;
     if (was_unclean) {
         const auto& current = pg.activation.current_set;
-        for (const pg::Location& place : pg.objects.find(op->object)->set->where) {
+        // Modes none and small: a SYNC that ended meanwhile may have made the object clean.
+        const pg::UncleanObject* unclean = pg.objects.find(op->object);
+        const std::vector<pg::Location> places = unclean ? unclean->set->where : std::vector<pg::Location>{};
+        for (const pg::Location& place : places) {
             if (place.role >= current.size() || current[place.role] != place.osd) superfluous.push_back(place);
         }
     }
