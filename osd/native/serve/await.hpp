@@ -9,6 +9,7 @@
 #include "base/list.hpp"
 #include "net/connection.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/task.hpp"
 #include "store/store.hpp"
 
@@ -166,21 +167,6 @@ private:
     runtime::WaitList waiters_;
 };
 
-struct Pause : runtime::Timer {
-    Pause(runtime::Loop& loop, uint64_t duration_ns) : loop_(loop), duration_ns_(duration_ns) {
-        on_fire = [](runtime::Timer* self) { std::exchange(static_cast<Pause*>(self)->waiter_, nullptr).resume(); };
-    }
-    bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> waiter) noexcept {
-        waiter_ = waiter;
-        loop_.arm(*this, loop_.now_ns() + duration_ns_);
-    }
-    void await_resume() noexcept {}
-
-private:
-    runtime::Loop& loop_;
-    uint64_t duration_ns_;
-    std::coroutine_handle<> waiter_ = nullptr;
-};
+using runtime::Pause;
 
 }  // namespace vitastor::serve

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "runtime/loop.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/task.hpp"
 
 namespace vitastor::store {
@@ -73,22 +74,6 @@ private:
     std::coroutine_handle<> handle_;
 };
 
-/// co_await pause;  continues after a while.
-struct Pause : runtime::Timer {
-    Pause(runtime::Loop& loop, uint64_t duration_ns) : loop_(loop), duration_ns_(duration_ns) {
-        on_fire = [](runtime::Timer* self) { static_cast<Pause*>(self)->handle_.resume(); };
-    }
-    bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> handle) noexcept {
-        handle_ = handle;
-        loop_.arm(*this, loop_.now_ns() + duration_ns_);
-    }
-    void await_resume() noexcept {}
-
-private:
-    runtime::Loop& loop_;
-    uint64_t duration_ns_;
-    std::coroutine_handle<> handle_;
-};
+using runtime::Pause;
 
 }  // namespace vitastor::store
