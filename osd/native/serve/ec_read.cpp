@@ -15,16 +15,39 @@ constexpr size_t kComputeSlice = 256 << 10;  ///< bytes between two yields
 constexpr int kTurnsMax = 3 * erasure::kRolesMax;  ///< each turn but those beside a write loses a chunk
 }
 
-/// The common case without a coroutine: one chunk, which lies here. false: take the long way.
+/// The common case without a coroutine: one chunk of a clean object, straight into the reply. false: take the long way.
 bool Osd::start_ec_read(Op* op) {
     Pg& pg = *op->pg;
-    if (op->len == 0 || pg.own_role == erasure::kRolesMax || pg.gate || pg.objects.find(op->object)) return false;
+    if (op->len == 0 || pg.gate || pg.objects.find(op->object)) return false;
     const uint32_t role = op->offset / block_size_;
-    if (role != (op->offset + op->len - 1) / block_size_ || pg.activation.current_set[role] != osd_num_) return false;
+    const OsdNum osd = pg.activation.current_set[role];
+    if (osd == 0 || role != (op->offset + op->len - 1) / block_size_) return false;
     Version version = kNewestVersion;
     if (ObjectQueue* queue = find_queue(op->object); queue && queue->overridden) version = queue->read_version;
     if (version == 0) return false;
     std::memset(op->bitmap, 0, object_bitmap_bytes(*op->pool));
+    if (osd != osd_num_) {
+        net::Connection* connection = peers_->get(osd);
+        if (!connection) return false;
+        op->old_version = version;
+        op->pending = 0;
+        op->on_parts = [](Op* done) { done->osd->on_chunk_read(done); };
+        op->iov = {op->request->reply_buffer.data(), op->len};
+        SubCall* call = new_call(op, osd, wire::Opcode::sec_read);
+        wire::SubRequest message;
+        message.object = {op->object.inode, op->object.stripe | role};
+        message.version = version;
+        message.offset = op->offset % block_size_;
+        message.len = op->len;
+        wire::encode_request(wire::HeaderBytes(call->request), {0, wire::Opcode::sec_read}, message);
+        call->bitmap_out = op->bitmap + size_t{role} * bitmap_bytes_;
+        call->bitmap_capacity = bitmap_bytes_;
+        call->data_out = &op->iov;
+        call->data_count = 1;
+        call->bitmap_size = 0;
+        send_call(call, connection);
+        return true;
+    }
     op->local.store::Operation::op = store::StoreOp::read;
     op->local.object = {op->object.inode, op->object.stripe | role};
     op->local.version = version;
@@ -37,6 +60,29 @@ bool Osd::start_ec_read(Op* op) {
     op->local.on_done = on_local_read;
     store_.submit(op->local);
     return true;
+}
+
+/// The one chunk has come from another OSD. Whatever is not as usual takes the long way.
+void Osd::on_chunk_read(Op* op) {
+    const SubCall& call = *op->calls;
+    const int64_t result = call.result;
+    const bool whole_bitmap = call.bitmap_size == bitmap_bytes_;
+    Version version = 0;
+    if (result >= 0) version = wire::decode<wire::SubReply>(wire::ConstHeaderBytes(call.reply)).version;
+    free_calls(op);
+    const Version asked = std::exchange(op->old_version, 0);
+    const bool newest = asked == kNewestVersion;
+    if (result == static_cast<int64_t>(op->len) && whole_bitmap && (newest || version == asked)) {
+        op->version = version;
+        return answer_read(op, result);
+    }
+    if (result == -ENOENT && newest) {
+        std::memset(op->request->reply_buffer.data(), 0, op->len);
+        std::memset(op->bitmap, 0, object_bitmap_bytes(*op->pool));
+        op->version = 0;
+        return answer_read(op, op->len);
+    }
+    runtime::spawn(read_slow(op));
 }
 
 runtime::Task<int64_t> Osd::read_ec(LayerRead& read) {

@@ -128,6 +128,7 @@ private:
 
     // ---- ec_read.cpp
     bool start_ec_read(Op* op);
+    void on_chunk_read(Op* op);
     runtime::Task<int64_t> read_ec(LayerRead& read);
 
     // ---- ec_stabilize.cpp
