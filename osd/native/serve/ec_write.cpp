@@ -169,7 +169,9 @@ void Osd::note_stored(Op* op, bool was_unclean) {
         return;
     }
     const auto& current = pg.activation.current_set;
-    const pg::LocationSet& before = *pg.objects.find(op->object)->set;
+    const pg::UncleanObject* unclean = pg.objects.find(op->object);
+    if (!unclean) return;  // a SYNC that ended meanwhile has deleted what was superfluous
+    const pg::LocationSet& before = *unclean->set;
     if (before.state == wire::object_state::inconsistent && op->len < op->pool->object_span()) {
         // Chunks that do not fit together do so no better around the new bytes.
         const std::vector<pg::Location> same = before.where;
