@@ -66,6 +66,9 @@ private:
         bool entry_appended = false;    ///< it is in the log and not yet in the index
         uint64_t entry_end = 0;         ///< where it, or the cleaner's newest repetition, ends in the stream of the log
         uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
+        bool waits_for_spare = false;   ///< its writer has done nothing yet: the mover may change the object meanwhile
+        bool moving = false;            ///< and does
+        bool was_moved = false;         ///< since the writer chose a place
     };
     enum class Placement {
         none,       ///< no data
@@ -171,8 +174,9 @@ private:
         return plan.placement == Placement::spare || plan.placement == Placement::decided || plan.is_new_block() ||
                (plan.placement == Placement::announced && plan.count > 1);
     }
-    runtime::Task<int> find_room(WritePlan& plan, bool stable);
-    runtime::Task<bool> take_spare(WritePlan& plan, bool stable);
+    runtime::Task<int> find_room(ActiveObject& active, WritePlan& plan, bool stable);
+    runtime::Task<bool> take_spare(ActiveObject& active, WritePlan& plan, bool stable);
+    runtime::Task<void> wait_for_spare(ActiveObject& active);
     /// Sets an incompatible bit of the superblock, durably, if it is not set.
     runtime::Task<int> enable(uint64_t feature);
     void settle_spare(const WritePlan& plan);
@@ -202,7 +206,7 @@ private:
     uint64_t spare_limit() const;
     uint64_t hold_back_ns(const Operation& operation);
     double spare_fill() const;
-    runtime::Task<uint32_t> allocate_block(bool is_overwrite);
+    runtime::Task<uint32_t> allocate_block(ActiveObject& active, bool is_overwrite);
     void end_overwrite(const WritePlan& plan);
     uint64_t block_offset(uint32_t block) const {
         return geometry_.data_offset + uint64_t{block} * geometry_.block_size;

@@ -109,9 +109,14 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
         co_await fetching;
     }
     int64_t result = 0;
-    if (needs_room(plan)) {
-        Task<int> finding = find_room(plan, stable);
+    active.was_moved = false;
+    while (needs_room(plan)) {
+        Task<int> finding = find_room(active, plan, stable);
         result = co_await finding;
+        if (result != -EAGAIN) break;
+        active.was_moved = false;
+        result = 0;
+        plan.placement = place(plan, stable);
     }
     if (result == 0) {
         Task<int64_t> work = write_planned(active, operation, plan);

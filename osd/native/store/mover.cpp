@@ -105,8 +105,18 @@ Task<uint64_t> Blockstore::empty_spare_block(uint32_t block, bool is_idle) {
 Task<void> Blockstore::move_object(uint32_t owner, uint32_t block, MoveBatch& batch) {
     if (index_->at(owner).state == SlotState::head) {
         const ObjectId object = index_->object(owner);
-        if (find_active(object)) {
-            VITASTOR_PROBE("mover leaves an object in use");
+        if (ActiveObject* used = find_active(object)) {
+            if (used->waits_for_spare && !used->moving) {
+                VITASTOR_PROBE("mover takes an object whose writer waits for it");
+                used->moving = true;
+                Task<uint64_t> moving = move_granules(owner, block);
+                const uint64_t moved = co_await moving;
+                used->moving = false;
+                used->was_moved = used->was_moved || moved > 0;
+                batch.moved += moved;
+            } else {
+                VITASTOR_PROBE("mover leaves an object in use");
+            }
         } else {
             ActiveObject& active = activate(object);
             active.writing = true;

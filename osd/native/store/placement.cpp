@@ -82,8 +82,9 @@ bool Blockstore::may_announce(const WritePlan& plan, bool stable, uint32_t used_
            (plan.count <= kMaxAnnouncedGranules && std::has_single_bit(plan.count) && plan.first % plan.count == 0);
 }
 
-/// Takes what the placement needs; where there is none of it, another placement. 0, or an error and nothing is taken.
-Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
+/// Takes what the placement needs; where there is none of it, another placement. 0, or an error and nothing is taken. -EAGAIN: the
+/// mover has changed the object meanwhile, the place must be chosen anew.
+Task<int> Blockstore::find_room(ActiveObject& active, WritePlan& plan, bool stable) {
     if (plan.placement == Placement::announced && plan.count > 1) {
         VITASTOR_PROBE("announced write of several granules");
         Task<int> enabling = enable(kSpareGranules);
@@ -97,10 +98,11 @@ Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
         if (status < 0 || !plan.rest_to_spare) co_return status;
     }
     if (plan.uses_spare()) {
-        Task<bool> taking = take_spare(plan, stable);
+        Task<bool> taking = take_spare(active, plan, stable);
         const bool taken = co_await taking;
         if (taken) co_return 0;
         if (log_->error()) co_return -EIO;
+        if (active.was_moved) co_return -EAGAIN;
         if (!index_->is_home_used(plan.head, plan.block, plan.first, plan.count)) {
             VITASTOR_PROBE("no spare room: home is made free durably");
             plan.placement = Placement::home;
@@ -114,7 +116,7 @@ Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
     }
     if (!plan.is_new_block()) co_return 0;
     plan.is_overwrite = stable && plan.block != kNoBlock;
-    Task<uint32_t> allocation = allocate_block(plan.is_overwrite);
+    Task<uint32_t> allocation = allocate_block(active, plan.is_overwrite);
     const uint32_t block = co_await allocation;
     if (block != kNoBlock) {
         plan.block = block;
@@ -125,9 +127,10 @@ Task<int> Blockstore::find_room(WritePlan& plan, bool stable) {
     if (plan.placement == Placement::rewritten && !spare_tried) {
         VITASTOR_PROBE("no free block: the write goes to spare granules");
         plan.placement = Placement::spare;
-        Task<bool> taking = take_spare(plan, stable);
+        Task<bool> taking = take_spare(active, plan, stable);
         const bool taken = co_await taking;
         if (taken) co_return 0;
+        if (active.was_moved && !log_->error()) co_return -EAGAIN;
     }
     co_return log_->error() ? -EIO : -ENOSPC;
 }
@@ -141,7 +144,7 @@ uint64_t Blockstore::spare_limit() const {
     return std::clamp(free / 8 * 7, least, most);
 }
 
-Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
+Task<bool> Blockstore::take_spare(ActiveObject& active, WritePlan& plan, bool stable) {
     const uint64_t more = (uint64_t{writes_in_flight_} + 1) * 2 * sizeof(Redirect);  // a run may cut another in two
     if (plan.count >= geometry_.granules || index_->redirect_count() * sizeof(Redirect) + more > redirect_limit_) {
         VITASTOR_PROBE("no room in the log for another redirect");
@@ -178,10 +181,20 @@ Task<bool> Blockstore::take_spare(WritePlan& plan, bool stable) {
         const uint64_t progress = mover_progress_;
         if (!start_mover(false)) co_return false;
         VITASTOR_PROBE("write waits for spare granules");
+        Task<void> waiting = wait_for_spare(active);
+        co_await waiting;
+        if (active.was_moved || log_->error() || (mover_progress_ == progress && !moving_)) co_return false;
+    }
+}
+
+/// A writer that waits for spare room keeps its object, but lets the mover have it: all that is there may belong to such objects.
+Task<void> Blockstore::wait_for_spare(ActiveObject& active) {
+    do {
+        active.waits_for_spare = true;
         runtime::WaitList::Waiter waiter = spare_waiters_.wait();
         co_await waiter;
-        if (log_->error() || (mover_progress_ == progress && !moving_)) co_return false;
-    }
+        active.waits_for_spare = false;
+    } while (active.moving);
 }
 
 /// Older programs must not open a store with what they do not know. Once in its life for each bit; the change fits into one sector.
@@ -264,7 +277,7 @@ void Blockstore::give_back_empty_spare() {
     while (const std::optional<SpareBlocks::Empty> empty = spare_.take_empty()) release_at(empty->block, empty->position);
 }
 
-Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
+Task<uint32_t> Blockstore::allocate_block(ActiveObject& active, bool is_overwrite) {
     for (;;) {
         if (blocks_.free_count() > (is_overwrite ? 0 : overwrite_reserve_)) {
             if (is_overwrite) overwrites_in_flight_++;
@@ -287,8 +300,8 @@ Task<uint32_t> Blockstore::allocate_block(bool is_overwrite) {
             const uint64_t progress = mover_progress_;
             if (!start_mover(false)) co_return kNoBlock;
             VITASTOR_PROBE("write waits for a spare block to become free");
-            runtime::WaitList::Waiter waiter = spare_waiters_.wait();
-            co_await waiter;
+            Task<void> waiting = wait_for_spare(active);
+            co_await waiting;
             if (log_->error() || (mover_progress_ == progress && !moving_)) co_return kNoBlock;
         } else {
             co_return kNoBlock;

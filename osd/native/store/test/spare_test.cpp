@@ -471,6 +471,45 @@ TEST_CASE("spare: a full store takes overwrites of every size") {
     CHECK(hits("no spare room: the block is rewritten") > 0);
 }
 
+TEST_CASE("spare: writers that wait for spare room let the mover have their objects") {
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        SpareRig rig(seed);
+        rig.options.atomic_write_size = 512;  // no granule decides
+        rig.start_store();
+        uint64_t objects = 0;
+        while (rig.put(objects, 1, 0, 8, static_cast<uint32_t>(100 * objects + 1)) == 0) objects++;
+        CHECK(rig.apply(StoreOp::del, --objects, 2) == 0);  // some blocks for spare ones
+        CHECK(rig.apply(StoreOp::del, --objects, 2) == 0);
+        // Spare room is filled by a few objects, six granules each, until the next would have to wait.
+        uint64_t users = 0;
+        for (; users < 4; users++)
+            for (uint32_t first : {0u, 2u, 4u}) CHECK(rig.put(users, 2 + first, first, 2, static_cast<uint32_t>(10000 + 100 * users + first)) == 0);
+        const unsigned long rewritten = hits("no spare room: the block is rewritten");
+        const unsigned long waited = hits("write waits for spare granules"), taken = hits("mover takes an object whose writer waits for it");
+        // All of them write at once where only spare room helps.
+        std::vector<std::unique_ptr<TestOp>> ops;
+        for (uint64_t user = 0; user < users; user++) {
+            ops.push_back(rig.write(rig.id(user), 20, 6, 2, static_cast<uint32_t>(20000 + 100 * user)));
+            rig.start(*ops.back());
+        }
+        for (const auto& op : ops) {
+            while (!op->done) rig.loop.run_once(0);
+            CHECK(op->result == op->len);
+        }
+        CHECK(hits("write waits for spare granules") > waited);
+        CHECK(hits("mover takes an object whose writer waits for it") > taken);
+        CHECK(hits("no spare room: the block is rewritten") == rewritten);
+        for (int round = 0; round < 2; round++) {
+            for (uint32_t user = 0; user < users; user++) {
+                const uint32_t tag = 10000 + 100 * user, last = 20000 + 100 * user;
+                CHECK(rig.tags(user) == Tags{tag, tag + 1, tag + 2, tag + 3, tag + 4, tag + 5, last, last + 1});
+            }
+            REQUIRE(rig.reopen() == 0);
+        }
+        CHECK(rig.logger.errors == 0);
+    }
+}
+
 TEST_CASE("spare: the mover leaves damaged granules where they are; the next write repairs them") {
     SpareRig rig;
     rig.start_store();
