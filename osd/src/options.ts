@@ -12,6 +12,8 @@ import type { OsdIdentity } from './statistics.js';
 export interface OsdOptions {
   identity: OsdIdentity;
   configure: Omit<Extract<Command, { kind: 'configure' }>, 'kind'>;
+  /** An empty disk may take over a number that PGs still count on. */
+  allowsFreshDisk: boolean;
   lease: LeaseTiming;
   inodeVanishMs: number;
   statsIntervalMs: number;
@@ -104,6 +106,7 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
       settings: config.asText(),
       leaseTimeoutS: BigInt(lease.ttlSeconds),
     },
+    allowsFreshDisk: config.boolean('allow_fresh_disk'),
     lease,
     inodeVanishMs: config.number('inode_vanish_time') * 1000,
     statsIntervalMs: config.number('etcd_stats_interval') * 1000,

@@ -38,6 +38,7 @@ import { PgReporter } from './pg-reporter.js';
 import { StatisticsReport } from './statistics.js';
 import type { OsdOptions } from './options.js';
 import { PG_BITS } from './pg-bits.js';
+import { namedBy } from './fresh-disk.js';
 
 export interface OsdControlDeps {
   etcd: Etcd;
@@ -96,6 +97,8 @@ export class OsdControl {
   #end: ((end: OsdEnd) => void) | null = null;
   #onReady: (() => void) | null = null;
   #onStopped: (() => void) | null = null;
+  /** Who still counts on the disk of this number; null: nobody, an empty one is welcome. */
+  #named: string | null = null;
 
   constructor(deps: OsdControlDeps) {
     this.#deps = deps;
@@ -173,9 +176,28 @@ export class OsdControl {
       for (const event of events) this.#onEvent(event);
     });
     const ready = new Promise<void>((resolve) => (this.#onReady = resolve));
-    this.#engine.post({ ...options.configure, kind: 'configure' });
+    await this.#checkNumber();
+    if (!this.#engine || this.#stopping) return;
+    const store = { ...options.configure.store, create: options.configure.store.create && this.#named === null };
+    this.#engine.post({ ...options.configure, store, kind: 'configure' });
     await ready;
     await this.#register();
+  }
+
+  /** Who counts on the disk of this number: then an empty one is refused. Waits for etcd, without which nothing can begin anyway. */
+  async #checkNumber(): Promise<void> {
+    const { etcd, clock, keys, options } = this.#deps;
+    let told = false;
+    while (options.configure.store.create && !options.allowsFreshDisk && !this.#stopping) {
+      try {
+        this.#named = await namedBy(etcd, keys, this.#osd, options.etcdSlowTimeoutMs);
+        return;
+      } catch (error) {
+        if (!told) this.#log('warning', `the PG configuration cannot be read: ${errorText(error)}; trying again`);
+        told = true;
+      }
+      await new Promise<void>((resolve) => clock.after(200, resolve));
+    }
   }
 
   /** Lease, state key, cluster state: from nothing, or again after the lease was lost. */
@@ -558,7 +580,9 @@ export class OsdControl {
         break;
       case 'fatal':
         this.#onReady = null;
-        this.#fail(`OSD ${this.#osd}: ${event.text}`);
+        this.#fail(`OSD ${this.#osd}: ${event.text}${this.#named !== null && event.text.includes('holds no store yet')
+          ? `. ${this.#named} still counts on the old disk of OSD ${this.#osd}: give this disk a number that was never used, and take OSD ${this.#osd} out`
+          + ` of the cluster (or start it with --allow_fresh_disk true if the data is whole without the old disk)` : ''}`);
         break;
       case 'logLine':
         this.#log(event.level, event.text);

@@ -63,7 +63,7 @@ function optionsOf(osd: number): OsdOptions {
       },
       listen: [{ host: '0.0.0.0', port: 0 }], clusterNetworks: [], settings: {}, leaseTimeoutS: 5n,
     },
-    lease: { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 },
+    allowsFreshDisk: false, lease: { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 },
     inodeVanishMs: 60_000, statsIntervalMs: 30_000, etcdQuickTimeoutMs: 1000, etcdSlowTimeoutMs: 5000,
   };
 }
@@ -361,6 +361,32 @@ test('stop: the engine stops first, then the lease is revoked and every key is g
   assert.deepEqual(await r.end, { exitCode: 0, reason: 'stopped' });
   assert.equal(r.server.get(KEYS.osdState(1)), undefined);
   assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined);
+});
+
+test('an empty disk does not get a number that a PG counts on', async () => {
+  const creates = async (prepare: (server: MemoryEtcd) => void): Promise<Rig> => {
+    const clock = new VirtualClock();
+    const server = new MemoryEtcd(clock);
+    prepare(server);
+    const r = rig(2, server, clock);
+    await advance(r, 50);
+    return r;
+  };
+  const created = (r: Rig): boolean | undefined => r.engine.of('configure').at(0)?.store.create;
+  assert.equal(created(await creates(() => undefined)), true);
+  assert.equal(created(await creates((server) => putPg(server, ['1', '3'], '1'))), true);
+  assert.equal(created(await creates((server) => server.put(KEYS.pgHistory(1, 1), JSON.stringify({ epoch: 1, all_peers: [1, 3], osd_sets: [[1]] })))), true);
+  assert.equal(created(await creates((server) => putPg(server, ['1', '2'], '1'))), false);
+  assert.equal(created(await creates((server) => putPg(server, ['1', '3'], '2'))), false);
+  assert.equal(created(await creates((server) => server.put(KEYS.pgHistory(1, 1), JSON.stringify({ epoch: 1, all_peers: [1, 2], osd_sets: [] })))), false);
+  assert.equal(created(await creates((server) => server.put(KEYS.pgConfig, '[]'))), false);
+  const refused = await creates((server) => server.put(KEYS.pgHistory(7, 12), JSON.stringify({ epoch: 1, all_peers: [], osd_sets: [[1, 2]] })));
+  assert.equal(created(refused), false);
+  refused.engine.emit({ kind: 'fatal', name: 'store', text: '/dev/x: holds no store yet' });
+  await advance(refused, 50);
+  const end = await refused.end;
+  assert.equal(end.exitCode, 1);
+  assert.match(end.reason, /holds no store yet.*pg\/history of PG 7\/12 still counts on the old disk of OSD 2: give this disk a number/);
 });
 
 test('a fatal engine ends with 1 and frees the lease', async () => {

@@ -2,6 +2,7 @@
 // npm run e2e: stories on real processes. --short: those of `npm test`, in their short form. --soak: the long ones, again and again.
 
 import { COMMAND_STORIES } from './e2e/commands.js';
+import { DELETE_STORIES } from './e2e/deletes.js';
 import { DISK_STORIES } from './e2e/disk-tools.js';
 import { EC_STORIES } from './e2e/ec.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
@@ -15,7 +16,7 @@ import { TLS_STORIES } from './e2e/tls.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
-const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES];
+const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
 

@@ -70,7 +70,7 @@ async function emptied(lab: Lab, context: BenchContext, name: string, settings: 
   await lab.osds.get(MOVED)?.stop();
   rmSync(lab.osdFile(MOVED));
   await lab.waitActive();
-  await lab.startOsd(MOVED);
+  await lab.startOsd(MOVED, { allow_fresh_disk: true });
   await lab.waitActive();
   await sleep(1000);
   const pgs = (await lab.cliJson(['pg-list'])) as { target_set: number[]; object_count: number }[];
