@@ -12,11 +12,15 @@ import { MISUSE_STORIES } from './e2e/misuse.js';
 import { OPTION_STORIES } from './e2e/osd-options.js';
 import { PEER_STORIES } from './e2e/peer308.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
+import { STORM_STORIES } from './e2e/storms.js';
 import { TLS_STORIES } from './e2e/tls.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
-const STORIES: readonly Story[] = [...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES, ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES];
+const STORIES: readonly Story[] = [
+  ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
+  ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES,
+];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
 
