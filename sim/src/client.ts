@@ -26,6 +26,8 @@ export class ClientProcess {
   generation = 0;
   /** Images that the running process has open. */
   readonly #open = new Set<number>();
+  /** Images that it is opening, and who waits for that. */
+  readonly #opening = new Map<number, ((result: number) => void)[]>();
 
   constructor(num: number, deps: ClientDeps) {
     this.num = num;
@@ -57,10 +59,21 @@ export class ClientProcess {
     this.#feed(this.#native, this.#etcd);
   }
 
+  /**
+   * Once a process, however often it is asked. A second handle would be a second client to the image: what the first one has not flushed
+   * it sends again after a lost connection, over newer writes of the second (docs/reliability.md).
+   */
   open(image: number, name: string, done: (result: number) => void): void {
-    this.#native?.openImage(image, name, (result) => {
+    if (!this.#native) return;
+    if (this.#open.has(image)) return done(0);
+    const others = this.#opening.get(image);
+    if (others) return void others.push(done);
+    const waiting = [done];
+    this.#opening.set(image, waiting);
+    this.#native.openImage(image, name, (result) => {
+      this.#opening.delete(image);
       if (result === 0) this.#open.add(image);
-      done(result);
+      for (const answer of waiting) answer(result);
     });
   }
 
@@ -71,6 +84,7 @@ export class ClientProcess {
     this.#native.destroy();
     this.#native = null;
     this.#open.clear();
+    this.#opening.clear();
     this.#watch?.close();
     this.#etcd?.close();
   }
