@@ -301,6 +301,12 @@ export class SimCluster {
     return states.length > 0 && states.every((state) => state?.includes('"active"') === true);
   }
 
+  /** Every PG is clean and says so in its history too, which may need one more write to etcd: any copy will do from now on. */
+  get allSettled(): boolean {
+    const histories = this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/history/')));
+    return this.allClean && histories.every((kv) => ((JSON.parse(kv.value) as { osd_sets?: unknown[] }).osd_sets ?? []).length === 0);
+  }
+
   /** Every PG is active and nothing else, and there are as many as the pool wants. */
   get allClean(): boolean {
     const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_count?: number }>;

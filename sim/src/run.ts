@@ -119,7 +119,7 @@ class SeedRun {
   async #heal(after: string): Promise<void> {
     const { cluster } = this;
     const { healMs } = this.#options;
-    const isWell = await this.#until(healMs, () => this.#bad || (this.#workload.inFlight === 0 && cluster.allClean));
+    const isWell = await this.#until(healMs, () => this.#bad || (this.#workload.inFlight === 0 && cluster.allSettled));
     if (isWell) return;
     for (const line of cluster.describe()) cluster.note(line);
     this.#failures.push(`${this.#workload.inFlight} operations unanswered, PGs ${cluster.pgStates()}: not well ${healMs} ms of virtual time after ${after}`);
