@@ -194,7 +194,7 @@ void Context::after_compare_write(Part& part) {
         return part_failed(part, -EINTR);
     }
     part.synced_kind = std::exchange(part.kind, PartKind::sync);
-    send_sync(part, link, 0);
+    send_sync(part, link, part.op->image->unsynced.next_seq());
 }
 
 void Context::on_sync_reply(Part& part) {
@@ -202,6 +202,8 @@ void Context::on_sync_reply(Part& part) {
     int result = part.status ? -EPIPE : static_cast<int>(part.retval);
     if (op.kind != OpKind::flush) {
         part.kind = part.synced_kind;
+        // Older writes are durable with it. None may be sent again: the object's deletion would take the new bytes with it, which are not kept.
+        if (result == 0) op.image->unsynced.synced(part.link->osd, part.link_epoch, part.range_seq);
         end_tracked(part, result == 0);
         return result == 0 ? part_done(part) : part_failed(part, -EINTR);
     }
