@@ -354,7 +354,13 @@ export class PgControl {
     const current = { ...this.#facts.history, nextScrub };
     const rescheduled = nextScrub !== this.#facts.history.nextScrub ? { history: current, forEngine: false } : null;
     const wanted = this.#wanted;
+    const state = this.#reported?.state ?? 0;
+    const clean = state === PG_BITS.active;
     if (wanted) {
+      // A clean PG that wants a higher epoch: state, epoch and cleared sets go together. Were the sets cleared later, an OSD that dies
+      // between the two writes would leave a PG that waits for it although all others have everything.
+      if (clean && !wanted.addCurrentSet && (wanted.moreSets ?? []).length === 0 && wanted.epoch >= current.epoch)
+        return { history: { ...current, epoch: wanted.epoch, osdSets: [], allPeers: osdSetOf(target.osdSet) }, forEngine: true };
       let osdSets = wanted.addCurrentSet ? mergeSet(current.osdSets, osdSetOf(wanted.currentSet)) : current.osdSets;
       for (const set of wanted.moreSets ?? []) osdSets = mergeSet(osdSets, osdSetOf(set));
       const epoch = wanted.epoch > current.epoch ? wanted.epoch : current.epoch;
@@ -363,8 +369,6 @@ export class PgControl {
         forEngine: true,
       };
     }
-    const state = this.#reported?.state ?? 0;
-    const clean = state === PG_BITS.active;
     if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return rescheduled;
     const allPeers = clean
       ? osdSetOf(target.osdSet)

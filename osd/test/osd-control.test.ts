@@ -240,6 +240,22 @@ test('a clean PG gets a minimal history', async () => {
   assert.equal(r.engine.of('stopPg').length, 0);
 });
 
+test('a clean PG that wants a higher epoch gets it together with a minimal history', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 3n, addCurrentSet: true, currentSet: [1n] });
+  await advance(r, 20);
+  r.engine.emit(state(interval, PG_BITS.active), { kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 4n, addCurrentSet: false, currentSet: [1n, 2n] });
+  await advance(r, 20);
+  assert.deepEqual(json(r.server, KEYS.pgState(1, 1)), { primary: 1, state: ['active'], peers: [1, 2] });
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1)), { epoch: 4, osd_sets: [], all_peers: [1, 2] });
+  // The first write was that of epoch 3: between "active" and cleared sets there is nothing that a later primary would have to wait for.
+  assert.equal(r.server.pairs().find(({ key }) => key === KEYS.pgHistory(1, 1))?.version, 2n);
+  assert.deepEqual(r.engine.of('confirmHistory').at(-1), { kind: 'confirmHistory', pg: { pool: 1, pg: 1 }, interval, epoch: 4n });
+  assert.equal(r.engine.of('stopPg').length, 0);
+});
+
 test("somebody else's history change makes the PG stop and start with it", async () => {
   const r = rig();
   await advance(r, 50);

@@ -230,6 +230,7 @@ private:
     runtime::Task<> wait_secondary_writes();
     runtime::Task<int64_t> list_store(ListAwait& list);
     runtime::Task<> encode_slices(const std::vector<ObjectVersion>& entries, uint8_t* out);
+    runtime::Task<> sort_slices(std::vector<ObjectVersion>* entries);
     runtime::Task<> collect_objects(Pg& pg, store::Listing& listing, const wire::ListRequest& message,
                                     std::vector<ObjectVersion>* out);
     void answer_triples(Op* op, size_t count, uint64_t stable, uint64_t flags, uint64_t tombstones = 0);
