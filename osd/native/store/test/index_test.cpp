@@ -118,7 +118,7 @@ TEST_CASE("index: at most 64 bytes an object and 4 a checksum, at every moment")
         std::vector<uint64_t> counts{1, 1000, object_limit()};
         for (const uint64_t count : counts) {
             malloc_trim(0);
-            const uint64_t resident_before = resident();
+            [[maybe_unused]] const uint64_t resident_before = resident();
             Filler filler(geometry_of(131072, 4096));
             for (uint64_t i = 0; i < count; i++) {
                 filler.write(i, 1, 0, granules, true);
