@@ -74,7 +74,7 @@ bool ListReader::take(std::span<const uint8_t> bytes, const ObjectId& object, Ve
         sums = entry.crcs;
     }
     list.sums.resize(count);
-    memcpy(list.sums.data(), sums, 4 * size_t{count});
+    if (count > 0) memcpy(list.sums.data(), sums, 4 * size_t{count});
     return true;
 }
 
