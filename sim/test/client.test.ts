@@ -2,13 +2,9 @@
 // What a client sends again after a lost connection, in pools where a write alone is not durable, never undoes newer writes.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HighsSolver } from '@vitastor/mon';
 import type { ClientProcess } from '../src/client.js';
-import { SimCluster } from '../src/cluster.js';
 import { runUntil } from '../src/driver.js';
-import { loadNative } from '../src/native.js';
-import { SeededRandom } from '../src/rng.js';
-import { drawShape } from '../src/shape.js';
+import { withTwoCopies } from './two-copies.js';
 
 const BLOCK = 131072;
 
@@ -27,18 +23,8 @@ interface Lazy {
 
 /** One client and its image in a pool of two copies and mode none. */
 async function withLazyImage(work: (lazy: Lazy) => Promise<void>): Promise<void> {
-  const shape = {
-    ...drawShape(new SeededRandom(1n, 'shape')), scheme: 'replicated' as const, parityChunks: 0, osds: 2, hosts: 2, pgSize: 2, pgMinSize: 1, pgCount: 1,
-    localReads: 'primary' as const, pgLocks: false, immediateCommit: 'none' as const, clients: 1, images: 1, driftPpm: [], etcdDelayMs: 0, monitors: 1,
-    blockSize: BLOCK, imageBytes: BLOCK, autosyncInterval: null, autosyncWrites: null, disk: { sizeBytes: 96n << 20n, volatileCache: true }, network: {},
-  };
-  const cluster = new SimCluster({ native: loadNative(process.env['VITASTOR_BUILD_DIR']), solver: await HighsSolver.load(), seed: 1n, shape, trace: () => undefined });
-  try {
-    const until = (done: () => boolean): Promise<boolean> => runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + 60_000, done);
-    cluster.start();
-    assert.ok(await until(() => cluster.allClean));
-    const [client] = cluster.clients;
-    assert.ok(client);
+  const shape = { immediateCommit: 'none' as const, blockSize: BLOCK, imageBytes: BLOCK, disk: { sizeBytes: 96n << 20n, volatileCache: true }, network: {} };
+  await withTwoCopies(shape, async ({ cluster, client, until }) => {
     const answerOf = async (start: (done: (result: number) => void) => void): Promise<number> => {
       const results: number[] = [];
       start((result) => results.push(result));
@@ -63,9 +49,7 @@ async function withLazyImage(work: (lazy: Lazy) => Promise<void>): Promise<void>
         await runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + 5000, () => false);
       },
     });
-  } finally {
-    cluster.destroy();
-  }
+  });
 }
 
 test('an image that is opened again stays one image, with one account of what is not flushed', () =>

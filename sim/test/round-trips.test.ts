@@ -2,30 +2,16 @@
 // Round trips, counted: every message takes one unit of time, disks take none. A change that adds one fails here.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { HighsSolver } from '@vitastor/mon';
-import { SimCluster } from '../src/cluster.js';
-import { runUntil } from '../src/driver.js';
-import { loadNative } from '../src/native.js';
-import { SeededRandom } from '../src/rng.js';
-import { drawShape, type CommitMode } from '../src/shape.js';
+import type { CommitMode } from '../src/shape.js';
+import { withTwoCopies } from './two-copies.js';
 
 const ONE_WAY_MS = 1;
 
 /** Round trips of a read, a write, and a write with a flush, of the first client. */
 async function measure(immediateCommit: CommitMode): Promise<{ read: number; write: number; flushed: number }> {
   const disk = { sizeBytes: 96n << 20n, volatileCache: immediateCommit !== 'all', latencyNs: 0, jitterNs: 0, syncLatencyNs: 0, bytesPerUs: 0 };
-  const shape = {
-    ...drawShape(new SeededRandom(1n, 'shape')), scheme: 'replicated' as const, parityChunks: 0, osds: 2, hosts: 2, pgSize: 2, pgMinSize: 1, pgCount: 1,
-    localReads: 'primary' as const, pgLocks: false, immediateCommit, clients: 1, images: 1, driftPpm: [], etcdDelayMs: 0, monitors: 1,
-    autosyncInterval: null, autosyncWrites: null, disk,
-    network: { latencyNs: ONE_WAY_MS * 1e6, jitterNs: 0, bytesPerUs: 0, shortChance: 0, killChance: 0 },
-  };
-  const cluster = new SimCluster({ native: loadNative(process.env['VITASTOR_BUILD_DIR']), solver: await HighsSolver.load(), seed: 1n, shape, trace: () => undefined });
-  try {
-    const until = (done: () => boolean): Promise<boolean> => runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + 60_000, done);
-    cluster.start();
-    assert.ok(await until(() => cluster.allClean));
-    const [client] = cluster.clients;
+  const network = { latencyNs: ONE_WAY_MS * 1e6, jitterNs: 0, bytesPerUs: 0, shortChance: 0, killChance: 0 };
+  return await withTwoCopies({ immediateCommit, disk, network }, async ({ cluster, client, until }) => {
     const trips = async (start: (done: (result: number) => void) => void): Promise<number> => {
       const beganMs = cluster.clock.nowMs();
       let result: number | null = null;
@@ -39,17 +25,15 @@ async function measure(immediateCommit: CommitMode): Promise<{ read: number; wri
       return Math.round((endMs - beganMs) / (2 * ONE_WAY_MS));
     };
     const data = new Uint8Array(4096).fill(1);
-    const write = (done: (result: number) => void): void => client?.native?.write(1, 0n, data, done);
-    const flush = (done: (result: number) => void): void => client?.native?.flush(1, done);
-    await trips((done) => client?.open(1, 'image1', done));
+    const write = (done: (result: number) => void): void => client.native?.write(1, 0n, data, done);
+    const flush = (done: (result: number) => void): void => client.native?.flush(1, done);
+    await trips((done) => client.open(1, 'image1', done));
     await trips(write);
     await trips(flush);
-    const read = await trips((done) => client?.native?.read(1, 0n, 4096, done));
+    const read = await trips((done) => client.native?.read(1, 0n, 4096, done));
     const written = await trips(write);
     return { read, write: written, flushed: written + (await trips(flush)) };
-  } finally {
-    cluster.destroy();
-  }
+  });
 }
 
 test('a read takes one round trip, a replicated write two', async () => {

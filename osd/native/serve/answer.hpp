@@ -23,6 +23,17 @@ struct Parts {
     }
 };
 
+/// A listing of everything in one PG, as peering asks for it; the list fence is about these.
+inline wire::ListRequest list_of_pg(const PoolInfo& pool, const PgId& pg) {
+    wire::ListRequest list;
+    list.list_pg = pg.pg;
+    list.pg_count = pool.pg_count;
+    list.pg_stripe_size = pool.pg_stripe_size;
+    list.min_inode = full_inode(pg.pool, 0);
+    list.max_inode = full_inode(pg.pool, (1ull << kPoolShift) - 1);
+    return list;
+}
+
 /// Wire-protocol 9.8: errors of SEC_WRITE after which the connection is kept.
 inline bool keeps_connection(int64_t error) { return error == -ENOSPC || error == -EDOM || error == -ERANGE; }
 

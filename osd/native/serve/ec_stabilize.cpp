@@ -207,6 +207,16 @@ void Osd::drop_unstable(Pg& pg) {
     stable_waiters_.notify_all();
 }
 
+/// What is wanted goes at once; back when a batch has ended, or at once when none could begin.
+runtime::Task<> Osd::await_stabilizer() {
+    stabilize_now();
+    if (!stabilizing_) co_return;
+    stabilize_waits_++;
+    runtime::WaitList::Waiter waiter = stable_waiters_.wait();
+    co_await waiter;
+    stabilize_waits_--;
+}
+
 /// The object has no version that waits to be stabilised; called in its queue. -EPIPE: the PG re-peers.
 runtime::Task<int64_t> Osd::settle_object(Op* op) {
     const ObjectId object = op->object;
@@ -214,12 +224,8 @@ runtime::Task<int64_t> Osd::settle_object(Op* op) {
         UnstableObject* entry = find_unstable(object);
         if (!entry || (entry->wanted == 0 && entry->sending == 0)) co_return op->pg->active() ? 0 : -EPIPE;
         if (!op->pg->active()) co_return -EPIPE;
-        stabilize_now();
-        if (!stabilizing_) continue;  // it has failed at once
-        stabilize_waits_++;
-        runtime::WaitList::Waiter waiter = stable_waiters_.wait();
-        co_await waiter;
-        stabilize_waits_--;
+        runtime::Task<> batch = await_stabilizer();
+        co_await batch;
     }
 }
 
@@ -244,12 +250,8 @@ runtime::Task<> Osd::settle_pg(Pg& pg) {
     }
     while (pg.unstable > 0) {
         if (pg.silent) drop_unstable(pg);
-        stabilize_now();
-        if (!stabilizing_) continue;
-        stabilize_waits_++;
-        runtime::WaitList::Waiter waiter = stable_waiters_.wait();
-        co_await waiter;
-        stabilize_waits_--;
+        runtime::Task<> batch = await_stabilizer();
+        co_await batch;
     }
 }
 
@@ -274,12 +276,8 @@ runtime::Task<> Osd::end_sync_unstable(bool success) {
         }
     }
     while (awaited_count_ > 0) {
-        stabilize_now();
-        if (!stabilizing_) continue;
-        stabilize_waits_++;
-        runtime::WaitList::Waiter waiter = stable_waiters_.wait();
-        co_await waiter;
-        stabilize_waits_--;
+        runtime::Task<> batch = await_stabilizer();
+        co_await batch;
     }
 }
 

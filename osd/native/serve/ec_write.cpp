@@ -199,10 +199,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
     const pg::UncleanObject* before = pg.objects.find(op->object);
     const uint32_t old_state = before ? before->set->state : 0;
     if (op->recovery && !before) {  // somebody else has repaired it
-        leave_queue(op);
-        recovering_--;
-        free_op(op);
-        wake_recovery();
+        skip_recovery(op);
         co_return;
     }
     if (!op->ec) op->ec = new_ec(*op->pool);

@@ -147,6 +147,7 @@ private:
     runtime::Task<int64_t> settle_object(Op* op);
     runtime::Task<int64_t> settle_for_delete(Op* op);
     runtime::Task<> settle_pg(Pg& pg);
+    runtime::Task<> await_stabilizer();
     void begin_sync_unstable();
     runtime::Task<> end_sync_unstable(bool success);
 
@@ -209,7 +210,6 @@ private:
     // ---- tombstones.cpp
     bool all_keep_tombstones(const std::vector<OsdNum>& others);
     Version buried_version(const Pg& pg, const ObjectId& object);
-    runtime::Task<int64_t> bury_here(std::span<const ObjectVersion> list);
     runtime::Task<int64_t> forget_here(PgId id, Version version);
     runtime::Task<> forget_secondary(Op* op, PgId id, Version version);
     void kick_forget();
@@ -242,6 +242,7 @@ private:
     void handle_sub_sync(Op* op);
     void handle_lock(Op* op);
     runtime::Task<> handle_flush(Op* op);
+    runtime::Task<int64_t> change_here(store::StoreOp kind, std::span<const ObjectVersion> list, bool absent_ok);
     runtime::Task<> read_bitmaps(Op* op);
     static void on_sub_io(store::Operation* operation);
 
@@ -282,6 +283,7 @@ private:
     bool more_to_scan();
     void tune_recovery(uint64_t now_ns);
     void recovery_ended(Op* op, bool success, bool was_degraded);
+    void skip_recovery(Op* op);
 
     runtime::Loop& loop_;
     store::Store& store_;

@@ -134,12 +134,7 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
             break;
         }
         CallAwait call;
-        wire::ListRequest message;
-        message.list_pg = pg.id.pg;
-        message.pg_count = info.pg_count;
-        message.pg_stripe_size = info.pg_stripe_size;
-        message.min_inode = full_inode(pg.id.pool, 0);
-        message.max_inode = full_inode(pg.id.pool, (1ull << kPoolShift) - 1);
+        wire::ListRequest message = list_of_pg(info, pg.id);
         if (pg.tombstones) message.flags = wire::ListRequest::kTombstones;
         wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_list}, message);
         uint64_t start = loop_.now_ns();
@@ -200,20 +195,9 @@ runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, pg::FlushKind kind, std::ve
     int64_t result = 0;
     const bool bury = kind == pg::FlushKind::bury, rollback = kind == pg::FlushKind::rollback;
     if (osd == osd_num_) {
-        if (bury) {
-            runtime::Task<int64_t> burying = bury_here(batch);
-            result = co_await burying;
-            batch.clear();
-        }
-        for (const ObjectVersion& what : batch) {
-            StoreAwait op;
-            op.op = rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
-            op.object = what.object;
-            op.version = what.version;
-            store_.submit(op);
-            int64_t one = co_await op;
-            if (one < 0 && one != -ENOENT) result = one;
-        }
+        const store::StoreOp op = bury ? store::StoreOp::del : rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
+        runtime::Task<int64_t> changing = change_here(op, batch, !bury);
+        result = co_await changing;
         if (result < 0) {
             log(logger_, LogLevel::error, "PG %s: own store failed to flush (error %d)", pg_text(pg).c_str(),
                 static_cast<int>(-result));

@@ -102,6 +102,14 @@ void Osd::tune_recovery(uint64_t now_ns) {
     wake_recovery();
 }
 
+/// It is not needed any more, or not possible now.
+void Osd::skip_recovery(Op* op) {
+    leave_queue(op);
+    recovering_--;
+    free_op(op);
+    wake_recovery();
+}
+
 void Osd::recovery_ended(Op* op, bool success, bool was_degraded) {
     const uint64_t now = loop_.now_ns();
     Counters& stats = was_degraded ? recovery_degraded_ : recovery_misplaced_;

@@ -178,19 +178,24 @@ runtime::Task<> Osd::handle_flush(Op* op) {
             co_return;
         }
     }
+    const bool rollback = op->opcode == Opcode::sec_rollback;
+    const bool bury = rollback && (message.flags & wire::sub_flags::tombstone);
+    const store::StoreOp kind = bury ? store::StoreOp::del : rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
+    runtime::Task<int64_t> changing = change_here(kind, triples.value(), rollback && !bury);
+    const int64_t result = co_await changing;
+    answer(op, result);
+}
+
+/// Stabilises, rolls back, or deletes with tombstones (where there is no room for one, without) what is here. absent_ok: -ENOENT
+/// is no error. The first error, or 0.
+runtime::Task<int64_t> Osd::change_here(store::StoreOp kind, std::span<const ObjectVersion> list, bool absent_ok) {
     int64_t result = 0;
-    bool rollback = op->opcode == Opcode::sec_rollback;
-    std::vector<ObjectVersion>& list = triples.value();
-    if (rollback && (message.flags & wire::sub_flags::tombstone)) {
-        runtime::Task<int64_t> burying = bury_here(list);
-        result = co_await burying;
-        list.clear();
-    }
     for (size_t first = 0; first < list.size() && result == 0; first += kFlushBatch) {
-        size_t count = std::min(kFlushBatch, list.size() - first);
+        const size_t count = std::min(kFlushBatch, list.size() - first);
         std::unique_ptr<StoreAwait[]> parts(new StoreAwait[count]);
         for (size_t i = 0; i < count; i++) {
-            parts[i].op = rollback ? store::StoreOp::rollback : store::StoreOp::stabilize;
+            parts[i].op = kind;
+            parts[i].tombstone = kind == store::StoreOp::del;
             parts[i].object = list[first + i].object;
             parts[i].version = list[first + i].version;
             store_.submit(parts[i]);
@@ -198,11 +203,20 @@ runtime::Task<> Osd::handle_flush(Op* op) {
         for (size_t i = 0; i < count; i++) {
             StoreAwait& part = parts[i];
             int64_t one = co_await part;
-            if (rollback && one == -ENOENT) one = 0;
+            if (one == -ENOSPC && kind == store::StoreOp::del) {
+                VITASTOR_PROBE("no room for a tombstone");
+                StoreAwait plain;
+                plain.op = kind;
+                plain.object = list[first + i].object;
+                plain.version = list[first + i].version;
+                store_.submit(plain);
+                one = co_await plain;
+            }
+            if (absent_ok && one == -ENOENT) one = 0;
             if (result == 0 && one < 0) result = one;
         }
     }
-    answer(op, result);
+    co_return result;
 }
 
 runtime::Task<> Osd::read_bitmaps(Op* op) {

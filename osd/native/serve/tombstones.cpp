@@ -15,7 +15,6 @@ using wire::Opcode;
 
 namespace {
 constexpr uint64_t kForgetCount = 16384;  ///< deletes in a clean PG after which it does not wait for the interval
-constexpr size_t kBuryBatch = 64;
 }  // namespace
 
 /// All who may hold copies, and are there, keep tombstones: only then they are laid and believed.
@@ -31,39 +30,6 @@ bool Osd::all_keep_tombstones(const std::vector<OsdNum>& others) {
 Version Osd::buried_version(const Pg& pg, const ObjectId& object) {
     const uint64_t role = pg.pool->codec && pg.self_in_set ? pg.own_role : 0;
     return store_.tombstone({object.inode, object.stripe | role});
-}
-
-// ------------------------------------------------------------------ laying
-
-/// Deletes what is here with a tombstone; where there is no room for one, without. true: it is there.
-runtime::Task<int64_t> Osd::bury_here(std::span<const ObjectVersion> list) {
-    int64_t result = 0;
-    for (size_t first = 0; first < list.size() && result == 0; first += kBuryBatch) {
-        size_t count = std::min(kBuryBatch, list.size() - first);
-        std::unique_ptr<StoreAwait[]> parts(new StoreAwait[count]);
-        for (size_t i = 0; i < count; i++) {
-            parts[i].op = store::StoreOp::del;
-            parts[i].tombstone = true;
-            parts[i].object = list[first + i].object;
-            parts[i].version = list[first + i].version;
-            store_.submit(parts[i]);
-        }
-        for (size_t i = 0; i < count; i++) {
-            StoreAwait& part = parts[i];
-            int64_t one = co_await part;
-            if (one == -ENOSPC) {
-                VITASTOR_PROBE("no room for a tombstone");
-                StoreAwait plain;
-                plain.op = store::StoreOp::del;
-                plain.object = list[first + i].object;
-                plain.version = list[first + i].version;
-                store_.submit(plain);
-                one = co_await plain;
-            }
-            if (result == 0 && one < 0) result = one;
-        }
-    }
-    co_return result;
 }
 
 // ------------------------------------------------------------------ forgetting, as secondary
@@ -141,12 +107,7 @@ runtime::Task<> Osd::forget(Pg& pg, Version bound) {
         done = connection != nullptr;
         if (!done) break;
         CallAwait call;
-        wire::ListRequest message;
-        message.list_pg = pg.id.pg;
-        message.pg_count = info.pg_count;
-        message.pg_stripe_size = info.pg_stripe_size;
-        message.min_inode = full_inode(pg.id.pool, 0);
-        message.max_inode = full_inode(pg.id.pool, (1ull << kPoolShift) - 1);
+        wire::ListRequest message = list_of_pg(info, pg.id);
         message.flags = wire::ListRequest::kForget;
         message.forget_version = bound;
         wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_list}, message);

@@ -68,25 +68,21 @@ void Osd::fail_history_waiters(Pg& pg) {
     while (Op::HistoryNode* node = pg.history.list.pop_front()) waiting.push_back(node);
     while (Op::HistoryNode* node = waiting.pop_front()) {
         Op* op = node->op;
-        leave_queue(op);
-        if (op->request) {
-            answer(op, -EPIPE);
-        } else {
-            free_op(op);
-            recovering_--;
-            wake_recovery();
+        if (op->recovery) {
+            skip_recovery(op);
+            continue;
         }
+        leave_queue(op);
+        answer(op, -EPIPE);
     }
 }
 
 void Osd::start_write(Op* op) {
     Pg& pg = *op->pg;
     if (!pg.active()) {
+        if (op->recovery) return skip_recovery(op);
         leave_queue(op);
-        if (op->request) return answer(op, -EPIPE);
-        recovering_--;
-        wake_recovery();
-        return free_op(op);
+        return answer(op, -EPIPE);
     }
     if (op->pool->codec) return runtime::spawn(write_ec(op));
     if (op->recovery || !pg.self_in_set || pg.objects.find(op->object)) return runtime::spawn(write_unclean(op));
@@ -327,10 +323,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
     const bool rewrite = was_unclean && !undecided;
     int64_t result = 0;
     if (op->recovery && !was_unclean) {  // somebody else has repaired it
-        leave_queue(op);
-        recovering_--;
-        free_op(op);
-        wake_recovery();
+        skip_recovery(op);
         co_return;
     }
     LayerRead read{op->pool, &pg, op->object, 0, 0, nullptr, op->bitmap, op->recovery ? wire::sub_flags::recovery : 0};

@@ -153,6 +153,16 @@ public:
 inline std::vector<uint8_t> block(uint8_t fill, size_t size = 4096) { return std::vector<uint8_t>(size, fill); }
 inline const InodeNum kInode = full_inode(1, 1);
 inline const ObjectId kFirst{kInode, 0};
+/// A listing of everything in PG 1 of pool 1, as peering asks for it.
+inline wire::ListRequest whole_pool() {
+    wire::ListRequest list;
+    list.list_pg = 1;
+    list.pg_count = 1;
+    list.pg_stripe_size = 131072;
+    list.min_inode = full_inode(1, 0);
+    list.max_inode = full_inode(2, 0) - 1;
+    return list;
+}
 
 namespace ps = wire::pg_state;
 

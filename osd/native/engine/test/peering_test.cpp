@@ -8,18 +8,6 @@ using namespace vitastor;
 using namespace vitastor::test;
 using wire::Opcode;
 
-namespace {
-wire::ListRequest whole_pool() {
-    wire::ListRequest list;
-    list.list_pg = 1;
-    list.pg_count = 1;
-    list.pg_stripe_size = 131072;
-    list.min_inode = full_inode(1, 0);
-    list.max_inode = full_inode(2, 0) - 1;
-    return list;
-}
-}  // namespace
-
 TEST_CASE("an OSD stops, the PG goes on degraded, it returns and a write heals the object") {
     Cluster c;
     activate(c, 1, {1, 2});

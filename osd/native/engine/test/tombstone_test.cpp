@@ -35,16 +35,6 @@ void until_forgotten(Cluster& c) {
     });
 }
 
-wire::ListRequest whole_pool() {
-    wire::ListRequest list;
-    list.list_pg = 1;
-    list.pg_count = 1;
-    list.pg_stripe_size = 131072;
-    list.min_inode = full_inode(1, 0);
-    list.max_inode = full_inode(2, 0) - 1;
-    return list;
-}
-
 }  // namespace
 
 TEST_CASE("an OSD that missed deletes does not bring the objects back") {
