@@ -2,97 +2,14 @@
 // Our OSD and our client against the strict scripted peer that talks as 3.0.8 does. No monitor: keys are put into etcd by hand.
 
 import assert from 'node:assert/strict';
-import { SystemClock } from '@vitastor/core';
 import { type Lab, type LabOptions, until } from '../lab/index.js';
 import {
-  decodeTriples, ERR, Journal, type Message, NEWEST, OP, type OsdOptions, PeerOpener, PeerOsd, readSession, recordingsFolder, replayClient,
-  replaySecondary, sessionNames, type Triple,
+  decodeTriples, ERR, Journal, type Message, NEWEST, OP, PeerOpener, type PeerOsd, readSession, recordingsFolder, replayClient, replaySecondary,
+  sessionNames, type Triple,
 } from '../peer308/index.js';
+import { erasureCodedPeers } from './peer308-ec.js';
+import { BLOCK, bytes, clock, GRANULE, INODE, insist, pgState, POOL, portOf, putPool, registerPeer, startPeer, waitPg } from './peer308-rig.js';
 import type { Story } from './scenario.js';
-
-const POOL = 1;
-const INODE = (BigInt(POOL) << 48n) | 1n;
-const BLOCK = 131072;
-const GRANULE = 4096;
-const clock = new SystemClock();
-
-interface PgByHand {
-  readonly osdSet: readonly number[];
-  readonly primary: number;
-}
-
-/** A replicated pool with these PGs, as an administrator could write it. */
-export async function putPool(lab: Lab, pgs: readonly PgByHand[], extra: Readonly<Record<string, unknown>> = {}): Promise<void> {
-  const copies = pgs[0]?.osdSet.length ?? 1;
-  const pool = {
-    name: 'byhand', scheme: 'replicated', pg_size: copies, pg_minsize: 1, pg_count: pgs.length, failure_domain: 'osd',
-    immediate_commit: lab.immediateCommit, ...extra,
-  };
-  await lab.etcd.put(`${lab.prefix}/config/pools`, JSON.stringify({ [POOL]: pool }));
-  const items = Object.fromEntries(pgs.map((pg, i) => [String(i + 1), { osd_set: pg.osdSet, primary: pg.primary }]));
-  await lab.etcd.put(`${lab.prefix}/pg/config`, JSON.stringify({ items: { [POOL]: items }, hash: 'byhand' }));
-}
-
-/** Registers the scripted OSD as a live one. */
-export async function registerPeer(lab: Lab, peer: PeerOsd): Promise<void> {
-  const state = { state: 'up', addresses: ['127.0.0.1'], host: `host${peer.osd}`, port: peer.port, primary_enabled: true, blockstore_enabled: true, version: '3.0.8' };
-  await lab.etcd.put(`${lab.prefix}/osd/state/${peer.osd}`, JSON.stringify(state));
-}
-
-async function startPeer(lab: Lab, journal: Journal, osd: number, more: Partial<OsdOptions> = {}): Promise<PeerOsd> {
-  const peer = await PeerOsd.start({
-    osd, clock, journal, immediateCommit: lab.immediateCommit,
-    pools: new Map([[POOL, { scheme: 'replicated', pgCount: 1, pgStripeSize: BigInt(BLOCK) }]]),
-    ...more,
-  });
-  await registerPeer(lab, peer);
-  return peer;
-}
-
-/** Port under which our OSD is up. */
-async function portOf(lab: Lab, osd: number): Promise<number> {
-  const state = JSON.parse((await lab.etcd.get(`${lab.prefix}/osd/state/${osd}`)) ?? '{}') as { port?: number };
-  assert.ok(state.port, `OSD ${osd} has published no port`);
-  return state.port;
-}
-
-async function pgState(lab: Lab, pg: number): Promise<string[]> {
-  const state = JSON.parse((await lab.etcd.get(`${lab.prefix}/pg/state/${POOL}/${pg}`)) ?? '{}') as { state?: string[] };
-  return state.state ?? [];
-}
-
-async function waitPg(lab: Lab, pg: number, word: string): Promise<void> {
-  await until(`PG ${POOL}/${pg} is ${word}`, async () => (await pgState(lab, pg)).includes(word), {
-    timeoutMs: 30_000, diagnose: () => lab.daemons().map((child) => child.story()).join('\n'),
-  });
-}
-
-function bytes(value: number, length: number): Buffer {
-  return Buffer.alloc(length, value);
-}
-
-/** A client whose writes to a PG that is just (re)peering are repeated, as clients do. */
-async function insist(lab: Lab, journal: Journal, osd: number, work: (client: PeerOpener) => Promise<Message>): Promise<Message> {
-  let last = 'nothing was tried';
-  const found = await until(
-    `OSD ${osd} answers`,
-    async () => {
-      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, osd), wanted: osd });
-      try {
-        const reply = await work(client);
-        last = `${reply.name} answered ${reply.retval}`;
-        return reply.retval === ERR.EPIPE ? undefined : reply;
-      } catch (error) {
-        last = String(error);
-        return undefined;
-      } finally {
-        client.close();
-      }
-    },
-    { timeoutMs: 30_000, everyMs: 50, diagnose: () => last },
-  );
-  return found;
-}
 
 /** wire-protocol 8 and 4: every reply of our OSD to a raw client, good and bad requests. */
 const clientOfOurs: Story = {
@@ -330,58 +247,6 @@ const peerAsPrimary: Story = {
 /** Images of the recorded cluster B: 2 and 3 are snapshots, 4 the image above them, 5 a clone of 3. */
 const RECORDED_PARENTS: ReadonlyMap<number, number> = new Map([[3, 2], [4, 3], [5, 3]]);
 
-/** What recorded clients of 3.0.8 asked, asked of two of our OSDs. */
-const replayedClients: Story = {
-  name: 'peer308-replay-client',
-  short: true,
-  run: async ({ lab: make, say }) => {
-    const folder = recordingsFolder();
-    if (folder === undefined) {
-      say('left out: no recordings of 3.0.8 (VITASTOR_FIXTURES names their folder)');
-      return;
-    }
-    // Sessions of one group follow each other on one cluster.
-    const groups: readonly (readonly [NonNullable<LabOptions['immediateCommit']>, readonly string[]])[] = [
-      ['all', ['rep-write-read', 'rep-cas', 'rep-rm-data', 'rep-chained-reads', 'rep-snapshot-rm', 'rep-kv-cas']],
-      ['none', ['none-rep-sync', 'none-rm']],
-    ];
-    for (const [immediateCommit, names] of groups) {
-      const lab = await make({ immediateCommit });
-      const journal = new Journal();
-      await lab.startEtcd();
-      await lab.startOsd(1);
-      await lab.startOsd(2);
-      await putPool(lab, [{ osdSet: [1, 2], primary: 1 }]);
-      const inodes = [1, 2, 3, 4, 5];
-      for (const n of inodes) {
-        const parent = RECORDED_PARENTS.get(n);
-        const inode = { name: `img${n}`, size: 1 << 30, ...(parent === undefined ? {} : { parent_id: parent }) };
-        await lab.etcd.put(`${lab.prefix}/config/inode/${POOL}/${n}`, JSON.stringify(inode));
-      }
-      const revisions = new Map<bigint, bigint>();
-      for (const n of inodes) {
-        const origin = await lab.etcd.origin(`${lab.prefix}/config/inode/${POOL}/${n}`);
-        revisions.set((BigInt(POOL) << 48n) | BigInt(n), BigInt(origin?.createRevision ?? 0));
-      }
-      await waitPg(lab, 1, 'active');
-      // The last inode's key has arrived at the OSD when a chained read of it is answered.
-      await insist(lab, journal, 1, (client) => client.read((BigInt(POOL) << 48n) | 5n, 0, 0, revisions.get((BigInt(POOL) << 48n) | 5n)));
-      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, 1), wanted: 1 });
-      try {
-        for (const name of names) {
-          const result = await replayClient(readSession(folder, name), client, { pool: POOL, inodeRevision: (inode) => revisions.get(inode) ?? 0n });
-          say(`${name}: ${result.compared} replies compared, ${result.leftOut} left out, ${result.differences.length} differ`);
-          assert.deepEqual(result.differences, [], name);
-          assert.ok(result.compared > 0, `${name}: nothing to compare`);
-        }
-        journal.expectClean();
-      } finally {
-        client.close();
-      }
-    }
-  },
-};
-
 /** Data and parity chunks; a replicated pool has k = 1. */
 interface Shape {
   readonly k: number;
@@ -395,6 +260,88 @@ function recordedPools(session: string): readonly Shape[] | null {
   if (/^ec-\d/.test(session)) return [{ k: 2, m: 2 }, { k: 3, m: 2 }, { k: 4, m: 2 }, { k: 3, m: 3 }];
   return [{ k: 1, m: 1 }, { k: 2, m: 1 }];
 }
+
+/** These pools, each of one PG on OSDs from `firstOsd` on, which also leads it. */
+async function putRecordedPools(lab: Lab, pools: readonly Shape[], firstOsd: number, code: 'ec' | 'xor' = 'ec'): Promise<void> {
+  const config = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), {
+    name: `p${i + 1}`, scheme: k === 1 ? 'replicated' : code, pg_size: k + m, pg_minsize: k, pg_count: 1,
+    ...(k === 1 ? {} : { parity_chunks: m }), failure_domain: 'osd', immediate_commit: lab.immediateCommit,
+  }]));
+  await lab.etcd.put(`${lab.prefix}/config/pools`, JSON.stringify(config));
+  const osds = (count: number): number[] => Array.from({ length: count }, (_, j) => firstOsd + j);
+  const items = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), { 1: { osd_set: osds(k + m), primary: firstOsd } }]));
+  await lab.etcd.put(`${lab.prefix}/pg/config`, JSON.stringify({ items, hash: 'byhand' }));
+}
+
+/** Sessions that follow each other on one cluster. */
+interface ClientSessions {
+  readonly immediateCommit: NonNullable<LabOptions['immediateCommit']>;
+  readonly code?: 'xor';
+  readonly names: readonly string[];
+}
+
+const CLIENT_SESSIONS: readonly ClientSessions[] = [
+  {
+    immediateCommit: 'all',
+    names: [
+      'rep-write-read', 'rep-cas', 'rep-rm-data', 'ec-write-read', 'ec-cas', 'rep-chained-reads', 'rep-snapshot-rm', 'ec-chained-reads', 'ec-snapshot-rm',
+      'rep-kv-cas',
+    ],
+  },
+  { immediateCommit: 'none', names: ['none-rep-sync', 'none-ec-sync', 'none-ec-unsynced', 'none-rm'] },
+  { immediateCommit: 'all', code: 'xor', names: ['xor-write-read'] },
+  {
+    immediateCommit: 'all',
+    names: ['2+2', '3+2', '4+2', '3+3'].map((scheme) => `ec-${scheme}-full-and-partial-write`),
+  },
+];
+
+/** What recorded clients of 3.0.8 asked, replicated and EC, asked of our OSDs. */
+const replayedClients: Story = {
+  name: 'peer308-replay-client',
+  short: true,
+  run: async ({ lab: make, say }) => {
+    const folder = recordingsFolder();
+    if (folder === undefined) {
+      say('left out: no recordings of 3.0.8 (VITASTOR_FIXTURES names their folder)');
+      return;
+    }
+    for (const { immediateCommit, code, names } of CLIENT_SESSIONS) {
+      const pools = recordedPools(names[0] ?? '') ?? [];
+      const lab = await make({ immediateCommit });
+      const journal = new Journal();
+      await lab.startEtcd();
+      for (let osd = 1; osd <= Math.max(...pools.map(({ k, m }) => k + m)); osd++) await lab.startOsd(osd);
+      await putRecordedPools(lab, pools, 1, code);
+      const inodes = pools.flatMap((_, i) => [1, 2, 3, 4, 5].map((n) => ({ pool: i + 1, n, full: (BigInt(i + 1) << 48n) | BigInt(n) })));
+      const revisions = new Map<bigint, bigint>();
+      for (const { pool, n, full } of inodes) {
+        const parent = RECORDED_PARENTS.get(n);
+        const inode = { name: `img${pool}-${n}`, size: 1 << 30, ...(parent === undefined ? {} : { parent_id: parent }) };
+        const key = `${lab.prefix}/config/inode/${pool}/${n}`;
+        await lab.etcd.put(key, JSON.stringify(inode));
+        revisions.set(full, BigInt((await lab.etcd.origin(key))?.createRevision ?? 0));
+      }
+      for (const i of pools.keys()) await waitPg(lab, 1, 'active', i + 1);
+      // The last inode's key has arrived at the OSD when a chained read of it is answered.
+      const last = inodes.at(-1)?.full ?? 0n;
+      const dataChunks = (pool: number): number | undefined => pools[pool - 1]?.k;
+      await insist(lab, journal, 1, (client) => client.read(last, 0, 0, revisions.get(last)), dataChunks(pools.length));
+      const client = await PeerOpener.open({ clock, journal, port: await portOf(lab, 1), wanted: 1 });
+      try {
+        for (const name of names) {
+          const result = await replayClient(readSession(folder, name), client, { dataChunks, inodeRevision: (inode) => revisions.get(inode) ?? 0n });
+          say(`${name}: ${result.compared} replies compared, ${result.leftOut} left out, ${result.differences.length} differ`);
+          assert.deepEqual(result.differences, [], name);
+          assert.ok(result.compared > 0, `${name}: nothing to compare`);
+        }
+        journal.expectClean();
+      } finally {
+        client.close();
+      }
+    }
+  },
+};
 
 /** Empties our OSD for the next session. */
 async function deleteAll(opener: PeerOpener, pools: readonly Shape[]): Promise<void> {
@@ -429,14 +376,8 @@ const replayedSecondaries: Story = {
       const names = all.filter((session) => JSON.stringify(session.pools) === shape).map(({ name }) => name);
       const lab = await make();
       await lab.startEtcd();
-      const config = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), {
-        name: `p${i + 1}`, scheme: k === 1 ? 'replicated' : 'ec', pg_size: k + m, pg_minsize: k, pg_count: 1,
-        ...(k === 1 ? {} : { parity_chunks: m }), failure_domain: 'osd', immediate_commit: 'all',
-      }]));
-      await lab.etcd.put(`${lab.prefix}/config/pools`, JSON.stringify(config));
       // Led by an OSD that does not exist: ours stays a secondary.
-      const items = Object.fromEntries(pools.map(({ k, m }, i) => [String(i + 1), { 1: { osd_set: Array.from({ length: k + m }, (_, j) => 101 + j), primary: 101 } }]));
-      await lab.etcd.put(`${lab.prefix}/pg/config`, JSON.stringify({ items, hash: 'byhand' }));
+      await putRecordedPools(lab, pools, 101);
       await lab.startOsd(1, { enable_pg_locks: false });
       const port = await portOf(lab, 1);
       for (const name of names) {
@@ -541,4 +482,4 @@ const clientOnPeers: Story = {
   },
 };
 
-export const PEER_STORIES: readonly Story[] = [clientOfOurs, clientOnPeers, peerAsSecondary, peerAsPrimary, replayedClients, replayedSecondaries];
+export const PEER_STORIES: readonly Story[] = [clientOfOurs, clientOnPeers, peerAsSecondary, erasureCodedPeers, peerAsPrimary, replayedClients, replayedSecondaries];

@@ -19,8 +19,8 @@ export interface ReplayResult {
 export interface ReplayOptions {
   /** Revision of the inode's key in our etcd; recorded revisions are replaced by it. */
   readonly inodeRevision?: (inode: bigint) => bigint;
-  /** Only requests of this pool. */
-  readonly pool?: number;
+  /** Data chunks of a pool, 1 = replicated; undefined: its requests are left out. */
+  readonly dataChunks: (pool: number) => number | undefined;
 }
 
 interface Pair {
@@ -45,10 +45,9 @@ function payloadOf(recorded: RecordedMessage): Buffer {
   return out;
 }
 
-function poolOf(message: Message): number | undefined {
-  const inode = message.fields['inode'] ?? message.fields['min_inode'];
-  if (inode !== undefined) return Number(inode >> 48n);
-  return message.fields['pool'] === undefined ? undefined : Number(message.fields['pool']);
+/** Pool of the object or list that a client asks for; 0: it names none (SYNC). */
+function poolOf(message: Message): number {
+  return Number((message.fields['inode'] ?? message.fields['min_inode'] ?? 0n) >> 48n);
 }
 
 class Versions {
@@ -79,13 +78,15 @@ class Versions {
 
 const CLIENT_OPS: readonly number[] = [OP.READ, OP.WRITE, OP.DELETE, OP.SYNC, OP.SEC_LIST];
 
-/** Replays what clients asked in a session. `opener`: a client connection to the primary of the pool's only PG. */
-export async function replayClient(session: readonly RecordedMessage[], opener: PeerOpener, options: ReplayOptions = {}): Promise<ReplayResult> {
+/** Replays what clients asked in a session. `opener`: a client connection to the OSD that leads the only PG of each pool. */
+export async function replayClient(session: readonly RecordedMessage[], opener: PeerOpener, options: ReplayOptions): Promise<ReplayResult> {
   const versions = new Versions();
   const differences: string[] = [];
   let [compared, leftOut] = [0, 0];
-  const wanted = (m: RecordedMessage): boolean =>
-    m.from === 'client' && CLIENT_OPS.includes(m.message.op) && (poolOf(m.message) ?? options.pool) === (options.pool ?? poolOf(m.message));
+  const wanted = (m: RecordedMessage): boolean => {
+    const pool = poolOf(m.message);
+    return m.from === 'client' && CLIENT_OPS.includes(m.message.op) && (pool === 0 || options.dataChunks(pool) !== undefined);
+  };
   for (const { request, reply } of pairs(session, wanted)) {
     if (!reply) {
       leftOut++;
@@ -93,12 +94,13 @@ export async function replayClient(session: readonly RecordedMessage[], opener: 
     }
     const { message } = request;
     const fields: Record<string, bigint> = { ...message.fields };
-    const object = message.op === OP.SYNC || message.op === OP.SEC_LIST ? '' : `${message.field('inode')}:${message.field('offset') / 131072n}`;
+    const dataChunks = options.dataChunks(poolOf(message)) ?? 1;
+    const object = message.op === OP.SYNC || message.op === OP.SEC_LIST ? '' : `${message.field('inode')}:${message.field('offset') / BigInt(131072 * dataChunks)}`;
     if (message.op === OP.READ && message.field('meta_revision') !== 0n && options.inodeRevision)
       fields['meta_revision'] = options.inodeRevision(message.field('inode'));
     const cas = message.op === OP.WRITE || message.op === OP.DELETE ? message.field('version') : 0n;
     if (cas > 1n) fields['version'] = (versions.ours(object, cas - 1n) ?? cas - 1n) + 1n;
-    const got = await opener.link.request(message.op, fields as Fields, payloadOf(request), { bitmapBytes: 4 });
+    const got = await opener.link.request(message.op, fields as Fields, payloadOf(request), { bitmapBytes: 4 * dataChunks });
     compared++;
     const what = `${message.name} ${object} at ${request.timeMs} ms`;
     const want = reply.message;
@@ -121,7 +123,8 @@ export async function replayClient(session: readonly RecordedMessage[], opener: 
       if (got.field('flags') !== want.field('flags')) differences.push(`${what}: flags ${got.field('flags')}, recorded ${want.field('flags')}`);
     }
     if (message.op === OP.SEC_LIST) {
-      const list = (bytes: Buffer): string => decodeTriples(bytes).map((t) => `${t.inode}:${t.stripe}`).sort().join(' ');
+      // Role bits may be there or not: requesters mask them (wire-protocol 8.9).
+      const list = (bytes: Buffer): string => decodeTriples(bytes).map((t) => `${t.inode}:${t.stripe & ~0xfffn}`).sort().join(' ');
       if (reply.payloadStart.length === reply.payloadLength && list(got.payload) !== list(reply.payloadStart))
         differences.push(`${what}: lists ${list(got.payload)}, recorded ${list(reply.payloadStart)}`);
       if (got.field('flags') !== want.field('flags')) differences.push(`${what}: flags ${got.field('flags')}, recorded ${want.field('flags')}`);
