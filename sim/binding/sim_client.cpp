@@ -109,6 +109,12 @@ public:
             request->has_buffer = false;
             start(info, client::OpKind::discard, image_of(info[0]), u64_of(info[1]), info[2].ToNumber().Uint32Value(), request, 3);
         });
+        add_method(env, object, "remove", [this](const Napi::CallbackInfo& info) {
+            auto* request = new Request;
+            request->has_buffer = false;
+            request->expected_version = UINT64_MAX;
+            start(info, client::OpKind::remove, image_of(info[0]), u64_of(info[1]), 0, request, 2);
+        });
         add_method(env, object, "flush", [this](const Napi::CallbackInfo& info) {
             start(info, client::OpKind::flush, image_of(info[0]), 0, 0, nullptr, 1);
         });

@@ -38,6 +38,8 @@ void take(const Napi::Object& from, const char* name, double& to) {
 }
 
 void take_disk(const Napi::Object& from, runtime::SimDiskOptions& options) {
+    if (from.Get("sectorBytes").IsNumber())
+        options.atomic_bytes = options.sector_bytes = from.Get("sectorBytes").As<Napi::Number>().Uint32Value();
     take(from, "sizeBytes", options.size_bytes);
     take(from, "latencyNs", options.latency_ns);
     take(from, "jitterNs", options.jitter_ns);
@@ -55,6 +57,7 @@ void take_network(const Napi::Object& from, runtime::SimNetworkOptions& options)
     take(from, "jitterNs", options.jitter_ns);
     take(from, "bytesPerUs", options.bytes_per_us);
     take(from, "shortChance", options.short_chance);
+    take(from, "lateSentChance", options.late_sent_chance);
     take(from, "killChance", options.kill_chance);
     take(from, "killAfterMaxBytes", options.kill_after_max_bytes);
 }

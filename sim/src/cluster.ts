@@ -4,7 +4,7 @@
 import { Config, KeySpace, stringifyJson, type JsonObject } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { Monitor, type Solver } from '@vitastor/mon';
-import { OsdControl, osdOptions, scrubPlanOf, type CreateEngine } from '@vitastor/osd';
+import { OsdControl, osdOptions, scrubPlanOf, type CreateEngine, type EngineApi } from '@vitastor/osd';
 import { ClientProcess } from './client.js';
 import { SimClock } from './driver.js';
 import type { NativeModule, SimEngine, SimWorld } from './native.js';
@@ -12,8 +12,13 @@ import { Gate, ProcessClock, ProcessEtcd } from './process.js';
 import type { Shape } from './shape.js';
 
 export const POOL = 1;
+const PARENT_POOL = 2;
 /** OSDs to be added while the cluster runs have numbers up to this. */
 export const OSD_MAX = 8;
+
+type EngineCommand = Parameters<EngineApi['post']>[0];
+
+const CLEAN = /"state":\["active"(,"scrubbing")?\]/;
 
 interface SimOsd {
   num: number;
@@ -25,6 +30,16 @@ interface SimOsd {
   clock: ProcessClock | null;
   /** Set while the process lives. */
   running: boolean;
+}
+
+/** What etcd says of all PGs at some revision. */
+interface Summary {
+  revision: bigint;
+  active: boolean;
+  clean: boolean;
+  settled: boolean;
+  scrubbed: boolean;
+  inconsistent: boolean;
 }
 
 interface SimMonitor {
@@ -40,6 +55,8 @@ export interface Planted {
   /** Number for SimWorld.plant(). */
   native?: number;
   shape?: (shape: Shape) => Shape;
+  /** Milliseconds between two faults, at least and at most. */
+  pauseMs?: readonly [number, number];
   /** Further options of each OSD. */
   options?: Record<string, string>;
 }
@@ -49,7 +66,8 @@ export interface ClusterOptions {
   solver: Solver;
   seed: bigint;
   shape: Shape;
-  trace: (line: string) => void;
+  /** Null: nobody wants to read it. */
+  trace: ((line: string) => void) | null;
   planted?: Planted;
 }
 
@@ -81,7 +99,8 @@ export class SimCluster {
     for (let num = 1; num <= shape.clients; num++) {
       this.clients.push(
         new ClientProcess(num, {
-          world: this.world, clock: this.clock, etcd: this.etcd, keys: this.keys, etcdDelayMs: shape.etcdDelayMs, options: { hostname: 'host1' },
+          world: this.world, clock: this.clock, etcd: this.etcd, keys: this.keys, etcdDelayMs: shape.etcdDelayMs,
+          options: { hostname: 'host1', ...shape.clientOptions },
         }),
       );
     }
@@ -92,9 +111,9 @@ export class SimCluster {
     this.#log('sim', text);
   }
 
-  /** For people only: no part of the hash. */
-  trace(text: string): void {
-    this.#log('sim', text);
+  /** For people only: no part of the hash. `text` is asked only if somebody reads it. */
+  trace(text: () => string): void {
+    if (this.#options.trace) this.#log('sim', text());
   }
 
   imageName(image: number): string {
@@ -110,14 +129,23 @@ export class SimCluster {
       ...(shape.autosyncInterval === null ? {} : { autosync_interval: shape.autosyncInterval }),
       ...(shape.autosyncWrites === null ? {} : { autosync_writes: shape.autosyncWrites }),
       recovery_queue_depth: shape.recoveryQueueDepth,
+      ...(shape.autoScrubS === null ? {} : { auto_scrub: true, scrub_interval: shape.autoScrubS, scrub_find_best: shape.scrubFindsBest }),
+      ...(shape.tombstoneInterval === null ? {} : { tombstone_interval: shape.tombstoneInterval }),
     }));
-    this.etcd.put(keys.configPools, stringifyJson({ [POOL]: {
-      name: 'sim', scheme: shape.scheme, pg_size: shape.pgSize, pg_minsize: shape.pgMinSize, pg_count: shape.pgCount,
-      failure_domain: shape.failureDomain, local_reads: shape.localReads,
-      ...(shape.scheme === 'replicated' ? {} : { parity_chunks: shape.parityChunks }),
-    } }));
+    const plain = { failure_domain: 'osd', scheme: 'replicated', pg_size: Math.min(2, shape.osds), pg_minsize: 1, pg_count: 2 };
+    this.etcd.put(keys.configPools, stringifyJson({
+      [POOL]: {
+        name: 'sim', scheme: shape.scheme, pg_size: shape.pgSize, pg_minsize: shape.pgMinSize, pg_count: shape.pgCount,
+        failure_domain: shape.failureDomain, local_reads: shape.localReads,
+        ...(shape.scheme === 'replicated' ? {} : { parity_chunks: shape.parityChunks }),
+      },
+      ...(shape.hasParent ? { [PARENT_POOL]: { name: 'parents', ...plain } } : {}),
+    }));
+    const parent = shape.hasParent ? { parent_pool: PARENT_POOL, parent_id: 1 } : {};
+    if (shape.hasParent) this.etcd.put(keys.configInode(PARENT_POOL, 1n), stringifyJson({ name: 'parent', size: shape.imageBytes, readonly: true }));
     for (let image = 1; image <= shape.images; image++) {
-      this.etcd.put(keys.configInode(POOL, BigInt(image)), stringifyJson({ name: this.imageName(image), size: shape.imageBytes }));
+      const fields = { name: this.imageName(image), size: shape.imageBytes, ...(image === 1 ? parent : {}) };
+      this.etcd.put(keys.configInode(POOL, BigInt(image)), stringifyJson(fields));
     }
     for (let num = 1; num <= shape.monitors; num++) this.startMonitor(num);
     for (const num of this.osds.keys()) this.startOsd(num);
@@ -289,35 +317,77 @@ export class SimCluster {
     if (osd.clock) osd.clock.wallJumpMs += ms;
   }
 
-  /** States of all PGs that pg/config names. */
-  #states(): (string | undefined)[] {
+  /** All copies and chunks of all PGs are read and compared, and nothing is mended: isScrubbed, then allClean says whether they are equal. */
+  scrubAll(): void {
+    this.changeGlobal({ auto_scrub: false, scrub_find_best: false });
+    for (const kv of this.#histories()) this.etcd.put(kv.key, stringifyJson({ ...(JSON.parse(kv.value) as JsonObject), next_scrub: 1 }));
+  }
+
+  /** A scrub has found copies that differ. */
+  get isInconsistent(): boolean {
+    return this.#summarise().inconsistent;
+  }
+
+  /** Every scrub that scrubAll() asked for has ended. */
+  get isScrubbed(): boolean {
+    return this.#summarise().scrubbed;
+  }
+
+  /** Of all PGs. */
+  #histories(): { key: string; value: string }[] {
+    const prefix = this.keys.at('pg/history/');
+    return this.etcd.pairs().filter((kv) => kv.key.startsWith(prefix));
+  }
+
+  /** What etcd says of the PGs at this revision: asked after every event, looked at once per change. */
+  #summary: Summary | null = null;
+
+  #summarise(): Summary {
+    const { revision } = this.etcd;
+    if (this.#summary?.revision === revision) return this.#summary;
     const config = JSON.parse(this.etcd.get(this.keys.at('pg/config')) ?? '{}') as { items?: Record<string, Record<string, unknown>> };
-    return Object.keys(config.items?.[POOL] ?? {}).map((pg) => this.etcd.get(this.keys.at(`pg/state/${POOL}/${pg}`)));
+    const pgs = Object.entries(config.items ?? {}).flatMap(([pool, items]) => Object.keys(items).map((pg) => `pg/state/${pool}/${pg}`));
+    const states = pgs.map((path) => this.etcd.get(this.keys.at(path)));
+    const active = states.length > 0 && states.every((state) => state?.includes('"active"') === true);
+    const clean = states.length === this.#pgCount && states.every((state) => CLEAN.test(state ?? ''));
+    const histories = this.#histories().map((kv) => JSON.parse(kv.value) as { osd_sets?: unknown[]; next_scrub?: number });
+    const settled = clean && histories.every((history) => (history.osd_sets ?? []).length === 0);
+    const scrubbed = histories.every((history) => (history.next_scrub ?? 0) !== 1);
+    const inconsistent = states.some((state) => state?.includes('"has_inconsistent"') === true);
+    return (this.#summary = { revision, active, clean, settled, scrubbed, inconsistent });
   }
 
   /** Every PG is active. */
   get allActive(): boolean {
-    const states = this.#states();
-    return states.length > 0 && states.every((state) => state?.includes('"active"') === true);
+    return this.#summarise().active;
   }
 
   /** Every PG is clean and says so in its history too, which may need one more write to etcd: any copy will do from now on. */
   get allSettled(): boolean {
-    const histories = this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/history/')));
-    return this.allClean && histories.every((kv) => ((JSON.parse(kv.value) as { osd_sets?: unknown[] }).osd_sets ?? []).length === 0);
+    return this.#summarise().settled;
   }
 
-  /** Every PG is active and nothing else, and there are as many as the pool wants. */
+  /** Every PG is active and nothing else (but perhaps being scrubbed), and there are as many as the pool wants. */
   get allClean(): boolean {
-    const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_count?: number }>;
-    const states = this.#states();
-    return states.length === pools[POOL]?.pg_count && states.every((state) => state?.includes('"state":["active"]') === true);
+    return this.#summarise().clean;
+  }
+
+  /** Every OSD is registered, every PG is active, and none misses an OSD. */
+  get allThere(): boolean {
+    return [...this.osds.keys()].every((num) => !this.isGone(num)) && this.allActive && !this.pgStates().includes('left_on_dead');
   }
 
   /** As the pool has it now. */
   get pgSize(): number {
-    const pools = JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_size?: number }>;
-    return pools[POOL]?.pg_size ?? this.shape.pgSize;
+    return this.#pools[POOL]?.pg_size ?? this.shape.pgSize;
+  }
+
+  get #pools(): Record<string, { pg_count?: number; pg_size?: number }> {
+    return JSON.parse(this.etcd.get(this.keys.configPools) ?? '{}') as Record<string, { pg_count?: number; pg_size?: number }>;
+  }
+
+  get #pgCount(): number {
+    return Object.values(this.#pools).reduce((sum, pool) => sum + (pool.pg_count ?? 0), 0);
   }
 
   /** What each OSD's control waits for. */
@@ -357,6 +427,7 @@ export class SimCluster {
       disable_data_fsync: shape.disk.volatileCache ? '0' : '1', etcd_stats_interval: '5',
       // As an administrator of such a disk would: it tears at its logical blocks.
       ...(shape.disk.tornSectors ? { atomic_write_size: '512' } : {}),
+      ...shape.osdOptions,
       ...this.#options.planted?.options,
     };
   }
@@ -365,22 +436,27 @@ export class SimCluster {
     return (onEvents) => {
       const engine = this.world.createEngine(osd.node, (events) => {
         if (osd.engine !== engine) return;
-        for (const event of events) if ('pg' in event) this.#log(`osd${osd.num}`, `event ${shown(event)}`);
+        if (this.#options.trace) for (const event of events) if ('pg' in event) this.#log(`osd${osd.num}`, `event ${shown(event)}`);
         gate.run(() => onEvents(events));
       });
       osd.engine = engine;
       return {
         bootTimeNs: () => engine.bootTimeNs(),
         post: (command) => {
-          if ('pg' in command) this.#log(`osd${osd.num}`, `command ${shown(command)}`);
-          engine.post(command);
+          if (this.#options.trace && 'pg' in command) this.#log(`osd${osd.num}`, `command ${shown(command)}`);
+          engine.post(this.#withSmallCache(command));
         },
       };
     };
   }
 
+  #withSmallCache(command: EngineCommand): EngineCommand {
+    if (command.kind !== 'configure') return command;
+    return { ...command, store: { ...command.store, checksumCacheSize: BigInt(this.shape.checksumCacheBytes) } };
+  }
+
   #log(who: string, text: string): void {
-    this.#options.trace(`${this.clock.nowMs().toFixed(3).padStart(10)} ms  ${who}: ${text}`);
+    this.#options.trace?.(`${this.clock.nowMs().toFixed(3).padStart(10)} ms  ${who}: ${text}`);
   }
 }
 

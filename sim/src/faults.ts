@@ -4,6 +4,7 @@
 import type { SimCluster } from './cluster.js';
 import { OSD_MAX } from './cluster.js';
 import type { SeededRandom } from './rng.js';
+import { dataChunks, type Shape } from './shape.js';
 import type { Workload } from './workload.js';
 
 interface Context {
@@ -44,6 +45,34 @@ const FAULTS: readonly Fault[] = [
       later(endMs + random.between(300, 5000), () => cluster.link(from, node, 'heal', true));
       later(endMs + forMs, () => cluster.startOsd(num));
       return `what osd${num} sends to osd${to} comes late, and osd${num} ${isKilled ? 'is killed' : 'loses its lease'} after ${endMs} ms`;
+    },
+  },
+  {
+    // One secondary hears late that the primary is dead: whatever the dead one had sent arrives after its successor has listed.
+    name: 'late bytes to a deaf OSD', weight: 3, applies: (cluster) => cluster.osds.size > 2,
+    run: ({ cluster, workload, random, num, forMs, later }) => {
+      const others = [...cluster.osds.keys()].filter((other) => other !== num);
+      const deaf = random.pick(others);
+      const endMs = random.between(20, 1500);
+      const healMs = endMs + random.between(400, 2500);
+      const survivor = random.pick(cluster.clients);
+      const killed = cluster.clients.filter((client) => client !== survivor && random.chance(80));
+      for (const other of others) cluster.link(cluster.nodeOf(num), cluster.nodeOf(other), 'cut', true);
+      later(endMs, () => {
+        cluster.stallOsd(deaf, true);
+        cluster.killOsd(num, false);
+        cluster.revokeLease(num);
+        for (const client of killed) workload.killClient(client);
+      });
+      later(healMs, () => {
+        for (const other of others) cluster.link(cluster.nodeOf(num), cluster.nodeOf(other), 'heal', true);
+      });
+      later(healMs + 500, () => {
+        cluster.stallOsd(deaf, false);
+        for (const client of killed) startClient(cluster, workload, client.num);
+      });
+      later(healMs + forMs, () => cluster.startOsd(num));
+      return `what osd${num} sends comes late, it is killed after ${endMs} ms, and osd${deaf} is the last to know`;
     },
   },
   {
@@ -152,6 +181,46 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
+    // It serves whom it can reach, and does not learn that it should not.
+    name: 'forgotten OSD', weight: 3, applies: (cluster) => cluster.osds.size > 1,
+    run: ({ cluster, workload, random, num, later }) => {
+      const others = [...cluster.osds.values()].map((osd) => osd.node).filter((node) => node !== cluster.nodeOf(num));
+      const client = random.pick(cluster.clients);
+      const forMs = random.between(4000, 12_000);
+      cluster.stallOsd(num, true);
+      cluster.etcdOf(num, false);
+      for (const other of others) cluster.link(cluster.nodeOf(num), other, 'cut');
+      client.etcdConnected = false;
+      workload.onlyReads(client, true);
+      later(forMs, () => {
+        for (const other of others) cluster.link(cluster.nodeOf(num), other, 'heal');
+        cluster.etcdOf(num, true);
+        cluster.stallOsd(num, false);
+        client.etcdConnected = true;
+        workload.onlyReads(client, false);
+      });
+      return `osd${num} stands still, cut off from etcd and other OSDs, and client${client.num} does not hear of it for ${forMs} ms`;
+    },
+  },
+  {
+    // It deletes in PGs that it takes for clean.
+    name: 'blind client', weight: 3,
+    run: ({ cluster, random, num, forMs, later }) => {
+      const client = random.pick(cluster.clients);
+      const isKilled = random.chance(60);
+      client.etcdConnected = false;
+      later(forMs, () => (client.etcdConnected = true));
+      if (isKilled) {
+        later(50, () => {
+          cluster.killOsd(num, false);
+          cluster.revokeLease(num);
+        });
+        later(Math.max(60, forMs - 50), () => cluster.startOsd(num));
+      }
+      return `client${client.num} loses etcd for ${forMs} ms${isKilled ? `, and osd${num} is killed meanwhile` : ''}`;
+    },
+  },
+  {
     name: 'connection death', weight: 6,
     run: ({ cluster, random, num }) => {
       const other = random.pick([...[...cluster.osds.values()].map((osd) => osd.node), ...cluster.clients.map((client) => client.node)]);
@@ -252,8 +321,19 @@ const FAULTS: readonly Fault[] = [
   },
 ];
 
+/** Longer than it takes to give up a connection that does not answer. */
+const LASTING_MS = 20_000;
+
 /** Names of all faults, for the report. */
 export const FAULT_NAMES: readonly string[] = [...FAULTS.map((fault) => fault.name), 'bit rot', 'misdirected write'];
+
+/**
+ * May the medium of one OSD decay while others fail? Only where every acknowledged write lies whole without that OSD too, and where the damage
+ * is noticed.
+ */
+function mayDecay(shape: Shape): boolean {
+  return shape.checksums && shape.autoScrubS !== null && shape.scrubFindsBest && shape.pgMinSize > dataChunks(shape);
+}
 
 function kill({ cluster, random, num, forMs, later }: Context, powerLoss: boolean): string {
   // Its supervisor revokes the lease as soon as the process is gone, unless the whole machine is.
@@ -276,17 +356,24 @@ export class Faults {
   readonly #workload: Workload;
   readonly #random: SeededRandom;
   readonly #only: ReadonlySet<string> | null;
+  /** The one OSD whose medium decays while others fail; null: none. */
+  readonly #decaying: number | null;
+  readonly #pauseMs: readonly [number, number];
   #active = false;
   count = 0;
+  /** Damages to media so far. */
+  decays = 0;
   /** By name, for the report. */
   readonly counts: Record<string, number> = {};
 
-  /** only: names of the faults that may be drawn; null: all. */
-  constructor(cluster: SimCluster, workload: Workload, random: SeededRandom, only: ReadonlySet<string> | null) {
+  /** only: names of the faults that may be drawn; null: all. pauseMs: at least and at most between two. */
+  constructor(cluster: SimCluster, workload: Workload, random: SeededRandom, only: ReadonlySet<string> | null, pauseMs: readonly [number, number] = [300, 5000]) {
+    this.#pauseMs = pauseMs;
     this.#cluster = cluster;
     this.#workload = workload;
     this.#random = random;
     this.#only = only;
+    this.#decaying = only === null && mayDecay(cluster.shape) ? random.between(1, cluster.osds.size) : null;
   }
 
   start(): void {
@@ -313,14 +400,20 @@ export class Faults {
       cluster.startOsd(num);
     }
     for (let num = 1; num <= shape.monitors; num++) cluster.startMonitor(num);
-    for (const client of cluster.clients) startClient(cluster, this.#workload, client.num);
+    for (const client of cluster.clients) {
+      client.etcdConnected = true;
+      this.#workload.onlyReads(client, false);
+      startClient(cluster, this.#workload, client.num);
+    }
   }
 
-  /** Damages data of one OSD. */
+  /** Damages data of one OSD, now. */
   decay(num: number): void {
     const kind = this.#random.pick(['bit rot', 'misdirected write'] as const);
     const offset = this.#cluster.world.damageDisk(this.#cluster.diskOf(num), kind);
-    if (offset >= 0) this.#did(kind, `${kind} on osd${num} at ${offset}`);
+    if (offset < 0) return;
+    this.decays++;
+    this.#did(kind, `${kind} on osd${num} at ${offset}`);
   }
 
   #did(name: string, text: string): void {
@@ -330,9 +423,10 @@ export class Faults {
   }
 
   #schedule(): void {
-    this.#cluster.clock.after(this.#random.between(300, 5000), () => {
+    this.#cluster.clock.after(this.#random.between(...this.#pauseMs), () => {
       if (!this.#active) return;
-      this.#one();
+      if (this.#decaying !== null && this.#random.chance(15)) this.decay(this.#decaying);
+      else this.#one();
       this.#schedule();
     });
   }
@@ -344,7 +438,7 @@ export class Faults {
     let draw = random.below(faults.reduce((sum, fault) => sum + fault.weight, 0));
     const fault = faults.find((candidate) => (draw -= candidate.weight) < 0);
     const num = random.between(1, cluster.osds.size);
-    const forMs = random.between(100, 9000);
+    const forMs = random.chance(6) ? random.between(9000, LASTING_MS) : random.between(100, 9000);
     // What belongs to a fault that is still there when faults end must not come later.
     const later = (afterMs: number, work: () => void): void =>
       void cluster.clock.after(afterMs, () => {

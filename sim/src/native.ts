@@ -14,6 +14,8 @@ export interface DiskOptions {
   volatileCache: boolean;
   /** They may also be torn, at multiples of 512 bytes. */
   tornSectors?: boolean;
+  /** What a power cut keeps or loses as one; default 4096. */
+  sectorBytes?: number;
   latencyNs?: number;
   jitterNs?: number;
   syncLatencyNs?: number;
@@ -32,6 +34,8 @@ export interface NetworkOptions {
   bytesPerUs?: number;
   /** Chance per send or receive of moving fewer bytes than it could. */
   shortChance?: number;
+  /** Chance per send of being completed only after the peer has had the bytes, and perhaps answered. */
+  lateSentChance?: number;
   /** Chance that a new connection dies, at a random byte below killAfterMaxBytes. */
   killChance?: number;
   killAfterMaxBytes?: number;
@@ -61,6 +65,8 @@ export interface SimClient {
   /** Within one object, and only if its version is `expected`. */
   compareWrite(image: number, offset: bigint, data: Uint8Array, expected: bigint, done: (result: number, version: bigint) => void): void;
   discard(image: number, offset: bigint, length: number, done: (result: number) => void): void;
+  /** Deletes one object, whatever the state of its PG. */
+  remove(image: number, offset: bigint, done: (result: number) => void): void;
   flush(image: number, done: (result: number) => void): void;
   destroy(): void;
 }

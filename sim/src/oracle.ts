@@ -8,6 +8,8 @@
 // read. A write without an answer may take effect at any time.
 
 export const GRANULE = 4096;
+/** Of an image. */
+const GRANULES_MAX = 2 ** 32;
 
 /** A write or discard, as one granule sees it. Numbers are the oracle's, in order of happening. */
 interface Effect {
@@ -37,7 +39,7 @@ export interface WriteToken {
 }
 
 export class Oracle {
-  readonly #granules = new Map<string, Granule>();
+  readonly #granules = new Map<number, Granule>();
   /**
    * Local reads are used: copies get a write one after the other, so a reader may see it on one and then not yet on another, until it is
    * acknowledged (semantics.md: no linearizability). A read of a write in progress proves nothing then.
@@ -109,7 +111,7 @@ export class Oracle {
   }
 
   #of(image: number, number: number): Granule {
-    const key = `${image}/${number}`;
+    const key = image * GRANULES_MAX + number;
     let granule = this.#granules.get(key);
     if (!granule) this.#granules.set(key, (granule = { effects: [{ value: 0, began: 0, ended: 0 }], evidence: [] }));
     return granule;
@@ -134,6 +136,8 @@ interface Seen {
   began: number;
   ended: number;
   isWrite: boolean;
+  /** Of all that ended until then, the newest version. */
+  newest: Seen | null;
 }
 
 /**
@@ -143,15 +147,17 @@ interface Seen {
  */
 export class VersionOracle {
   readonly #contents = new Map<bigint, Map<number, number>>();
+  /** In order of `ended`. */
   readonly #seen: Seen[] = [];
+  readonly #written = new Set<bigint>();
 
   /** values: granule → value. Null: explained. */
   read(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number, part: 'whole' | 'part'): string | null {
-    return this.#order({ version, began, ended, isWrite: false }, part === 'whole') ?? this.#content(version, values);
+    return this.#order({ version, began, ended, isWrite: false, newest: null }, part === 'whole') ?? this.#content(version, values);
   }
 
   write(version: bigint, values: ReadonlyMap<number, number>, began: number, ended: number): string | null {
-    return this.#order({ version, began, ended, isWrite: true }, true) ?? this.#content(version, values);
+    return this.#order({ version, began, ended, isWrite: true, newest: null }, true) ?? this.#content(version, values);
   }
 
   /** After write(): was there anything between `expected` and `version`? */
@@ -162,16 +168,25 @@ export class VersionOracle {
   }
 
   #order(next: Seen, isProof: boolean): string | null {
+    const item = this.#newestBefore(next.began);
+    if (item && (next.version < item.version || (next.isWrite && next.version === item.version))) {
+      return `${next.isWrite ? 'write' : 'read'} of version ${next.version} began after version ${item.version} had been ${item.isWrite ? 'written' : 'read'}`;
+    }
+    if (next.isWrite && this.#written.has(next.version)) return `two writes made version ${next.version}`;
+    if (!isProof) return null;
+    if (next.isWrite) this.#written.add(next.version);
+    const last = this.#seen[this.#seen.length - 1]?.newest ?? null;
+    next.newest = last && last.version >= next.version ? last : next;
+    this.#seen.push(next);
+    return null;
+  }
+
+  /** The newest version of those that ended before `time`. */
+  #newestBefore(time: number): Seen | null {
     for (let i = this.#seen.length - 1; i >= 0; i--) {
       const item = this.#seen[i];
-      if (!item) break;
-      const isLess = next.version < item.version;
-      if (item.ended < next.began && (isLess || (next.isWrite && next.version === item.version))) {
-        return `${next.isWrite ? 'write' : 'read'} of version ${next.version} began after version ${item.version} had been ${item.isWrite ? 'written' : 'read'}`;
-      }
-      if (next.isWrite && item.isWrite && next.version === item.version) return `two writes made version ${next.version}`;
+      if (item && item.ended < time) return item.newest;
     }
-    if (isProof) this.#seen.push(next);
     return null;
   }
 

@@ -4,7 +4,7 @@
 
 import type { CreateEngine } from '@vitastor/osd';
 import type { Planted } from './cluster.js';
-import type { Shape } from './shape.js';
+import { DISK_BYTES, type Shape } from './shape.js';
 
 export interface PlantedFault extends Planted {
   name: string;
@@ -17,6 +17,7 @@ export interface PlantedFault extends Planted {
 /** Bits of SimWorld.plant(), osd/native/serve/planted.hpp. */
 const NO_LIST_FENCE = 1;
 const STALE_LIST = 2;
+const NO_TOMBSTONE = 4;
 
 const HOUR_NS = 3_600_000_000_000n;
 
@@ -46,27 +47,38 @@ function leaseInControl(create: CreateEngine): CreateEngine {
   };
 }
 
-const LAZY = (shape: Shape): Shape => ({ ...shape, immediateCommit: 'none', localReads: 'primary', pgLocks: false, disk: { ...shape.disk, volatileCache: true } });
+const ROOMY = { isTight: false, hasParent: false, osdOptions: {}, clientOptions: {} };
+const diskOf = ({ disk }: Shape, volatileCache: boolean): Shape['disk'] => {
+  const { sectorBytes: _, ...others } = disk;
+  return { ...others, sizeBytes: DISK_BYTES, volatileCache };
+};
+const LAZY = (shape: Shape): Shape => ({ ...shape, ...ROOMY, immediateCommit: 'none', localReads: 'primary', pgLocks: false, disk: diskOf(shape, true) });
 const MIRROR = (shape: Shape): Shape => ({
-  ...shape, scheme: 'replicated', parityChunks: 0, pgSize: 2, pgMinSize: 1, osds: 3, hosts: 3, immediateCommit: 'all', localReads: 'primary', pgLocks: false,
-  disk: { ...shape.disk, volatileCache: false },
+  ...shape, ...ROOMY, scheme: 'replicated', parityChunks: 0, pgSize: 2, pgMinSize: 1, osds: 3, hosts: 3, immediateCommit: 'all', localReads: 'primary',
+  pgLocks: false, disk: diskOf(shape, false),
 });
+/** Several clients that work on few objects, so that each meets what the others did. */
+const BUSY = (shape: Shape): Shape => {
+  const mirror = MIRROR(shape);
+  return { ...mirror, clients: 3, depth: 4, imageBytes: 8 * mirror.blockSize, pgCount: 4 };
+};
+/** Copies are compared all the time, and nothing else would tell them apart. */
+const COMPARED = (shape: Shape): Shape => {
+  const busy = BUSY({ ...shape, blockSize: 131072 });
+  return { ...busy, pgSize: 3, depth: 8, checksums: false, autoScrubS: 1, scrubFindsBest: false };
+};
+const DELETING = (shape: Shape): Shape => ({ ...BUSY(shape), discardPercent: 40 });
 
 export const PLANTED: readonly PlantedFault[] = [
   {
-    name: 'acknowledge before durable', seeds: 10, shape: LAZY, options: { disable_data_fsync: '1', disable_meta_fsync: '1' },
+    name: 'acknowledge before durable', seeds: 20, shape: LAZY, options: { disable_data_fsync: '1', disable_meta_fsync: '1' },
     faults: ['power cut', 'power cut of all', 'client killed'],
   },
   { name: 'skip the epoch', seeds: 20, shape: MIRROR, wrapEngine: confirmAtOnce, faults: ['kill', 'power cut', 'partition', 'isolated OSD', 'etcd lost'] },
-  {
-    name: 'lease checked only in JavaScript', seeds: 80, shape: MIRROR, wrapEngine: leaseInControl,
-    faults: ['stalled control', 'isolated OSD'],
-  },
-  {
-    name: 'no list fence', seeds: 60, shape: MIRROR, native: NO_LIST_FENCE,
-    faults: ['late bytes', 'client killed', 'kill'],
-  },
+  { name: 'no list fence', seeds: 20, shape: COMPARED, native: NO_LIST_FENCE, pauseMs: [5000, 9000], faults: ['late bytes to a deaf OSD'] },
   { name: 'trust a stale list', seeds: 20, shape: MIRROR, native: STALE_LIST, faults: ['isolated OSD', 'partition', 'etcd lost', 'lease revoked', 'kill'] },
+  { name: 'delete chunks without a tombstone', seeds: 20, shape: DELETING, native: NO_TOMBSTONE, faults: ['blind client', 'kill'] },
+  { name: 'lease checked only in JavaScript', seeds: 20, shape: BUSY, wrapEngine: leaseInControl, faults: ['forgotten OSD'] },
 ];
 
 export function plantedFault(name: string): PlantedFault {
@@ -77,5 +89,5 @@ export function plantedFault(name: string): PlantedFault {
 
 /** The same cluster without the fault: what caught it must not complain of this. */
 export function withoutFault(fault: PlantedFault): Planted {
-  return fault.shape ? { shape: fault.shape } : {};
+  return { ...(fault.shape ? { shape: fault.shape } : {}), ...(fault.pauseMs ? { pauseMs: fault.pauseMs } : {}) };
 }

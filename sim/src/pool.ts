@@ -9,7 +9,8 @@ export interface Task {
   seed: bigint;
   /** Tells runs of one seed apart. */
   run: number;
-  trace: boolean;
+  /** Where the trace goes. Making it costs about as much as the run, so it is made when a seed has failed and runs once more. */
+  trace: 'none' | 'file' | 'print';
   events: boolean;
   /** Name of a planted fault, '' = none. */
   planted: string;

@@ -13,7 +13,19 @@ const FOLDERS = [
 ];
 const NOT_SIMULATED = /etcd_gateway|\/test\/|\/bench\/|etcd3-/;
 
-/** Names of all probes in simulated code, in order. */
+/** Probes of simulated code that no seed can reach, and who reaches them instead. */
+const ELSEWHERE: ReadonlyMap<string, string> = new Map([
+  ['the end of the log is missing', 'needs damage to the metadata log: salvage_test'],
+  ['replay loses checksums', 'needs damage to the metadata log: salvage_test'],
+  ['a list of checksums is lost', 'needs damage to the metadata log: checksum tests of the store'],
+  ['the start of the log is found without a checkpoint', 'needs damage to both checkpoints: salvage_test'],
+  ['announced write of several granules is torn', 'needs a disk that tears what it calls atomic: store_crash_test'],
+  ['data of an announced write failed', 'needs write errors of the disk: store_test'],
+  ['discard queue is full', 'needs 65536 pieces of a store'],
+  ['connection paused by backpressure', 'needs 128 MB or 16384 requests on one connection: connection tests'],
+]);
+
+/** Names of all probes that seeds can reach, in order. */
 export function registeredProbes(): string[] {
   const root = fileURLToPath(new URL('../../..', import.meta.url));
   const names = new Set<string>();
@@ -22,7 +34,7 @@ export function registeredProbes(): string[] {
       const path = join(entry.parentPath ?? entry.path, entry.name);
       if (!entry.isFile() || !/\.(cpp|hpp|ts)$/.test(path) || NOT_SIMULATED.test(path)) continue;
       for (const match of readFileSync(path, 'utf8').matchAll(/(?:VITASTOR_PROBE\(|\bprobe\()\s*["']([^"']+)["']/g)) {
-        if (match[1] !== undefined) names.add(match[1]);
+        if (match[1] !== undefined && !ELSEWHERE.has(match[1])) names.add(match[1]);
       }
     }
   }

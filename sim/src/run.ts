@@ -17,7 +17,8 @@ export interface RunOptions {
   faultMs: number;
   /** Limit for everything to come back after the faults. */
   healMs: number;
-  trace: (line: string) => void;
+  /** Null: nobody reads it. */
+  trace: ((line: string) => void) | null;
   /** File for one line per native event. */
   nativeTrace?: string;
   planted?: Planted;
@@ -41,6 +42,9 @@ export interface RunResult {
 
 const START_LIMIT_MS = 60_000;
 const READ_LIMIT_MS = 60_000;
+const SCRUB_LIMIT_MS = 120_000;
+/** After the last scrub, until etcd knows. */
+const CLEAN_LIMIT_MS = 5000;
 const DECAYS = 6;
 /** What a seed does at least, however slow the faults make it. */
 const OPERATIONS = 2000;
@@ -73,7 +77,8 @@ class SeedRun {
     this.cluster = new SimCluster({ native, solver, seed, shape, trace: options.trace, ...(planted ? { planted } : {}) });
     const only = options.faults ? new Set(options.faults) : null;
     this.#workload = new Workload(this.cluster, new SeededRandom(seed, 'workload'));
-    this.#faults = new Faults(this.cluster, this.#workload, new SeededRandom(seed, 'faults'), only);
+    this.#faults = new Faults(this.cluster, this.#workload, new SeededRandom(seed, 'faults'), only, planted?.pauseMs);
+    this.#workload.isDecaying = () => this.#faults.decays > 0;
     this.cluster.note(`seed ${seed}: ${JSON.stringify(shape, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}`);
   }
 
@@ -91,14 +96,19 @@ class SeedRun {
     await this.#until(MORE_LIMIT_MS, () => this.#bad || (this.#workload.operations >= OPERATIONS && this.#faults.count >= FAULTS));
     this.#workload.stop();
     this.#faults.endAll();
+    if (!this.#bad && cluster.shape.isTight) await this.#makeRoom();
     if (!this.#bad) await this.#heal('faults');
     if (!this.#bad) await this.#readEverything('clean');
+    if (!this.#bad && cluster.pgSize > 1) await this.#compareCopies();
     if (!this.#bad && cluster.pgSize > 1) await this.#readWithoutOne();
     if (!this.#bad && cluster.pgSize > 1 && cluster.shape.checksums) await this.#decay();
     return this.#result();
   }
 
   get #bad(): boolean {
+    if (this.cluster.isInconsistent && this.#faults.decays === 0 && this.#failures.length === 0) {
+      this.#failures.push(`a scrub finds copies that differ: ${this.cluster.pgStates()}`);
+    }
     return this.#failures.length > 0 || this.cluster.failures.length > 0 || this.#workload.failures.length > 0;
   }
 
@@ -123,6 +133,40 @@ class SeedRun {
     if (isWell) return;
     for (const line of cluster.describe()) cluster.note(line);
     this.#failures.push(`${this.#workload.inFlight} operations unanswered, PGs ${cluster.pgStates()}: not well ${healMs} ms of virtual time after ${after}`);
+  }
+
+  /** Full disks may have nothing left for recovery: then somebody must delete something. */
+  async #makeRoom(): Promise<void> {
+    const { cluster } = this;
+    const { healMs } = this.#options;
+    if (!(await this.#until(healMs, () => this.#bad || cluster.allThere))) {
+      this.#failures.push(`not all PGs are active ${healMs} ms of virtual time after faults: ${cluster.pgStates()}`);
+      return;
+    }
+    await runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + 2000, () => this.#bad);
+    let isDone = false;
+    if (!this.#bad) this.#workload.removeDeletable(() => (isDone = true));
+    await this.#until(healMs, () => this.#bad || isDone);
+  }
+
+  /** In clean PGs all copies are equal, and all chunks belong together. */
+  async #compareCopies(): Promise<void> {
+    const { cluster } = this;
+    if (cluster.shape.autoScrubS !== null && cluster.shape.checksums) await this.#mendDecay();
+    if (this.#bad) return;
+    cluster.note('all copies are compared');
+    cluster.scrubAll();
+    const isDone = await this.#until(SCRUB_LIMIT_MS, () => this.#bad || cluster.isScrubbed);
+    if (!isDone) this.#failures.push(`scrubs did not end in ${SCRUB_LIMIT_MS} ms of virtual time: ${cluster.pgStates()}`);
+    else if (!(await this.#until(CLEAN_LIMIT_MS, () => this.#bad || cluster.allClean))) this.#failures.push(`copies in clean PGs differ: ${cluster.pgStates()}`);
+  }
+
+  /** What has decayed under faults is found by one scrub more, and repaired. */
+  async #mendDecay(): Promise<void> {
+    const { cluster } = this;
+    const atMs = cluster.clock.nowMs() + 1000 * (cluster.shape.autoScrubS ?? 0) + 5000;
+    await runUntil(cluster.world, cluster.clock, atMs, () => this.#bad);
+    if (!this.#bad) await this.#heal('what had decayed was scrubbed');
   }
 
   async #readWithoutOne(): Promise<void> {

@@ -8,6 +8,8 @@ import type { SeededRandom } from './rng.js';
 /** Share of erasure-coded pools. */
 const EC_PERCENT = 25;
 
+export const DISK_BYTES = 96n << 20n;
+
 export type CommitMode = 'all' | 'small' | 'none';
 
 export interface Shape {
@@ -39,6 +41,24 @@ export interface Shape {
   network: NetworkOptions;
   /** How much faster or slower each OSD's clock runs, parts in a million. */
   driftPpm: number[];
+  /** Of 100 operations on images whose objects may be deleted, so many are discards. */
+  discardPercent: number;
+  /** Every PG is scrubbed once in so many seconds; null: never by itself. */
+  autoScrubS: number | null;
+  /** Image 1 has a parent in another pool: an empty one, so that what was never written still reads as zeroes. */
+  hasParent: boolean;
+  /** Disks are too small for everything that clients write: what may be deleted makes room again. */
+  isTight: boolean;
+  /** Further options of each OSD. */
+  osdOptions: Record<string, string>;
+  /** Bytes of memory for checksums of an OSD that keeps them out of it: fewer than any configuration may say. */
+  checksumCacheBytes: number;
+  /** Further options of each client. */
+  clientOptions: Record<string, string>;
+  /** A scrub that finds copies which differ mends them; false: it says so, and the seed fails. */
+  scrubFindsBest: boolean;
+  /** Seconds after which a clean PG forgets its tombstones. */
+  tombstoneInterval: number | null;
   /** Milliseconds that an answer of etcd takes. */
   etcdDelayMs: number;
   monitors: number;
@@ -59,6 +79,44 @@ export function isShared(shape: Shape): boolean {
 }
 
 export function drawShape(random: SeededRandom): Shape {
+  const shape = drawPlainShape(random);
+  return drawOptions(random, random.chance(20) ? tightened(shape) : shape);
+}
+
+/** Log, superblock and what the store keeps for overwrites. */
+const STORE_BYTES = 3_600_000;
+const SPARE_BLOCKS = 6;
+
+/** The same cluster on disks that take about four fifths of what is written, but all that is never deleted. */
+function tightened(shape: Shape): Shape {
+  const objects = Math.max(24, shape.imageBytes / objectBytes(shape));
+  const expected = shape.images * objects * Math.min(1, shape.pgSize / shape.osds);
+  const blocks = Math.max(objects, Math.ceil(expected * 0.8)) + SPARE_BLOCKS;
+  return {
+    ...shape, isTight: true, imageBytes: objects * objectBytes(shape), discardPercent: 25,
+    disk: { ...shape.disk, sizeBytes: BigInt(Math.ceil((STORE_BYTES + blocks * shape.blockSize) / 65536) * 65536) },
+  };
+}
+
+/** Settings that matter rarely: each has its own branches. */
+function drawOptions(random: SeededRandom, shape: Shape): Shape {
+  const osdOptions: Record<string, string> = {};
+  const clientOptions: Record<string, string> = {};
+  const isBigSector = !shape.disk.tornSectors && random.chance(20);
+  if (isBigSector) osdOptions['atomic_write_size'] = '16384';
+  if (random.chance(25)) osdOptions['inmemory_metadata'] = '0';
+  if (random.chance(25)) {
+    osdOptions['discard_freed'] = '1';
+    osdOptions['min_discard_size'] = String(shape.blockSize);
+  }
+  if (random.chance(15)) osdOptions['max_tombstones'] = '2';
+  if (random.chance(40)) clientOptions['client_max_dirty_ops'] = random.pick(['2', '16']);
+  if (shape.isTight && random.chance(30)) clientOptions['client_retry_enospc'] = '0';
+  const network = { ...shape.network, lateSentChance: random.chance(30) ? 0.1 : 0 };
+  return { ...shape, osdOptions, clientOptions, network, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
+}
+
+function drawPlainShape(random: SeededRandom): Shape {
   const immediateCommit = random.pick(['all', 'all', 'all', 'none', 'small'] as const);
   const redundancy = drawRedundancy(random);
   const { pgSize } = redundancy;
@@ -83,7 +141,7 @@ export function drawShape(random: SeededRandom): Shape {
     images: 2,
     imageBytes: objects * blockSize * chunks,
     disk: {
-      sizeBytes: 96n << 20n,
+      sizeBytes: DISK_BYTES,
       volatileCache: immediateCommit !== 'all' && random.chance(70),
       tornSectors: random.chance(30),
       shortChance: random.chance(20) ? 0.02 : 0,
@@ -93,6 +151,15 @@ export function drawShape(random: SeededRandom): Shape {
     driftPpm: Array.from({ length: osds }, () => (random.chance(30) ? random.between(-200, 200) : 0)),
     etcdDelayMs: random.pick([0, 1, 20]),
     monitors: random.chance(30) ? 2 : 1,
+    discardPercent: random.pick([4, 8, 25]),
+    hasParent: random.chance(20),
+    isTight: false,
+    osdOptions: {},
+    checksumCacheBytes: random.pick([256, 1024, 65536]),
+    clientOptions: {},
+    autoScrubS: random.chance(40) ? random.between(2, 20) : null,
+    scrubFindsBest: random.chance(60),
+    tombstoneInterval: random.chance(50) ? null : random.between(1, 10),
   };
 }
 

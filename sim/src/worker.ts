@@ -20,21 +20,22 @@ export function eventsFile(dir: string, seed: bigint, run: number): string {
   return join(dir, `seed-${seed}.${run}.events`);
 }
 
-/** A seed in this process; its trace goes to a file that is kept if it failed. */
+/** A seed in this process. */
 async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
   const seed = BigInt(task.seed);
   const file = traceFile(dir, seed, task.run);
   rmSync(file, { force: true });
   let lines: string[] = [];
   const flush = (): void => {
-    appendFileSync(file, lines.map((line) => `${line}\n`).join(''));
+    if (lines.length > 0) appendFileSync(file, lines.map((line) => `${line}\n`).join(''));
     lines = [];
   };
-  const trace = (line: string): void => {
-    if (task.trace) process.stdout.write(`${line}\n`);
+  const keep = (line: string): void => {
+    if (task.trace === 'print') process.stdout.write(`${line}\n`);
     lines.push(line);
     if (lines.length >= LINES_KEPT) flush();
   };
+  const trace = task.trace === 'none' ? null : keep;
   const native = loadNative(process.env['VITASTOR_BUILD_DIR']);
   const before = { ...native.probes(), ...probeCounts() };
   const result = await runSeed(native, await solver(), {

@@ -8,6 +8,8 @@ import type { SeededRandom } from './rng.js';
 import { granulesOf, isShared, objectBytes } from './shape.js';
 
 const EINTR = -4;
+const EIO = -5;
+const ENOSPC = -28;
 /** About so many operations a minute of virtual time. */
 const OPERATIONS_PER_MINUTE = 7000;
 
@@ -27,6 +29,9 @@ export class Workload {
   #working = false;
   /** Chains of operations that run, by client. */
   readonly #chains = new Map<ClientProcess, number>();
+  /** Media decay while other OSDs are away: what is left may be too little, until they are back. */
+  isDecaying: () => boolean = () => false;
+  readonly #readers = new Set<ClientProcess>();
   readonly failures: string[] = [];
   operations = 0;
   inFlight = 0;
@@ -75,8 +80,15 @@ export class Workload {
     }
   }
 
+  /** From now on it begins reads only. */
+  onlyReads(client: ClientProcess, isReader: boolean): void {
+    if (isReader) this.#readers.add(client);
+    else this.#readers.delete(client);
+  }
+
   /** Its operations are never answered; what it had not flushed may vanish. */
   killClient(client: ClientProcess): void {
+    if (!client.isRunning) return;
     client.kill();
     for (const image of this.imagesOf(client)) {
       for (const token of this.#unsynced.get(keyOf(client, image)) ?? []) {
@@ -116,6 +128,30 @@ export class Workload {
     finish();
   }
 
+  /** Deletes everything that may be deleted, to make room. `done` when all is answered. */
+  removeDeletable(done: () => void): void {
+    let left = 1;
+    const finish = (): void => {
+      if (--left === 0) done();
+    };
+    for (let image = 2; image <= this.#cluster.shape.images; image += 2) {
+      const client = this.#cluster.clients.find((candidate) => this.imagesOf(candidate).includes(image));
+      if (!client?.native || !client.isOpen(image)) continue;
+      for (let first = 0; first < this.#total; first += this.#objectGranules) {
+        left++;
+        const token = this.#oracle.beginDiscard(image, range(first, this.#objectGranules));
+        this.#begin(client, 'delete');
+        client.native.remove(image, offsetOf(first), (result) => {
+          if (result < 0) this.fail(`delete of image ${image} granule ${first} answered ${result}`);
+          else this.#acknowledged(client, image, token);
+          this.#end(client);
+          finish();
+        });
+      }
+    }
+    finish();
+  }
+
   // ---------------------------------------------------------------- chains
 
   readonly #pending = new Map<ClientProcess, number>();
@@ -150,10 +186,12 @@ export class Workload {
     const range = random.chance(40) ? Math.min(this.#total, 2 * this.#objectGranules) : this.#total;
     const first = isWhole ? random.below(range / count) * count : random.below(range - count + 1);
     const kind = random.below(100);
-    if (kind < 42) this.#write(client, image, first, count, then);
+    const { discardPercent } = this.#cluster.shape;
+    if (this.#readers.has(client)) this.#read(client, image, first, count, then);
+    else if (image % 2 === 0 && random.chance(discardPercent)) this.#discardSome(client, image, first, count, then);
+    else if (kind < 42) this.#write(client, image, first, count, then);
     else if (kind < 80) this.#read(client, image, first, count, then);
     else if (kind < 88) this.#compareAndSet(client, image, first, then);
-    else if (kind < 92 && image % 2 === 0) this.#discard(client, image, first, count, then);
     else this.#flush(client, image, then);
   }
 
@@ -165,8 +203,9 @@ export class Workload {
     const began = this.#oracle.now();
     this.#begin(client, 'write');
     client.native?.write(image, offsetOf(first), filled(count, token.id), (result, version) => {
-      this.#cluster.trace(`client${client.num} write ${token.id} at ${image}:${first}+${count} answers ${result} version ${version}`);
-      if (result !== count * GRANULE) this.fail(`write ${token.id} at image ${image} granule ${first} answered ${result}`);
+      this.#cluster.trace(() => `client${client.num} write ${token.id} at ${image}:${first}+${count} answers ${result} version ${version}`);
+      if (result === ENOSPC && this.#mayBeFull) this.counts['no space'] = (this.counts['no space'] ?? 0) + 1;
+      else if (result !== count * GRANULE) this.fail(`write ${token.id} at image ${image} granule ${first} answered ${result}`);
       else this.#written(client, image, first, token, version, began, null);
       this.#end(client);
       then();
@@ -185,9 +224,9 @@ export class Workload {
         const token = this.#oracle.beginWrite(image, [first]);
         const began = this.#oracle.now();
         client.native.compareWrite(image, offsetOf(first), filled(1, token.id), expected, (answer, version) => {
-          this.#cluster.trace(`client${client.num} compare-and-set ${token.id} of version ${expected} at ${image}:${first} answers ${answer} version ${version}`);
+          this.#cluster.trace(() => `client${client.num} compare-and-set ${token.id} of version ${expected} at ${image}:${first} answers ${answer} version ${version}`);
           if (answer === GRANULE) this.#written(client, image, first, token, version, began, expected);
-          else if (answer !== EINTR) this.fail(`compare-and-set ${token.id} at image ${image} granule ${first} answered ${answer}`);
+          else if (answer !== EINTR && !this.#mayFail(answer)) this.fail(`compare-and-set ${token.id} at image ${image} granule ${first} answered ${answer}`);
           this.#end(client);
           then();
         });
@@ -198,13 +237,20 @@ export class Workload {
     });
   }
 
+  /** Half of them whole objects, which are deleted; of others zeroes are left. */
+  #discardSome(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
+    const isWhole = this.#random.chance(50);
+    const begin = isWhole ? first - (first % this.#objectGranules) : first;
+    this.#discard(client, image, begin, isWhole ? this.#objectGranules : count, then);
+  }
+
   #discard(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
     const token = this.#oracle.beginDiscard(image, range(first, count));
     this.#begin(client, 'discard');
     client.native?.discard(image, offsetOf(first), count * GRANULE, (result) => {
-      this.#cluster.trace(`client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
-      if (result < 0) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
-      else this.#acknowledged(client, image, token);
+      this.#cluster.trace(() => `client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
+      if (result < 0 && !(result === ENOSPC && this.#mayBeFull)) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
+      else if (result >= 0) this.#acknowledged(client, image, token);
       this.#end(client);
       then();
     });
@@ -233,6 +279,16 @@ export class Workload {
   }
 
   // ---------------------------------------------------------------- checks
+
+  /** What a compare-and-set, which is sent only once, may be answered with. */
+  #mayFail(answer: number): boolean {
+    return (answer === ENOSPC && this.#mayBeFull) || (answer === EIO && this.isDecaying());
+  }
+
+  /** A write that found no room was not answered as done: the oracle lets it be there or not. A compare-and-set is sent only once. */
+  get #mayBeFull(): boolean {
+    return this.#cluster.shape.isTight;
+  }
 
   #written(client: ClientProcess, image: number, first: number, token: WriteToken, version: bigint, began: number, expected: bigint | null): void {
     this.#acknowledged(client, image, token);

@@ -23,7 +23,7 @@ export async function withTwoCopies<T>(more: Partial<Shape>, work: (rig: TwoCopi
     localReads: 'primary', pgLocks: false, clients: 1, images: 1, driftPpm: [], etcdDelayMs: 0, monitors: 1, autosyncInterval: null, autosyncWrites: null,
     ...more,
   };
-  const cluster = new SimCluster({ native: loadNative(process.env['VITASTOR_BUILD_DIR']), solver: await HighsSolver.load(), seed: 1n, shape, trace: () => undefined });
+  const cluster = new SimCluster({ native: loadNative(process.env['VITASTOR_BUILD_DIR']), solver: await HighsSolver.load(), seed: 1n, shape, trace: null });
   try {
     const until = (done: () => boolean): Promise<boolean> => runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + 60_000, done);
     cluster.start();

@@ -89,6 +89,7 @@ const PARTS = [
   { name: 'lint', work: () => lint({ compile: true }) },
   { name: 'unit', work: () => unit() },
   { name: 'sim', work: () => program('sim', 'sim/dist/src/main.js', ['--seeds', '200', '--report']) },
+  { name: 'planted', work: () => program('sim', 'sim/dist/src/main.js', ['--planted', '--short']) },
   { name: 'start', work: start },
   { name: 'e2e', work: () => program('test', 'test/dist/src/e2e.js', ['--short']) },
   { name: 'fuzz', work: () => fuzz(['--seconds', '3']) },

@@ -25,6 +25,7 @@ struct SimNetworkOptions {
     uint64_t bytes_per_us = 1'000;  ///< 1 GB/s
     uint32_t buffer_bytes = 256 << 10;  ///< sent and not yet received by the peer's program, per direction
     double short_chance = 0;        ///< a send or receive moves fewer bytes than it could
+    double late_sent_chance = 0;    ///< a send is completed only after the peer has had its bytes, and perhaps answered
     double kill_chance = 0;         ///< a new connection dies at a random byte
     uint64_t kill_after_max_bytes = 16 << 20;
     uint64_t connect_timeout_ns = 127 * kNsPerSecond;  ///< unanswered connects end with -ETIMEDOUT

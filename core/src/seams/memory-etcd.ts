@@ -31,9 +31,14 @@ export function inRange(key: string, range: KeyRange): boolean {
   return 'key' in range ? key === range.key : key.startsWith(range.prefix);
 }
 
+/** UTF-16 orders these otherwise than UTF-8 does. */
+const BEYOND = /[\ud800-\uffff]/;
+
 /** Key order of etcd: by bytes of UTF-8. */
-function byKey(a: KeyValue, b: KeyValue): number {
-  return Buffer.compare(Buffer.from(a.key), Buffer.from(b.key));
+function inKeyOrder(pairs: KeyValue[]): KeyValue[] {
+  if (pairs.length < 2) return pairs;
+  if (pairs.some((kv) => BEYOND.test(kv.key))) return pairs.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
+  return pairs.sort((a, b) => (a.key < b.key ? -1 : 1));
 }
 
 export class MemoryEtcd {
@@ -70,7 +75,7 @@ export class MemoryEtcd {
 
   /** All pairs in key order. */
   pairs(): KeyValue[] {
-    return [...this.#data.values()].sort(byKey);
+    return inKeyOrder([...this.#data.values()]);
   }
 
   get(key: string): string | undefined {
@@ -144,13 +149,21 @@ export class MemoryEtcd {
   }
 
   eventsSince(revision: bigint, ranges: readonly KeyRange[]): Batch[] {
+    let first = this.#history.length;
+    while (first > 0 && (this.#history[first - 1]?.revision ?? 0n) >= revision) first--;
     return this.#history
-      .filter((batch) => batch.revision >= revision)
+      .slice(first)
       .map((batch) => ({
         revision: batch.revision,
         events: batch.events.filter((e) => ranges.some((r) => inRange(e.key, r))),
       }))
       .filter((batch) => batch.events.length > 0);
+  }
+
+  #select(range: KeyRange): KeyValue[] {
+    if (!('key' in range)) return [...this.#data.values()].filter((kv) => inRange(kv.key, range));
+    const found = this.#data.get(range.key);
+    return found ? [found] : [];
   }
 
   #expireLater(id: bigint, ttlSeconds: number): Cancel {
@@ -181,11 +194,11 @@ export class MemoryEtcd {
 
   #run(op: TxnOp, batch: Batch): KeyValue[] {
     if (op.op === 'range') {
-      const found = [...this.#data.values()].filter((kv) => inRange(kv.key, op.range)).sort(byKey);
+      const found = inKeyOrder(this.#select(op.range));
       return found.map((kv) => (op.keysOnly ? { ...kv, value: '' } : kv));
     }
     if (op.op === 'delete') {
-      for (const key of [...this.#data.keys()].filter((k) => inRange(k, op.range)).sort()) this.#remove(key, batch);
+      for (const { key } of inKeyOrder(this.#select(op.range))) this.#remove(key, batch);
       return [];
     }
     const old = this.#data.get(op.key);

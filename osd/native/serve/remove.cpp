@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "serve/answer.hpp"
+#include "serve/planted.hpp"
 
 namespace vitastor::serve {
 
@@ -137,7 +138,8 @@ runtime::Task<> Osd::remove_object(Op* op) {
             result = co_await settling;
         }
         if (result >= 0) {
-            runtime::Task<int64_t> deleting = delete_everywhere(op, bury, &remembered);
+            if (!pg.activation.dead.empty()) VITASTOR_PROBE("delete while an OSD is away");
+            runtime::Task<int64_t> deleting = delete_everywhere(op, bury && !(planted_ & planted::kNoTombstone), &remembered);
             result = co_await deleting;
         }
         if (result < 0) {

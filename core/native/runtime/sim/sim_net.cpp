@@ -18,6 +18,7 @@ constexpr size_t kBacklog = 128;
 constexpr uint64_t kSynRetryNs = kNsPerSecond;
 constexpr uint64_t kRetransmitNs = 200 * kNsPerMs;
 constexpr uint64_t kSystemCallNs = 300;
+constexpr uint64_t kLateSentRoundTrips = 3;
 
 }  // namespace
 
@@ -237,12 +238,12 @@ void SimWorld::State::arrive(uint64_t id) {
     if (segment.bytes.size() >= end->kill_after) {
         VITASTOR_PROBE("simulated connection cut in the middle of a message");
         segment.bytes.resize(end->kill_after);
-        end->received.insert(end->received.end(), segment.bytes.begin(), segment.bytes.end());
+        end->received.append(std::move(segment.bytes));
         reset_peer_of(*end);
         return reset(*end, true);
     }
     if (end->kill_after != UINT64_MAX) end->kill_after -= segment.bytes.size();
-    end->received.insert(end->received.end(), segment.bytes.begin(), segment.bytes.end());
+    end->received.append(std::move(segment.bytes));
     kick_receive(*end);
 }
 
@@ -280,14 +281,14 @@ void SimWorld::State::do_receive(uint64_t id) {
     uint64_t count = std::min<uint64_t>(room, end.received.size());
     if (count > 1 && fault_random.chance(network.short_chance)) count = 1 + fault_random.below(count - 1);
     uint64_t left = count;
-    auto from = end.received.begin();
+    const uint8_t* from = end.received.data();
     for (const iovec& piece : op.iov) {
         uint64_t part = std::min<uint64_t>(left, piece.iov_len);
-        std::copy(from, from + static_cast<int64_t>(part), static_cast<uint8_t*>(piece.iov_base));
-        from += static_cast<int64_t>(part);
+        if (part > 0) memcpy(piece.iov_base, from, part);
+        from += part;
         left -= part;
     }
-    end.received.erase(end.received.begin(), from);
+    end.received.drop(count);
     if (SimEndpoint* peer = endpoint(end.peer)) kick_send(*peer);
     finish_op(op_id, static_cast<int64_t>(count));
 }
@@ -334,6 +335,10 @@ void SimWorld::State::do_send(uint64_t id) {
     } else {
         // Nobody there any more: the answer is a reset.
         push_segment(end, {SimEndpoint::Segment::Kind::reset, {}});
+    }
+    if (fault_random.chance(network.late_sent_chance)) {
+        const uint64_t late = fault_random.below(kLateSentRoundTrips * 2 * (network.latency_ns + network.jitter_ns) + 1);
+        return finish_op_at(op_id, now + late, "sent", static_cast<int64_t>(count));
     }
     finish_op(op_id, static_cast<int64_t>(count));
 }

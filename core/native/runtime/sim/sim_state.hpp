@@ -54,6 +54,32 @@ struct SimNode {
     std::set<uint64_t> loops;  ///< serials of the living
 };
 
+/// Bytes in order, taken from the front.
+struct ByteQueue {
+    std::vector<uint8_t> bytes;
+    size_t head = 0;
+    bool empty() const { return head == bytes.size(); }
+    size_t size() const { return bytes.size() - head; }
+    void append(std::vector<uint8_t>&& more) {
+        if (empty()) {
+            bytes = std::move(more);
+            head = 0;
+        } else {
+            bytes.erase(bytes.begin(), bytes.begin() + static_cast<long>(std::exchange(head, 0)));
+            bytes.insert(bytes.end(), more.begin(), more.end());
+        }
+    }
+    const uint8_t* data() const { return bytes.data() + head; }
+    void drop(size_t count) {
+        head += count;
+        if (empty()) clear();
+    }
+    void clear() {
+        bytes.clear();
+        head = 0;
+    }
+};
+
 /// One end of a connection, or a listener. Belongs to a loop until closed there; lives on while the other end may speak to it.
 struct SimEndpoint {
     uint64_t id = 0;
@@ -70,7 +96,7 @@ struct SimEndpoint {
     int error = 0;              ///< negative errno, sticky
     bool end_received = false;
     bool stalled = false;       ///< arrivals are held back by a partition
-    std::deque<uint8_t> received;
+    ByteQueue received;
     struct Segment {
         enum class Kind { data, end, reset } kind = Kind::data;
         std::vector<uint8_t> bytes;
