@@ -1,12 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "store/crc_arrays.hpp"
 
+#include <new>
+
 namespace vitastor::store {
 
+CrcArrays::~CrcArrays() {
+    for (Pool* pool : pools_) {
+        if (!pool) continue;
+        auto* place = reinterpret_cast<uint8_t*>(pool);
+        pool->~Pool();
+        if (room_->contains(place)) room_->give_back(place, sizeof(Pool));
+        else free(place);
+    }
+}
+
+CrcArrays::Pool& CrcArrays::pool(uint32_t kind) {
+    if (!pools_[kind]) {
+        void* place = room_->take(sizeof(Pool));
+        if (!place) place = malloc(sizeof(Pool));
+        VITASTOR_ASSERT(place);
+        pools_[kind] = new (place) Pool(length_of(kind), room_);
+    }
+    return *pools_[kind];
+}
+
 uint32_t CrcArrays::allocate(uint32_t kind, uint32_t owner) {
-    if (pools_.size() <= kind) pools_.resize(kind + 1);
-    if (!pools_[kind]) pools_[kind] = std::make_unique<Pool>(length_of(kind));
-    Pool& pool = *pools_[kind];
+    Pool& pool = this->pool(kind);
     VITASTOR_ASSERT(pool.count != UINT32_MAX);
     if (pool.count == pool.segments.capacity()) pool.segments.grow();
     const uint32_t position = pool.count++;
@@ -28,10 +48,12 @@ uint32_t CrcArrays::release(uint32_t kind, uint32_t position) {
 }
 
 uint64_t CrcArrays::memory_bytes() const {
-
     uint64_t bytes = pools_.capacity() * sizeof(pools_[0]);
-    for (const auto& pool : pools_)
-        if (pool) bytes += sizeof(Pool) + pool->segments.memory_bytes();
+    for (const Pool* pool : pools_) {
+        if (!pool) continue;
+        bytes += pool->segments.memory_bytes();
+        if (!room_->contains(reinterpret_cast<const uint8_t*>(pool))) bytes += sizeof(Pool) + 2 * sizeof(size_t);  // malloc's own
+    }
     return bytes;
 }
 

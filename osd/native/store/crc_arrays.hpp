@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "store/segments.hpp"
@@ -17,6 +16,12 @@ namespace vitastor::store {
 class CrcArrays {
 public:
     static constexpr uint32_t kNoOwner = UINT32_MAX;
+
+    /// For arrays of up to `longest` numbers. room: for the first arrays; outlives this.
+    CrcArrays(uint32_t longest, FixedRoom* room) : room_(room), pools_(class_of(longest) + 1) {}
+    CrcArrays(const CrcArrays&) = delete;
+    CrcArrays& operator=(const CrcArrays&) = delete;
+    ~CrcArrays();
 
     /// The class of arrays for `count` numbers, 1 … 32768.
     static uint32_t class_of(uint32_t count) {
@@ -45,11 +50,14 @@ public:
 private:
     static constexpr uint32_t kExact = 32;
     struct Pool {
-        explicit Pool(uint32_t length) : segments((1 + size_t{length}) * 4) {}
+        Pool(uint32_t length, FixedRoom* room) : segments((1 + size_t{length}) * 4, room) {}
         Segments segments;
         uint32_t count = 0;
     };
-    std::vector<std::unique_ptr<Pool>> pools_;  ///< by class; null: never needed
+    Pool& pool(uint32_t kind);
+
+    FixedRoom* room_;
+    std::vector<Pool*> pools_;  ///< by class; null: never needed
 };
 
 }  // namespace vitastor::store

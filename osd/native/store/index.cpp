@@ -10,7 +10,11 @@ namespace vitastor::store {
 Index::Index(const Geometry& geometry)
     : geometry_(geometry),
       block_shift_(std::countr_zero(geometry.block_size)),
-      slots_((sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes} + 3) / 4 * 4) {}
+      record_bytes_((sizeof(Slot) + 2 * size_t{geometry.bitmap_bytes} + 3) / 4 * 4),
+      slots_(record_bytes_, &room_),
+      crcs_(geometry.granules, &room_),
+      inodes_(&room_),
+      buckets_(&room_) {}
 
 // ---------------------------------------------------------------- slots
 
@@ -158,13 +162,30 @@ uint32_t Index::find(const ObjectId& object) const {
 uint32_t Index::find_any(const ObjectId& object) const {
     const uint32_t inode = inodes_.find(object.inode);
     if (inode == InodeTable::kNone) return kNoSlot;
-    uint32_t slot = buckets_.first(hash(inode, object.stripe));
+    const uint64_t place = hash(inode, object.stripe);
+    if (buckets_.lacks(place)) return kNoSlot;
+    uint32_t slot = buckets_.first(place);
     while (slot != kNoSlot) {
         const Slot& record = at(slot);
         if (record.stripe == object.stripe && record.inode == inode) return slot;
         slot = record.hash_next;
     }
     return kNoSlot;
+}
+
+void Index::prefetch_rest(uint32_t first, const ObjectId& object) const {
+    constexpr uint32_t kMostLines = 4;
+    if (first == kNoSlot) return;
+    const Slot& record = at(first);
+    if (record.stripe != object.stripe) {  // or the inode is another's: rare
+        if (record.hash_next != kNoSlot) prefetch_record(record.hash_next, record_bytes_);
+        return;
+    }
+    if (record.state != SlotState::head || !geometry_.checksums || is_swapped(first)) return;  // it may have been freed meanwhile
+    const uint32_t count = granule_count(first);
+    if (!count) return;
+    const auto* list = reinterpret_cast<const uint8_t*>(const_cast<Index*>(this)->crc_array(first) - 1);  // with its owner
+    for (uint32_t i = 0; i < kMostLines && i * 64 < 4 * (count + 1); i++) fetch_ahead(list + i * 64);
 }
 
 uint32_t Index::find_version(uint32_t head, Version version) const {
@@ -176,7 +197,9 @@ uint32_t Index::find_version(uint32_t head, Version version) const {
 void Index::link(uint32_t slot) {
     Slot& record = at(slot);
     record.state = SlotState::head;
-    uint32_t& first = buckets_.first(hash_of(slot));
+    const uint64_t place = hash_of(slot);
+    buckets_.note(place);
+    uint32_t& first = buckets_.first(place);
     record.hash_next = first;
     first = slot;
     linked_count_++;
@@ -189,6 +212,7 @@ void Index::link(uint32_t slot) {
 bool Index::expect(uint64_t objects) {
     constexpr uint64_t kAtOnce = 32768;  // buckets; some 20 microseconds
     VITASTOR_ASSERT(linked_count_ == 0);
+    if (buckets_.count() == 1) buckets_.expect(objects);
     for (uint64_t i = 0; i < kAtOnce && buckets_.count() < objects; i++) buckets_.add_empty();
     return buckets_.count() >= objects;
 }
@@ -207,7 +231,7 @@ void Index::unlink(uint32_t slot) {
 // ---------------------------------------------------------------- numbers
 
 uint64_t Index::memory_bytes() const {
-    return slots_.memory_bytes() + crcs_.memory_bytes() + inodes_.memory_bytes() + buckets_.memory_bytes() +
+    return sizeof(room_) + slots_.memory_bytes() + crcs_.memory_bytes() + inodes_.memory_bytes() + buckets_.memory_bytes() +
            redirects_.memory_bytes();
 }
 

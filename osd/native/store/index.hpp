@@ -18,6 +18,7 @@
 #include "store/crc_arrays.hpp"
 #include "store/entry.hpp"
 #include "store/geometry.hpp"
+#include "store/hash_buckets.hpp"
 #include "store/inode_table.hpp"
 #include "store/redirects.hpp"
 #include "store/segments.hpp"
@@ -87,16 +88,16 @@ public:
     uint32_t find(const ObjectId& object) const;
     /// Its head or its tombstone.
     uint32_t find_any(const ObjectId& object) const;
-    /// Fetch what find() will need into the cache: first the bucket, some time later the first slot, then the one behind it.
+    /// Fetch what find() and apply() will need into the cache. First the bucket; some time later the record that it names, whole or
+    /// what find() looks at; then what is left: the object's checksums, or the next record of the chain if it is another object's.
     void prefetch_bucket(const ObjectId& object) const { buckets_.prefetch(hash(inodes_.find(object.inode), object.stripe)); }
-    uint32_t prefetch_first(const ObjectId& object) const {
-        const uint32_t slot = buckets_.first(hash(inodes_.find(object.inode), object.stripe));
-        if (slot != kNoSlot) fetch_ahead(raw(slot));
+    uint32_t prefetch_first(const ObjectId& object, bool whole) const {
+        const uint64_t place = hash(inodes_.find(object.inode), object.stripe);
+        const uint32_t slot = buckets_.lacks(place) ? kNoSlot : buckets_.first(place);
+        if (slot != kNoSlot) prefetch_record(slot, whole ? record_bytes_ : offsetof(Slot, version));
         return slot;
     }
-    void prefetch_second(uint32_t first) const {
-        if (first != kNoSlot && at(first).hash_next != kNoSlot) fetch_ahead(raw(at(first).hash_next));
-    }
+    void prefetch_rest(uint32_t first, const ObjectId& object) const;
     /// Linked in the hash and in the list of its PG; full entries can be made of it.
     bool is_linked(uint32_t slot) const {
         return at(slot).state == SlotState::head || at(slot).state == SlotState::tombstone;
@@ -236,12 +237,17 @@ public:
     uint64_t tombstone_count() const { return tombstone_count_; }
     uint64_t linked_count() const { return linked_count_; }  ///< both together
     uint64_t version_count() const { return version_count_; }
-    /// What is allocated, with malloc's own bytes.
+    /// What is allocated, with malloc's own bytes. Of an empty index: at most kFixedBytes.
     uint64_t memory_bytes() const;
+    static constexpr uint64_t kFixedBytes = FixedRoom::kBytes + 2048;
     const InodeTable& inodes() const { return inodes_; }
     const Geometry& geometry() const { return geometry_; }
 
 private:
+    void prefetch_record(uint32_t slot, size_t bytes) const {
+        fetch_ahead(raw(slot));
+        fetch_ahead(raw(slot) + bytes - 1);  // most often the same line
+    }
     uint8_t* raw(uint32_t slot) { return slots_.at(slot); }
     const uint8_t* raw(uint32_t slot) const { return slots_.at(slot); }
     uint8_t* allocated_bits(uint32_t slot) { return bitmap(slot) + geometry_.bitmap_bytes; }
@@ -293,6 +299,8 @@ private:
 
     Geometry geometry_;
     int block_shift_;
+    size_t record_bytes_;  ///< of a slot with its bitmaps
+    FixedRoom room_;
     Segments slots_;
     CrcArrays crcs_;
     InodeTable inodes_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/ids.hpp"
+#include "store/hash_buckets.hpp"
 #include "store/segments.hpp"
 
 namespace vitastor::store {
@@ -13,6 +14,8 @@ class InodeTable {
 public:
     static constexpr uint32_t kNone = UINT32_MAX;
     static constexpr uint32_t kMaxInodes = 1u << 26;  ///< what the number in a slot can hold
+
+    explicit InodeTable(FixedRoom* room) : records_(room), buckets_(room) {}
 
     InodeNum inode(uint32_t number) const { return records_[number].inode; }
     /// The number of an inode that has users; else kNone.

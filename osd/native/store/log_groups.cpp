@@ -14,7 +14,11 @@ uint64_t written_pages(uint64_t bytes) { return Geometry::pages_for(bytes + byte
 
 }  // namespace
 
-void LogGroups::reset(uint32_t slots_per_group) { *this = LogGroups(); slots_ = slots_per_group; }
+void LogGroups::reset(uint32_t slots_per_group) {
+    *this = LogGroups();
+    slots_ = slots_per_group;
+    groups_.reserve_first();  // an empty store costs that, not the first object
+}
 
 void LogGroups::cover(uint64_t slot_count, const LogMark& mark) {
     while (groups_.size() * slots_ < slot_count) {

@@ -26,6 +26,7 @@ void Index::pg_link(uint32_t slot) {
 
 void Index::end_loading(uint32_t from, uint32_t to) {
     is_loading_ = false;
+    buckets_.end_loading();
     for (uint32_t slot = from; slot < to; slot++)
         if (is_linked(slot)) pg_link(slot);
 }

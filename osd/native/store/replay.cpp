@@ -28,7 +28,7 @@ using Number = unsigned long long;
 }  // namespace
 
 Replay::Replay(Device& meta, Device& data, Index& index, uint64_t uuid, const std::string& path, Logger& logger)
-    : meta_(meta), data_(data), index_(index), geometry_(index.geometry()), uuid_(uuid), path_(path), logger_(logger) {
+    : meta_(meta), data_(data), index_(index), geometry_(index.geometry()), uuid_(uuid), path_(path), logger_(logger), queue_(index) {
     chunk_ = meta.loop().buffers().allocate(kChunkPages * kPageSize);
 }
 
@@ -230,8 +230,8 @@ Task<int> Replay::read_chain(LogMark from) {
         PageHeader next;
         memcpy(&next, page, sizeof(next));
         if (have && next.page == header.page + 1 && next.previous == header.write_sequence) {
-            prefetch_buckets(page);
-            status = process(current.data(), current_slot, copy_slot);
+            queue_.push(current, current_slot, copy_slot);
+            status = process_queue(false);
             if (status < 0) co_return status;
             expected_page = next.page;
             expected_previous = next.previous;
@@ -251,9 +251,10 @@ Task<int> Replay::read_chain(LogMark from) {
                 Number(slot - tail.slot + 1), Number(index_.linked_count()), of.c_str());
         }
     }
+    if (have) queue_.push(current, current_slot, copy_slot);
+    status = process_queue(true);
+    if (status < 0) co_return status;
     if (have) {
-        status = process(current.data(), current_slot, copy_slot);
-        if (status < 0) co_return status;
         end = LogMark{last_slot + 1, header.page + 1, header.write_sequence};
     } else {
         end = from;
@@ -332,12 +333,20 @@ Task<int> Replay::show_lost_end() {
     co_return 0;
 }
 
+int Replay::process_queue(bool all) {
+    // An observer is told of pages, damage and lost pages in the order in which they lie.
+    while (const LoadQueue::Page* page = queue_.pop(all || observer)) {
+        const int status = process(page->bytes.data(), page->slot, page->copy);
+        if (status < 0) return status;
+    }
+    return 0;
+}
+
 /// slot: the first place of the page; copy: the place of these bytes.
 int Replay::process(const uint8_t* page, uint64_t slot, uint64_t copy) {
     PageHeader header;
     memcpy(&header, page, sizeof(header));
     const uint8_t* payload = page + sizeof(header);
-    prefetch_slots(page);
     if (marks.empty() || header.page - marks.back().page > geometry_.log_pages / kMarks)
         marks.push_back(LogMark{slot, header.page, header.previous});
     const auto mark = static_cast<uint32_t>(marks.size() - 1);
@@ -386,38 +395,6 @@ int Replay::process(const uint8_t* page, uint64_t slot, uint64_t copy) {
         position += size;
     }
     return 0;
-}
-
-/// The objects of the entries that lie whole in a page, at most kAtOnce.
-uint32_t Replay::objects_in(const uint8_t* page, ObjectId* objects) const {
-    PageHeader header;
-    memcpy(&header, page, sizeof(header));
-    const uint8_t* payload = page + sizeof(header);
-    uint32_t count = 0;
-    for (uint32_t position = header.first_entry; count < kAtOnce && position + sizeof(EntryHeader) <= header.used;) {
-        EntryHeader entry;
-        memcpy(&entry, payload + position, sizeof(entry));
-        if (entry.size < sizeof(entry) || entry.size > header.used - position) break;
-        objects[count++] = {entry.inode, entry.stripe};
-        position += entry.size;
-    }
-    return count;
-}
-
-/// Most of the time of a start goes into waiting for memory. What the entries of a page need is fetched before they are applied:
-/// buckets of the hash table a page ahead, slots now.
-void Replay::prefetch_buckets(const uint8_t* page) const {
-    ObjectId objects[kAtOnce];
-    const uint32_t count = log_only ? 0 : objects_in(page, objects);
-    for (uint32_t i = 0; i < count; i++) index_.prefetch_bucket(objects[i]);
-}
-
-void Replay::prefetch_slots(const uint8_t* page) const {
-    ObjectId objects[kAtOnce];
-    uint32_t slots[kAtOnce];
-    const uint32_t count = log_only ? 0 : objects_in(page, objects);
-    for (uint32_t i = 0; i < count; i++) slots[i] = index_.prefetch_first(objects[i]);
-    for (uint32_t i = 0; i < count; i++) index_.prefetch_second(slots[i]);
 }
 
 int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, uint32_t mark) {

@@ -12,6 +12,7 @@
 #include "runtime/task.hpp"
 #include "store/device.hpp"
 #include "store/index.hpp"
+#include "store/load_queue.hpp"
 #include "store/meta_log.hpp"
 
 namespace vitastor::store {
@@ -99,14 +100,12 @@ private:
     runtime::Task<int> show_lost(uint64_t from, uint64_t to);
     runtime::Task<int> show_lost_end();
     runtime::Task<void> read_singly();
+    /// Those pages of queue_ that have waited long enough.
+    int process_queue(bool all);
     int process(const uint8_t* page, uint64_t slot, uint64_t copy);
     int apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, uint32_t mark);
     void find_old_sums(Pending& pending);
     runtime::Task<void> complete_lists();
-    static constexpr uint32_t kAtOnce = 64;
-    uint32_t objects_in(const uint8_t* page, ObjectId* objects) const;
-    void prefetch_buckets(const uint8_t* page) const;
-    void prefetch_slots(const uint8_t* page) const;
     void prune();
     runtime::Task<int> verify();
     void settle(const Pending& pending, const uint8_t* data);
@@ -126,6 +125,7 @@ private:
     Buffer chunk_;
     uint64_t chunk_start_ = UINT64_MAX;  ///< physical page of chunk_
     uint64_t chunk_pages_ = 0;
+    LoadQueue queue_;  ///< empty but for read_chain()
     std::vector<uint8_t> carry_;  ///< an entry whose end is in a later page
     uint64_t carry_page_ = 0, carry_slot_ = 0;
     uint32_t carry_mark_ = 0;

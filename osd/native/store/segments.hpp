@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/assert.hpp"
+#include "store/fixed_room.hpp"
 
 namespace vitastor::store {
 
@@ -28,11 +29,12 @@ inline void fetch_ahead(const void* place) {
 /// Records of one size, not initialised.
 class Segments {
 public:
-    explicit Segments(size_t record_bytes)
-        : record_bytes_(record_bytes), halvings_(record_bytes >= 32 ? 1 : 0) {}
+    /// room: for the first blocks, as long as there is some; outlives this. Null: none.
+    explicit Segments(size_t record_bytes, FixedRoom* room = nullptr)
+        : record_bytes_(record_bytes), halvings_(record_bytes >= 1024 ? 3 : record_bytes >= 32 ? 1 : 0), room_(room) {}
     /// Takes the records of one with records of the same size, which is empty then.
     Segments& operator=(Segments&& other) noexcept {
-        VITASTOR_ASSERT(record_bytes_ == other.record_bytes_);
+        VITASTOR_ASSERT(record_bytes_ == other.record_bytes_ && !room_ && !other.room_);
         blocks_.swap(other.blocks_);
         std::swap(capacity_, other.capacity_);
         std::swap(bytes_, other.bytes_);
@@ -81,10 +83,11 @@ public:
         while (!blocks_.empty()) drop_last();
         fit();
     }
+    /// Without the room.
     uint64_t memory_bytes() const { return bytes_ + blocks_.capacity() * sizeof(blocks_[0]); }
 
 private:
-    static constexpr uint64_t kFirst = 64;     ///< the smallest blocks hold 8 records
+    static constexpr uint64_t kFirst = 64;     ///< the smallest blocks hold 8 >> halvings_ records
     static constexpr uint64_t kSkip = 2 + 14;  ///< 14: blocks that positions below kFirst would have
     static int height_of(uint64_t position) { return (64 - std::countl_zero(position)) / 2; }
     uint64_t block_records(uint64_t index) const { return uint64_t{1} << (height_of(index + kFirst) - halvings_); }
@@ -93,7 +96,8 @@ private:
     /// malloc's own 16 bytes would take a page more. Where rounding up to pages costs more than 1/64 they come from malloc.
     static bool is_mapped(size_t bytes) { return bytes >= kMapFrom && (-bytes & (kPage - 1)) <= bytes / 64; }
     static size_t rounded(size_t bytes) { return (bytes + kPage - 1) & ~(kPage - 1); }
-    static uint8_t* allocate_block(size_t bytes) {
+    uint8_t* allocate_block(size_t bytes) {
+        if (uint8_t* place = room_ ? room_->take(bytes) : nullptr) return place;
         void* block = malloc_or_map(bytes);
         VITASTOR_ASSERT(block);
         return static_cast<uint8_t*>(block);
@@ -111,7 +115,9 @@ private:
         void* block = mmap(nullptr, rounded(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
         return block == MAP_FAILED ? nullptr : block;
     }
-    static uint64_t block_bytes(uint8_t* block, size_t bytes) {
+    bool is_in_room(const uint8_t* block) const { return room_ && room_->contains(block); }
+    uint64_t block_bytes(uint8_t* block, size_t bytes) const {
+        if (is_in_room(block)) return 0;
         return is_mapped(bytes) ? rounded(bytes) : malloc_usable_size(block) + sizeof(size_t);
     }
     void drop_last() {
@@ -120,7 +126,8 @@ private:
         blocks_.pop_back();
         capacity_ -= count;
         bytes_ -= block_bytes(block, count * record_bytes_);
-        if (is_mapped(count * record_bytes_)) munmap(block, rounded(count * record_bytes_));
+        if (is_in_room(block)) room_->give_back(block, count * record_bytes_);
+        else if (is_mapped(count * record_bytes_)) munmap(block, rounded(count * record_bytes_));
         else free(block);
     }
 
@@ -137,6 +144,7 @@ private:
     static constexpr size_t kMapFrom = 12 * kPage;
     size_t record_bytes_;
     int halvings_;  ///< each block of the paper is 2^halvings_, for large records
+    FixedRoom* room_;
     std::vector<uint8_t*> blocks_;
     uint64_t capacity_ = 0;
     uint64_t bytes_ = 0;
@@ -148,7 +156,11 @@ class SegmentedVector {
     static_assert(std::is_trivially_copyable_v<T>);
 
 public:
-    SegmentedVector() : segments_(sizeof(T)) {}
+    explicit SegmentedVector(FixedRoom* room = nullptr) : segments_(sizeof(T), room) {}
+    /// Makes room for the first values now.
+    void reserve_first() {
+        if (segments_.capacity() == 0) segments_.grow();
+    }
     T& operator[](uint64_t index) { return *reinterpret_cast<T*>(segments_.at(index)); }
     const T& operator[](uint64_t index) const { return *reinterpret_cast<const T*>(segments_.at(index)); }
     T& back() { return (*this)[size_ - 1]; }
@@ -167,70 +179,6 @@ public:
 private:
     Segments segments_;
     uint64_t size_ = 0;
-};
-
-/// Heads of the chains of a hash table that grows one bucket at a time (linear hashing). Links are 32-bit numbers in the items.
-class HashBuckets {
-public:
-    static constexpr uint32_t kNone = UINT32_MAX;
-    HashBuckets() : segments_(sizeof(uint32_t)) { add(); }
-
-    uint32_t& first(uint64_t hash) {
-        uint64_t index = hash & (mask_ * 2 + 1);
-        if (index >= count_) index &= mask_;
-        return at(index);
-    }
-    uint32_t first(uint64_t hash) const { return const_cast<HashBuckets*>(this)->first(hash); }
-    uint64_t count() const { return count_; }
-    /// One more bucket, while all are empty.
-    void add_empty() {
-        add();
-        if (count_ == mask_ * 2 + 2) mask_ = mask_ * 2 + 1;
-    }
-    void prefetch(uint64_t hash) const { fetch_ahead(&const_cast<HashBuckets*>(this)->first(hash)); }
-    /// Splits one bucket if there are more items than buckets. hash_of(item): u64; next_of(item): u32&; fetch(item): asks for the
-    /// item's line. Which buckets come next is known, so what their splits will touch is fetched some splits ahead: the
-    /// hash table of millions of items would else wait for memory three times for each new one.
-    template <class HashOf, class NextOf, class Fetch>
-    void grow(uint64_t items, HashOf hash_of, NextOf next_of, Fetch fetch) {
-        if (items <= count_) return;
-        const uint64_t fresh = count_;
-        const uint64_t wide = mask_ * 2 + 1;
-        const uint64_t source = fresh & mask_;
-        if (source + kAhead <= mask_) {
-            if (const uint32_t item = at(source + kAhead); item != kNone) fetch(item);
-            if (const uint32_t item = at(source + kAhead / 2); item != kNone)
-                if (const uint32_t next = next_of(item); next != kNone) fetch(next);
-        }
-        add();
-        uint32_t* from = &at(source);
-        uint32_t* to = &at(fresh);
-        while (*from != kNone) {
-            const uint32_t item = *from;
-            uint32_t& next = next_of(item);
-            if ((hash_of(item) & wide) == fresh) {
-                *from = next;
-                next = *to;
-                *to = item;
-            } else {
-                from = &next;
-            }
-        }
-        if (count_ == wide + 1) mask_ = wide;
-    }
-    uint64_t memory_bytes() const { return segments_.memory_bytes(); }
-
-private:
-    static constexpr uint64_t kAhead = 16;  ///< splits
-    uint32_t& at(uint64_t index) { return *reinterpret_cast<uint32_t*>(segments_.at(index)); }
-    void add() {
-        if (count_ == segments_.capacity()) segments_.grow();
-        at(count_++) = kNone;
-    }
-
-    Segments segments_;
-    uint64_t count_ = 0;
-    uint64_t mask_ = 0;  ///< of the last completed doubling
 };
 
 }  // namespace vitastor::store
