@@ -13,8 +13,9 @@ namespace {
 constexpr unsigned kMaxChain = 4096;
 constexpr uint64_t kCloseLimitNs = 10 * runtime::kNsPerSecond;
 
-net::PeerOptions peer_options(const cluster::ClientConfig& config, Logger& logger) {
+net::PeerOptions peer_options(const cluster::ClientConfig& config, uint64_t session, Logger& logger) {
     net::PeerOptions options;
+    options.session = session;
     for (auto& text : config.osd_networks) {
         auto network = net::Cidr::parse(text);
         if (network.ok()) options.networks.push_back(network.value());
@@ -30,10 +31,11 @@ net::PeerOptions peer_options(const cluster::ClientConfig& config, Logger& logge
 
 }  // namespace
 
-Context::Context(Shared& shared, runtime::Loop& loop) : shared_(shared), loop_(loop) {
+Context::Context(Shared& shared, runtime::Loop& loop)
+    : shared_(shared), loop_(loop), session_((loop.random_u64() >> 11) | 1) {
     config_ = shared.hub().snapshot().config;
     hostname_ = config_->hostname.empty() ? runtime::host_name() : config_->hostname;
-    peers_ = std::make_unique<net::Peers>(loop, peer_options(*config_, logger()), *this, logger());
+    peers_ = std::make_unique<net::Peers>(loop, peer_options(*config_, session_, logger()), *this, logger());
     retry_timer_.context = this;
     retry_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_retry_timer(); };
     finisher_.context = this;
@@ -91,7 +93,7 @@ void Context::adopt_snapshot() {
     trouble_ = snapshot.trouble;
     if (snapshot.config != config_) {
         config_ = snapshot.config;
-        peers_->set_options(peer_options(*config_, logger()));
+        peers_->set_options(peer_options(*config_, session_, logger()));
     }
     if (snapshot.map && snapshot.map != map_) {
         auto before = std::move(map_);

@@ -22,6 +22,7 @@ struct OsdLink {
     OsdNum osd = 0;
     net::Connection* connection = nullptr;
     uint64_t epoch = 0;  ///< of the connection
+    uint64_t greetings = 0;  ///< hellos sent again
     bool wanted = false;
 };
 
@@ -96,6 +97,12 @@ public:
     /// The connection, or nullptr while it is being made.
     net::Connection* connect(OsdLink* link);
     void reset_link(OsdLink* link, net::Connection* used, const std::string& reason);
+    /// The OSD wants to know that what was sent after `seen` hellos was not sent long ago: says hello again, unless that has happened since.
+    void greet(OsdLink* link, uint64_t seen) {
+        if (link->greetings != seen) return;
+        peers_->greet(link->osd);
+        link->greetings++;
+    }
     void add_purge(Purge* purge) { purges_.push_back(purge); }
     void remove_purge(Purge* purge) { std::erase(purges_, purge); }
     /// Runs done_fn of a finished operation on a later turn.
@@ -182,6 +189,7 @@ private:
     std::shared_ptr<const cluster::ClusterMap> map_;
     std::shared_ptr<const cluster::ClientConfig> config_;
     std::string trouble_;
+    const uint64_t session_;  ///< below 2^53: it travels as a number of JSON
     std::string hostname_;
     bool closing_ = false;
 

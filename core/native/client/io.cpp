@@ -132,7 +132,7 @@ Part* Context::add_part(Op& op, PartKind kind, uint64_t offset, uint32_t length,
     Part* part = op.first_busy ? parts_.take() : &op.first;
     op.first_busy = true;
     op.parts_left++;
-    part->force_primary = part->local_read = false;
+    part->force_primary = part->local_read = part->greeted = false;
     part->limbo_rounds = 0;
     part->op = &op;
     part->kind = kind;
@@ -246,6 +246,7 @@ void Context::send_part(Part& part, const InodeView& view, OsdLink* link, net::C
     part.inode = view.inode;
     part.link = link;
     part.link_epoch = link->epoch;
+    part.greetings = link->greetings;
     part.send_epoch = shared_.connection_epoch();
     wire::ClientRequest request;
     request.inode = view.inode;
@@ -337,10 +338,11 @@ void Context::on_reply(Part& part) {
                 if (view->cross_parent && view->pool && continue_read(part, *view)) return;
             }
         } else if (!removal) {
-            op.version = wire::decode<wire::WriteReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize)).version;
+            op.version = part.version =
+                wire::decode<wire::WriteReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize)).version;
         } else {
             auto reply = wire::decode<wire::DeleteReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize));
-            op.version = 0;
+            op.version = part.version = 0;
             if (op.kind == OpKind::discard && (reply.flags & wire::DeleteReply::kLeftOnDead)) {
                 // The object may come back with an OSD: zeroes are newer than what it has (safety.md 8).
                 end_tracked(part, true);
@@ -360,6 +362,15 @@ void Context::on_reply(Part& part) {
         return part_failed(part, -EIO);
     }
     end_tracked(part, false);
+    if (result == -EAGAIN && connection && part.kind != PartKind::read) {
+        // Not done. For all that the OSD knows, it may have been sent before another OSD led the PG (docs/adr/0048).
+        if (!std::exchange(part.greeted, true)) {
+            VITASTOR_PROBE("sent again behind a hello");
+            greet(used, part.greetings);
+            return dispatch(part);
+        }
+        result = -EPIPE;
+    }
     if (part.kind == PartKind::compare_write || part.kind == PartKind::compare_remove) {
         if (result == -EINTR) {
             auto bytes = wire::ConstHeaderBytes(part.reply, wire::kHeaderSize);
@@ -373,6 +384,7 @@ void Context::on_reply(Part& part) {
         }
         return part_failed(part, static_cast<int>(result));
     }
+    part.greeted = false;
     bool replay = op.kind == OpKind::replay;
     switch (result) {
     case -EPIPE:
@@ -380,7 +392,10 @@ void Context::on_reply(Part& part) {
         else if (part.status == 0) reset_link(used, connection, "it does not serve the object now");
         return retry_later(part, config_->client_retry_interval_ms, retry_);
     case -EIO:
-        if (part.local_read) part.force_primary = true;
+        if (part.local_read) {  // its own copy is bad: the primary has another, and must know
+            part.force_primary = true;
+            return retry_later(part, config_->client_retry_interval_ms, retry_);
+        }
         if (config_->client_eio_retry_interval_ms == 0 && !replay) return part_failed(part, -EIO);
         return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_);
     case -ENOSPC:

@@ -41,6 +41,7 @@ struct Part : net::Call {
     bool tracked = false;        ///< counted in the image's Unsynced as a write in flight
     bool force_primary = false;  ///< a local read has failed
     bool local_read = false;
+    bool greeted = false;        ///< sent again behind a hello
     uint16_t limbo_rounds = 0;
     uint64_t offset = 0;         ///< image bytes
     uint32_t length = 0;
@@ -48,9 +49,12 @@ struct Part : net::Call {
     OsdLink* link = nullptr;     ///< of the last try
     uint32_t layers_left = 0;    ///< reads of other layers that this part waits for
     uint64_t link_epoch = 0;     ///< of the connection of the last try
+    uint64_t greetings = 0;      ///< of the link when it was sent
     uint64_t send_epoch = 0;     ///< count of connections of the process when it was sent
     uint64_t deadline_ns = 0;    ///< while on a retry list
     uint64_t range_seq = 0;      ///< replay: which range this is
+    uint64_t start_seq = 0;      ///< tracked: number of the image's last acknowledgement when it was sent
+    uint64_t version = 0;        ///< tracked, of the reply; 0: it names none
     iovec* many_iov = nullptr;   ///< reads with more than kMaxPayloadIov pieces: heap
     int iov_count = 0;
     Buffer bounce;               ///< writes with more than kMaxPayloadIov pieces

@@ -291,6 +291,7 @@ runtime::Task<int> Purge::delete_object(PgNum pg, ObjectId object) {
         request.offset = object.stripe;
         wire::encode_request(call.header(), header, request);
         net::Connection* connection = link->connection;
+        const uint64_t greetings = link->greetings;
         connection->send(call);
         int64_t answer = co_await call;
         result = static_cast<int>(answer);
@@ -309,6 +310,10 @@ runtime::Task<int> Purge::delete_object(PgNum pg, ObjectId object) {
             co_return 0;
         }
         if (result == -EPIPE && call.status == 0) context_.reset_link(link, connection, "it does not serve the object now");
+        if (result == -EAGAIN) {  // see Context::greet
+            if (link->connection == connection) context_.greet(link, greetings);
+            result = -EPIPE;
+        }
         if (result != -EPIPE && result != -EIO && result != -ENOSPC) break;
         if (context_.loop().now_ns() >= give_up_ns) break;
         auto pausing = pause();

@@ -53,6 +53,7 @@ bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bo
         return false;
     }
     ObjectId object = object_of(part, *view.pool);
+    part.start_seq = image.unsynced.last_seq();
     switch (image.unsynced.begin(object, {link->osd, link->epoch}, write)) {
     case Unsynced::Verdict::go:
         part.tracked = write;
@@ -74,13 +75,19 @@ void Context::end_tracked(Part& part, bool ok) {
     Image& image = *part.op->image;
     PoolView& pool = *pools_.at(pool_of(part.inode));
     ObjectId object{part.inode, part.offset / pool.object_size * pool.object_size};
-    bool removed = part.kind == PartKind::remove || part.kind == PartKind::compare_remove;
-    bool compare = part.op->kind == OpKind::compare_write || part.kind == PartKind::compare_remove;
-    bool record = ok && !compare;
-    bool wake = image.unsynced.end_write(object, record, ok && compare, static_cast<uint32_t>(part.offset - object.stripe),
-        part.length, record && !removed ? copy_written(part) : nullptr, removed, part.link->osd, part.send_epoch);
-    if (wake) shared_.wake_contexts();
-    if (record) maybe_force_sync(image);
+    const bool compare = part.op->kind == OpKind::compare_write || part.kind == PartKind::compare_remove;
+    Unsynced::WriteEnd end;
+    if (ok) end.kind = compare ? Unsynced::WriteEnd::Kind::compared : Unsynced::WriteEnd::Kind::written;
+    end.removed = part.kind == PartKind::remove || part.kind == PartKind::compare_remove;
+    end.offset = static_cast<uint32_t>(part.offset - object.stripe);
+    end.length = part.length;
+    if (ok && !compare && !end.removed) end.data = copy_written(part);
+    end.osd = part.link->osd;
+    end.epoch = part.send_epoch;
+    end.start_seq = part.start_seq;
+    end.version = part.version;
+    if (image.unsynced.end_write(object, std::move(end))) shared_.wake_contexts();
+    if (ok && !compare) maybe_force_sync(image);
 }
 
 // ---- replay
@@ -137,7 +144,7 @@ bool Context::more_replay(Op& op) {
 void Context::note_replayed(Part& part) {
     ObjectId object = part.op->replay->object;
     part.op->image->unsynced.replayed(object, static_cast<uint32_t>(part.offset - object.stripe),
-        part.kind == PartKind::remove, part.range_seq, part.link->osd, part.send_epoch);
+        part.kind == PartKind::remove, part.range_seq, part.link->osd, part.send_epoch, part.version);
 }
 
 void Context::replay_done(Op& op) {

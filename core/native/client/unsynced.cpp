@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "client/unsynced.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -49,30 +50,32 @@ void Unsynced::drop_range(const Range& range) {
     ops_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void Unsynced::cut_out(Object& object, uint32_t offset, uint32_t length) {
-    uint32_t end = offset + length;
+void Unsynced::add_range(Object& object, uint32_t offset, uint32_t end, const Range& whole, uint32_t whole_offset) {
+    Range piece = whole;
+    piece.data_offset += offset - whole_offset;
+    piece.length = end - offset;
+    bytes_.fetch_add(piece.length, std::memory_order_relaxed);
+    ops_.fetch_add(1, std::memory_order_relaxed);
+    object.ranges.emplace(offset, std::move(piece));
+}
+
+/// What lies in [offset, end) and for which is_older(range) holds is no more.
+template <class IsOlder>
+void Unsynced::cut_out(Object& object, uint32_t offset, uint32_t end, IsOlder is_older) {
     auto it = object.ranges.upper_bound(offset);
     if (it != object.ranges.begin()) --it;
     while (it != object.ranges.end() && it->first < end) {
         uint32_t start = it->first;
         Range range = it->second;
         uint32_t range_end = start + range.length;
-        if (range_end <= offset) {
+        if (range_end <= offset || !is_older(range)) {
             ++it;
             continue;
         }
         drop_range(range);
         it = object.ranges.erase(it);
-        auto keep = [&](uint32_t from, uint32_t to) {
-            Range piece = range;
-            piece.data_offset += from - start;
-            piece.length = to - from;
-            bytes_.fetch_add(piece.length, std::memory_order_relaxed);
-            ops_.fetch_add(1, std::memory_order_relaxed);
-            object.ranges.emplace(from, std::move(piece));
-        };
-        if (start < offset) keep(start, offset);
-        if (range_end > end) keep(end, range_end);
+        if (start < offset) add_range(object, start, offset, range, start);
+        if (range_end > end) add_range(object, end, range_end, range, start);
     }
 }
 
@@ -84,39 +87,54 @@ void Unsynced::erase_if_clean(std::unordered_map<ObjectId, Object, ObjectIdHash>
     }
 }
 
-bool Unsynced::end_write(ObjectId id, bool record, bool forget, uint32_t offset, uint32_t length,
-    std::shared_ptr<WrittenData> data, bool removed, OsdNum osd, uint64_t acked_epoch) {
+bool Unsynced::end_write(ObjectId id, WriteEnd&& write) {
     std::lock_guard lock(mutex_);
     auto found = objects_.find(id);
     VITASTOR_ASSERT(found != objects_.end());
     Object& object = found->second;
     VITASTOR_ASSERT(object.writes_in_flight > 0);
     object.writes_in_flight--;
-    if (record || forget) {
-        if (removed) {
-            for (auto& [at, range] : object.ranges) drop_range(range);
-            object.ranges.clear();
-            object.removed = false;
-        } else {
-            cut_out(object, offset, length);
-        }
-    }
-    if (record) {
+    const uint32_t end = write.offset + write.length;
+    auto all = [](const Range&) { return true; };
+    if (write.kind == WriteEnd::Kind::compared) {
+        // A write that was under way at the same time may be the newer one: then it is all that a crash leaves of these bytes.
+        auto is_older = [&](const Range& range) {
+            if (range.user_seq <= write.start_seq) return true;
+            return range.version < write.version;
+        };
+        cut_out(object, write.removed ? 0 : write.offset, write.removed ? UINT32_MAX : end, is_older);
+        if (object.writes_in_flight && !write.removed) object.compared.push_back({write.offset, end, write.version, next_seq()});
+    } else if (write.kind == WriteEnd::Kind::written) {
         Range range;
-        range.osd = osd;
-        range.epoch = acked_epoch;
+        range.length = write.length;
+        range.data = std::move(write.data);
+        range.osd = write.osd;
+        range.epoch = write.epoch;
+        range.version = write.version;
         range.user_seq = range.ack_seq = next_seq();
-        if (removed) {
+        if (write.removed) {
+            for (auto& [at, old] : object.ranges) drop_range(old);
+            object.ranges.clear();
             object.removed = true;
             object.removal = std::move(range);
         } else {
-            range.length = length;
-            range.data = std::move(data);
-            bytes_.fetch_add(length, std::memory_order_relaxed);
-            ops_.fetch_add(1, std::memory_order_relaxed);
-            object.ranges.emplace(offset, std::move(range));
+            std::vector<std::pair<uint32_t, uint32_t>> pieces = {{write.offset, end}}, left;
+            for (const Compared& other : object.compared) {
+                if (!write.version || write.version > other.version || write.start_seq >= other.end_seq) continue;
+                VITASTOR_PROBE("a compare-and-set overtook a write");
+                for (auto [from, to] : std::exchange(pieces, {})) {
+                    if (from < other.offset) left.push_back({from, std::min(to, other.offset)});
+                    if (to > other.end) left.push_back({std::max(from, other.end), to});
+                }
+                pieces.swap(left);
+            }
+            for (auto [from, to] : pieces) {
+                cut_out(object, from, to, all);
+                add_range(object, from, to, range, write.offset);
+            }
         }
     }
+    if (!object.writes_in_flight) object.compared.clear();
     erase_if_clean(found);
     return std::exchange(waited_, false);
 }
@@ -133,7 +151,8 @@ bool Unsynced::claim(ObjectId id, Context* context, std::vector<ReplayItem>& ite
     return true;
 }
 
-void Unsynced::replayed(ObjectId id, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch) {
+void Unsynced::replayed(ObjectId id, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch,
+    Version version) {
     std::lock_guard lock(mutex_);
     auto found = objects_.find(id);
     if (found == objects_.end()) return;
@@ -149,6 +168,7 @@ void Unsynced::replayed(ObjectId id, uint32_t offset, bool removed, uint64_t use
     range->osd = osd;
     range->epoch = acked_epoch;
     range->ack_seq = next_seq();
+    range->version = version;
 }
 
 void Unsynced::release(ObjectId id) {

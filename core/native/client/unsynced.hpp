@@ -44,6 +44,7 @@ public:
         uint64_t epoch = 0;
         uint64_t user_seq = 0;  ///< when the caller's write was acknowledged
         uint64_t ack_seq = 0;   ///< when it was acknowledged last (replay)
+        Version version = 0;    ///< that it got then; 0: not known
     };
     struct ReplayItem {
         uint32_t offset = 0;  ///< inside the object
@@ -59,15 +60,29 @@ public:
     /// Read or write of the object along the route. go for a write (`write`): it counts as in flight until end_write().
     /// wait: a replay or a write is in flight, try again after notify. replay: the caller should start one.
     Verdict begin(ObjectId object, Route route, bool write);
-    /// record = false: the write has failed, or is durable already (then `forget` drops what it covers).
-    /// acked_epoch: of the process when the write was sent. True: contexts wait for the object, wake them.
-    bool end_write(ObjectId object, bool record, bool forget, uint32_t offset, uint32_t length,
-        std::shared_ptr<WrittenData> data, bool removed, OsdNum osd, uint64_t acked_epoch);
+    /// What became of a write that begin() has let go.
+    struct WriteEnd {
+        enum class Kind {
+            failed,
+            written,   ///< to be kept until a SYNC covers it
+            compared,  ///< compare-and-set, durable by a SYNC of its own: drops what it covers and is older
+        } kind = Kind::failed;
+        bool removed = false;  ///< it was a deletion of the whole object
+        uint32_t offset = 0, length = 0;
+        std::shared_ptr<WrittenData> data;
+        OsdNum osd = 0;
+        uint64_t epoch = 0;      ///< of the process when it was sent
+        uint64_t start_seq = 0;  ///< last_seq() when it was sent
+        Version version = 0;     ///< of the reply; 0: not known
+    };
+    /// True: contexts wait for the object, wake them.
+    bool end_write(ObjectId object, WriteEnd&& end);
 
     /// Claims the object for a replay by this context. False: somebody else has it, writes are in flight, or nothing is left.
     bool claim(ObjectId object, Context* context, std::vector<ReplayItem>& items);
     /// One item is acknowledged by osd.
-    void replayed(ObjectId object, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch);
+    void replayed(ObjectId object, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch,
+        Version version);
     void release(ObjectId object);
 
     /// For a flush up to `cut`: asks where each object with such ranges goes.
@@ -113,16 +128,25 @@ public:
     void synced(OsdNum osd, uint64_t epoch, uint64_t sync_seq);
 
 private:
+    /// A compare-and-set that ended while other writes were in flight: one of those may be older, and be told of later.
+    struct Compared {
+        uint32_t offset, end;
+        Version version;
+        uint64_t end_seq;
+    };
     struct Object {
         std::map<uint32_t, Range> ranges;
         bool removed = false;  ///< before the ranges: the object was deleted
         Range removal;
         uint32_t writes_in_flight = 0;
         Context* replayer = nullptr;
+        std::vector<Compared> compared;  ///< only while writes are in flight
     };
     static bool needs_replay(const Object& object, Route route);
     static bool covers(const Object& object, uint64_t cut);
-    void cut_out(Object& object, uint32_t offset, uint32_t length);
+    template <class IsOlder>
+    void cut_out(Object& object, uint32_t offset, uint32_t end, IsOlder is_older);
+    void add_range(Object& object, uint32_t offset, uint32_t end, const Range& whole, uint32_t whole_offset);
     void drop_range(const Range& range);
     void erase_if_clean(std::unordered_map<ObjectId, Object, ObjectIdHash>::iterator found);
 

@@ -14,7 +14,9 @@
 namespace vitastor::net {
 
 inline constexpr int kMaxSendIov = 256;
-inline constexpr size_t kMaxSendBytes = 1 << 20;  ///< a send is not extended beyond this; one message may be longer
+inline constexpr size_t kMaxSendBytes = 1 << 20;  ///< a send is not extended beyond this
+/// A longer message (a listing) goes and comes in pieces of this size: the kernel copies 4 KB in about 0.3 us, and nothing else runs meanwhile.
+inline constexpr size_t kMaxPieceBytes = 256 << 10;
 inline constexpr int kMaxReceiveIov = 17;         ///< 16 pieces of a payload and the staging buffer
 inline constexpr uint64_t kBulkPayload = 32 << 10;  ///< from here on a payload counts as bulk
 inline constexpr size_t kBulkStaging = 4096;  ///< what may be received behind a bulk payload: little of the next is copied

@@ -51,10 +51,13 @@ void Connection::Impl::start_receive() {
             offset = 0;
         }
         int i = 0;
-        for (; i < rx_count && count < kMaxReceiveIov - 1; i++) {
-            receive_iov[count++] = {static_cast<uint8_t*>(rx_list[i].iov_base) + offset, rx_list[i].iov_len - offset};
-            direct_bytes += rx_list[i].iov_len - offset;
+        for (; i < rx_count && count < kMaxReceiveIov - 1 && direct_bytes < kMaxPieceBytes; i++) {
+            const size_t left = rx_list[i].iov_len - offset, size = std::min<size_t>(left, kMaxPieceBytes - direct_bytes);
+            receive_iov[count++] = {static_cast<uint8_t*>(rx_list[i].iov_base) + offset, size};
+            direct_bytes += size;
             offset = 0;
+            if (size < left)
+                break;
         }
         all_listed = i == rx_count;
     }

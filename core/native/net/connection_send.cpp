@@ -9,21 +9,23 @@ namespace vitastor::net {
 
 namespace {
 
-/// The pieces of one message, skipping what has left already, appended to a list; touching pieces become one.
+/// The pieces of one message, skipping what has left already, appended to a list up to so many bytes; touching pieces become one.
 class Gather {
 public:
-    Gather(iovec* out, int capacity) : out_(out), capacity_(capacity) {}
+    Gather(iovec* out, int capacity, size_t max_bytes) : out_(out), capacity_(capacity), max_bytes_(max_bytes) {}
     /// Skips the first `bytes` of what follows.
     void skip(size_t bytes) { skip_ = bytes; }
-    bool has_room(int pieces) const { return count_ + pieces <= capacity_; }
+    bool has_room(int pieces) const { return count_ + pieces <= capacity_ && bytes_ < max_bytes_; }
     void add(const void* data, size_t size) {
         if (skip_ >= size) {
             skip_ -= size;
             return;
         }
         auto* base = static_cast<uint8_t*>(const_cast<void*>(data)) + skip_;
-        size -= skip_;
+        size = std::min(size - skip_, max_bytes_ - bytes_);
         skip_ = 0;
+        if (!size)
+            return;
         bytes_ += size;
         if (base == end_) {
             out_[count_ - 1].iov_len += size;
@@ -38,6 +40,7 @@ public:
 private:
     iovec* out_;
     int capacity_;
+    size_t max_bytes_;
     int count_ = 0;
     size_t skip_ = 0;
     size_t bytes_ = 0;
@@ -120,10 +123,11 @@ void Connection::Impl::recycle(Request* request) {
 void Connection::Impl::start_send() {
     if (sending || queue.empty())
         return;
-    Gather gather(send_iov, kMaxSendIov);
+    const bool is_long = message_size(queue.front()) > kMaxSendBytes;
+    Gather gather(send_iov, kMaxSendIov, is_long ? kMaxPieceBytes : kMaxSendBytes);
     gather.skip(front_sent);
     const size_t count = queue.size();
-    for (size_t i = 0; i < count && gather.bytes() < kMaxSendBytes; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (Call* call = queue[i].call()) {
             if (!gather.has_room(1 + call->payload_count))
                 break;

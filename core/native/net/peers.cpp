@@ -195,14 +195,19 @@ struct Peers::Impl::Peer : ConnectionHandler {
         connection->set_peer_osd(osd);
         state = State::handshake;
         peers.loop.arm(timer, peers.loop.now_ns() + peers.options.connect_timeout_ns);
+        send_hello(hello, hello_json);
+    }
+
+    void send_hello(Call& call, std::string& json) {
         wire::ConfigRequestJson request;
         request.osd_num = peers.options.own_osd;
-        hello_json = wire::encode_config_request(request);
-        wire::encode_request(hello.request, {0, wire::Opcode::show_config},
-                             wire::ConfigRequest{hello_json.size()});
-        hello.payload[0] = {hello_json.data(), hello_json.size()};
-        hello.payload_count = 1;
-        connection->send(hello);
+        if (!request.osd_num)
+            request.session = peers.options.session;
+        json = wire::encode_config_request(request);
+        wire::encode_request(call.request, {0, wire::Opcode::show_config}, wire::ConfigRequest{json.size()});
+        call.payload[0] = {json.data(), json.size()};
+        call.payload_count = 1;
+        connection->send(call);
     }
 
     void on_hello() {
@@ -392,6 +397,18 @@ void Peers::reset(OsdNum osd, const std::string& reason) {
     Impl::Peer* peer = impl_->find(osd);
     if (peer && peer->state == State::up)
         peer->leave(CloseReason::by_us, reason, Impl::Peer::After::start_anew);
+}
+
+void Peers::greet(OsdNum osd) {
+    struct Greeting : Call {
+        std::string json;
+    };
+    Impl::Peer* peer = impl_->find(osd);
+    if (!peer || peer->state != State::up)
+        return;
+    auto* greeting = new Greeting;
+    greeting->on_reply = [](Call* call) { delete static_cast<Greeting*>(call); };
+    peer->send_hello(*greeting, greeting->json);
 }
 
 void Peers::set_options(const PeerOptions& options) { impl_->options = options; }

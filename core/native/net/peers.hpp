@@ -30,7 +30,8 @@ struct PeerAddress {
 };
 
 struct PeerOptions {
-    OsdNum own_osd = 0;  ///< 0 = client: announces nothing, applies the checks of clients
+    OsdNum own_osd = 0;  ///< 0 = client: announces no number, applies the checks of clients
+    uint64_t session = 0;  ///< clients: announced instead, see wire::ConfigRequestJson
     /// OSD only: own layout, checked against the peer's.
     uint64_t block_size = 0;
     uint64_t bitmap_granularity = 0;
@@ -71,6 +72,8 @@ public:
     const wire::ConfigReplyJson* peer_config(OsdNum osd);
     /// Drops the connection (client rule for -EPIPE) and connects anew at once if wanted.
     void reset(OsdNum osd, const std::string& reason);
+    /// Says hello once more on a live connection: whatever is sent after it is known to be sent after now (docs/adr/0048).
+    void greet(OsdNum osd);
     /// Applies new timeouts to later connections.
     void set_options(const PeerOptions& options);
     /// Closes everything; `done` runs once when nothing is left.

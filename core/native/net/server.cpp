@@ -140,6 +140,7 @@ struct Server::Impl::Incoming : ListNode, ConnectionHandler {
             server.handler.on_peer_announced(connection, hello.osd_num);
         } else {
             connection.stop_keepalive();  // a client would drop us for a PING
+            server.handler.on_client_announced(connection, hello.session);
         }
         const size_t size = server.config_text.size() + 1;  // with the NUL that 3.0.8 needs
         request.reply_buffer = server.loop.buffers().allocate(size);

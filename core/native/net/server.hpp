@@ -19,6 +19,8 @@ public:
     virtual void on_request(Connection& connection, Request& request) = 0;
     /// SHOW_CONFIG announced an OSD number (again): safety.md 2, "a new SHOW_CONFIG from OSD p voids what p's older connections held".
     virtual void on_peer_announced(Connection& connection, OsdNum osd) = 0;
+    /// SHOW_CONFIG of a client (again). session: 0 = it has none.
+    virtual void on_client_announced(Connection&, uint64_t session) { static_cast<void>(session); }
     /// The connection object is destroyed right after.
     virtual void on_closed(Connection& connection) = 0;
 };

@@ -80,7 +80,12 @@ void EpollLoop::run_once(uint64_t until_ns) {
         poll_kernel(deadline, may_sleep);
     }
     refresh_now();
+    counters_.turns++;
     had_work_ = run_local() || worked;
+    if (idle_due()) {
+        run_idle();
+        had_work_ = true;
+    }
 }
 
 int EpollLoop::wait_events(uint64_t until_ns, bool may_sleep) {

@@ -97,6 +97,8 @@ struct LoopCounters {
     uint64_t kernel_entries = 0;
     uint64_t completions = 0;
     uint64_t wakeups = 0;  ///< times the thread really slept
+    uint64_t turns = 0;    ///< looks at the kernel; the simulated loop counts none
+    uint64_t idle_steps = 0;  ///< of defer_idle()
 };
 
 class Loop {
@@ -127,6 +129,9 @@ public:
     /// No effect when not armed.
     void disarm(Timer& timer) { disarm_timer(timer); }
     virtual void defer(Deferred& deferred) = 0;
+    /// For long background work in short steps: one of these a turn, after everything else that is ready has run and what it sends
+    /// has been handed to the kernel, so that whatever arrives waits for one step at most. Turns that are full of other work put it off, a few of them.
+    virtual void defer_idle(Deferred& deferred) { defer(deferred); }
 
     virtual void register_notifier(Notifier& notifier) = 0;
     /// After it returns no on_notify runs any more. Loop thread.

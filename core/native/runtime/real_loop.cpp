@@ -49,6 +49,8 @@ RealLoop::RealLoop(const LoopOptions& options)
 RealLoop::~RealLoop() {
     while (deferred_.pop_front() != nullptr) {
     }
+    while (idle_.pop_front() != nullptr) {
+    }
     for (MailSlot* slot : mail_) slot->pending = false;
     close(mail_fd_);
 }
@@ -103,6 +105,13 @@ bool RealLoop::run_deferred() {
         item->on_run(item);
     }
     return true;
+}
+
+void RealLoop::run_idle() {
+    idle_put_off_ = 0;
+    counters_.idle_steps++;
+    Deferred* item = idle_.pop_front();
+    item->on_run(item);
 }
 
 bool RealLoop::run_local() {

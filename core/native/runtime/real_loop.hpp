@@ -43,6 +43,7 @@ public:
     uint64_t random_u64() override;
     uint64_t next_deadline_ns() const override;
     void defer(Deferred& deferred) override { deferred_.push_back(&deferred); }
+    void defer_idle(Deferred& deferred) override { idle_.push_back(&deferred); }
     void register_notifier(Notifier& notifier) override;
     void unregister_notifier(Notifier& notifier) override;
     void notify(Notifier& notifier) override;
@@ -59,10 +60,15 @@ protected:
     bool run_local();
     /// Just before a ready result is delivered.
     virtual void before_ready(Completion&) {}
-    /// Something of the above could run now (timers aside).
-    bool local_pending() const {
+    /// Something could run now (timers aside).
+    bool local_pending() const { return urgent_pending() || !idle_.empty(); }
+    /// Something of what run_local() runs.
+    bool urgent_pending() const {
         return !ready_.empty() || !deferred_.empty() || has_mail_.load(std::memory_order_acquire);
     }
+    /// At the end of a turn: it is time for a step of idle work. Submit what is queued, then run_idle().
+    bool idle_due() { return !idle_.empty() && (!urgent_pending() || ++idle_put_off_ > kIdlePutOff); }
+    void run_idle();
     void refresh_now() { now_exact_ns(); }
     /// Announces sleep: from here on notify() writes to mail_fd_. False: mail is there, do not sleep.
     bool prepare_sleep();
@@ -87,6 +93,9 @@ private:
     uint64_t now_ns_ = 0;
     TimerHeap timers_;
     List<Deferred> deferred_;
+    static constexpr unsigned kIdlePutOff = 8;
+    List<Deferred> idle_;
+    unsigned idle_put_off_ = 0;  ///< turns in a row in which idle work waited for other work
     uint64_t random_[64];
     unsigned random_left_ = 0;
     std::mutex mail_mutex_;  ///< guards mail_ and the slots

@@ -150,7 +150,14 @@ void UringLoop::run_once(uint64_t until_ns) {
     unsigned reaped = reap();
     counters_.completions += reaped;
     worked = reaped > 0 || worked;
+    counters_.turns++;
     worked = run_local() || worked;
+    if (idle_due()) {
+        start_waiting();
+        submit(false);
+        run_idle();
+        worked = true;
+    }
     had_work_ = worked;
 }
 

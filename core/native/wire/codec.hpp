@@ -62,6 +62,8 @@ struct ConfigRequestJson {
     bool check_sequencing = true;
     /// Reserved for our authenticated and encrypted mode: the modes the opener offers ("vitastor_secure": ["…"]); empty = plain.
     std::vector<std::string> secure_modes;
+    /// Ours, of clients: the same on all connections of one context, below 2^53; 0 = none ("vitastor_session", docs/adr/0048).
+    uint64_t session = 0;
 };
 enum class ImmediateCommit : uint8_t { none = 0, small = 1, all = 2 };
 const char* to_string(ImmediateCommit mode);

@@ -105,6 +105,7 @@ std::string encode_config_request(const ConfigRequestJson& config) {
         }
         out.raw("vitastor_secure", list + "]");
     }
+    if (config.session) out.number("vitastor_session", config.session);
     return out.finish();
 }
 
@@ -118,6 +119,7 @@ ConfigRequestJson decode_config_request(std::span<const uint8_t> payload) {
     if (!parse_object(parser, payload, object)) return config;
     config.osd_num = number_of(object, "osd_num").value_or(0);
     config.check_sequencing = feature_of(object, "check_sequencing");
+    config.session = number_of(object, "vitastor_session").value_or(0);
     dom::array modes;
     if (!object["vitastor_secure"].get_array().get(modes)) {
         for (dom::element element : modes) {

@@ -86,6 +86,11 @@ public:
 
     void on_accepted(net::Connection&) override {}
     void on_peer_announced(net::Connection&, OsdNum) override {}
+    std::vector<uint64_t> sessions;  ///< of each hello
+    void on_client_announced(net::Connection&, uint64_t session) override {
+        sessions.push_back(session);
+        seen.push_back("hello");
+    }
     void on_closed(net::Connection&) override {}
     void on_request(net::Connection& connection, net::Request& request) override {
         seen.push_back(wire::opcode_name(request.opcode));

@@ -403,9 +403,47 @@ TEST_CASE("operations over very many objects go in batches, and a failure ends t
     CHECK(world.osds[2]->deletes - deletes < 1000);
 }
 
+TEST_CASE("an OSD that fears a request of long ago: hello again, and the request behind it") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::Image* image = world.open();
+    auto data = pattern(4096, 1);
+    CHECK(world.write(image, 0, data) == 4096);
+    Osd& osd = *world.osds[1];
+    REQUIRE(osd.sessions.size() == 1);
+    CHECK(osd.sessions[0] > 0);
+    CHECK(osd.sessions[0] < 1ull << 53);
+    osd.seen.clear();
+    auto refuse = [&](net::Request& request) {
+        return osd.sessions.size() == 1 && request.opcode != wire::Opcode::read ? -EAGAIN : 0;
+    };
+    osd.fault = refuse;
+    std::vector<Done> done(8);
+    for (size_t i = 0; i < done.size(); i++)
+        world.start(OpKind::write, image, i * 4096, 4096, {{data.data(), 4096}}, done[i]);
+    REQUIRE(world.until([&] { return std::all_of(done.begin(), done.end(), [](const Done& d) { return d.done; }); }));
+    for (const Done& d : done) CHECK(d.result == 4096);
+    // The connection stays, and one hello is enough for all that came before it.
+    CHECK(osd.sessions.size() == 2);
+    CHECK(osd.sessions[1] == osd.sessions[0]);
+    CHECK(std::count(osd.seen.begin(), osd.seen.end(), std::string("hello")) == 1);
+    CHECK(std::count(osd.seen.begin(), osd.seen.end(), std::string(wire::opcode_name(wire::Opcode::write))) == 16);
+    // Nothing was done, so that a compare-and-set may be sent again as well.
+    osd.sessions.resize(1);
+    CHECK(world.run(OpKind::compare_write, image, 0, 4096, {{data.data(), 4096}}, 0, osd.objects.begin()->second.version) == 4096);
+    // Whoever refuses for ever gets a new connection and a pause each time.
+    int refusals = 5;
+    osd.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::write && refusals-- > 0 ? -EAGAIN : 0; };
+    CHECK(world.write(image, 0, data) == 4096);
+    CHECK(refusals < 0);
+}
+
 TEST_CASE("local reads go near while the PG is clean, to the primary otherwise") {
     World world;
     world.layers.options["hostname"] = "h2";
+    world.layers.options["client_eio_retry_interval"] = "0";  // EIO of the primary would be final
     world.pool_extra = R"(,"local_reads":"nearest")";
     world.add_osd(1);
     world.add_osd(2);
@@ -424,6 +462,10 @@ TEST_CASE("local reads go near while the PG is clean, to the primary otherwise")
     world.osds[2]->fault = [](net::Request&) { return -EPIPE; };
     CHECK(world.read(image, 0, 4096) == data);
     CHECK(world.osds[1]->reads == 1);
+    // Its copy is bad: the same.
+    world.osds[2]->fault = [](net::Request&) { return -EIO; };
+    CHECK(world.read(image, 0, 4096) == data);
+    CHECK(world.osds[1]->reads == 2);
     world.osds[2]->fault = nullptr;
     world.osds[2]->reads = 0;
     world.put("/pg/state/1/1", World::pg_state(1, R"("active","has_degraded")"));

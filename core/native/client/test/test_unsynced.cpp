@@ -179,6 +179,77 @@ TEST_CASE("compare and write is followed by SYNC, and is not replayed") {
     CHECK(world.run(OpKind::compare_write, world.image, 0, 4096, {{cas.data(), 4096}}, 0, version) == -EINTR);
 }
 
+TEST_CASE("a write that is acknowledged while the SYNC of a compare-and-set runs is not forgotten") {
+    NoneWorld world;
+    auto cas = pattern(8192, 2), after = pattern(4096, 3);
+    bool hold = true;
+    world.osds[1]->fault = [&](net::Request& request) { return request.opcode == wire::Opcode::sync && hold ? 1 : 0; };
+    Done compare;
+    world.start(OpKind::compare_write, world.image, 0, 8192, {{cas.data(), 8192}}, compare, 0, 0);
+    REQUIRE(world.until([&] { return world.osds[1]->held() == 1; }));
+    // The SYNC has begun before this write came: it covers the compare-and-set alone.
+    world.osds[1]->durable = world.osds[1]->objects;
+    REQUIRE(world.write(world.image, 4096, after) == 4096);
+    hold = false;
+    world.osds[1]->answer_held(0);
+    REQUIRE(world.until([&] { return compare.done; }));
+    CHECK(compare.result == 8192);
+    CHECK_FALSE(world.image->unsynced.empty());
+    SUBCASE("the OSD crashes: it is sent again") {
+        world.crash(1);
+        CHECK(world.read(world.image, 4096, 4096) == after);
+    }
+    SUBCASE("a flush sends a SYNC for it") { CHECK(world.osds[1]->syncs == 0); }
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.osds[1]->syncs == 1);
+    world.crash(1);
+    CHECK(world.read(world.image, 4096, 4096) == after);
+    CHECK(memcmp(world.durable(1, 0).data.data(), cas.data(), 4096) == 0);
+}
+
+TEST_CASE("a write that a compare-and-set overtook is not sent again over it, whichever is told of first") {
+    using WriteEnd = client::Unsynced::WriteEnd;
+    const ObjectId object{full_inode(1, 1), 0};
+    const client::Route route{1, 1};
+    auto end = [&](WriteEnd::Kind kind, uint32_t offset, uint32_t length, Version version, uint64_t start_seq) {
+        WriteEnd result;
+        result.kind = kind;
+        result.offset = offset;
+        result.length = length;
+        result.version = version;
+        result.start_seq = start_seq;
+        result.osd = 1;
+        result.epoch = 1;
+        return result;
+    };
+    client::Unsynced unsynced;
+    for (int i = 0; i < 2; i++) REQUIRE(unsynced.begin(object, route, true) == client::Unsynced::Verdict::go);
+    // Version 5: three granules; version 6: the compare-and-set over the middle one.
+    bool compared_first = false;
+    SUBCASE("the write") {}
+    SUBCASE("the compare-and-set") { compared_first = true; }
+    if (!compared_first) unsynced.end_write(object, end(WriteEnd::Kind::written, 0, 12288, 5, 0));
+    unsynced.end_write(object, end(WriteEnd::Kind::compared, 4096, 4096, 6, 0));
+    if (compared_first) unsynced.end_write(object, end(WriteEnd::Kind::written, 0, 12288, 5, 0));
+    std::vector<client::Unsynced::ReplayItem> items;
+    auto* nobody = reinterpret_cast<client::Context*>(&items);
+    REQUIRE(unsynced.claim(object, nobody, items));
+    REQUIRE(items.size() == 2);
+    CHECK(items[0].offset == 0);
+    CHECK(items[0].range.length == 4096);
+    CHECK(items[1].offset == 8192);
+    CHECK(items[1].range.length == 4096);
+    CHECK(items[1].range.data_offset == 8192);
+    unsynced.release(object);
+    // A later write over the same bytes counts, whatever version it got.
+    REQUIRE(unsynced.begin(object, route, true) == client::Unsynced::Verdict::go);
+    unsynced.end_write(object, end(WriteEnd::Kind::written, 4096, 4096, 1, unsynced.last_seq()));
+    items.clear();
+    REQUIRE(unsynced.claim(object, nobody, items));
+    CHECK(items.size() == 3);
+    unsynced.release(object);
+}
+
 TEST_CASE("forced SYNC bounds what is kept") {
     World limited("none");
     limited.layers.options["client_max_dirty_ops"] = "8";

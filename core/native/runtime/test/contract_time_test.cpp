@@ -70,6 +70,43 @@ TEST_CASE("deferred work runs once, later, in order; what it defers runs in a la
     CHECK(order == std::vector<int>{1, 2, 1});
 }
 
+TEST_CASE("idle work: a step a turn at most, behind what is ready, and not for ever") {
+    FOR_EACH_LOOP(fixture);
+    if (fixture.simulated()) return;  // no time passes there while something is ready: it runs with the other deferred work
+    Loop& loop = fixture.a();
+    std::vector<int> order;
+    int steps = 0;
+    bool stop = false;
+    TestDeferred idle[3], urgent;
+    for (TestDeferred& item : idle) {
+        item.action = [&] {
+            steps++;
+            if (order.size() < 2) order.push_back(2);
+            if (!stop) loop.defer_idle(item);
+        };
+        loop.defer_idle(item);
+    }
+    urgent.action = [&] { order.push_back(1); };
+    loop.defer(urgent);
+    for (int i = 1; i <= 5; i++) {
+        loop.run_once(kNever);
+        CHECK(steps == i);
+    }
+    CHECK(order == std::vector<int>{1, 2});
+    // Work without end puts it off only so long.
+    urgent.action = [&] {
+        if (!stop) loop.defer(urgent);
+    };
+    loop.defer(urgent);
+    const int before = steps;
+    REQUIRE(fixture.until([&] { return steps >= before + 3; }));
+    stop = true;
+    fixture.settle();
+    const int after = steps;
+    fixture.settle();
+    CHECK(steps == after);
+}
+
 TEST_CASE("notifications coalesce, arrive, and stop with unregistering") {
     FOR_EACH_LOOP(fixture);
     Loop& loop = fixture.a();
