@@ -205,7 +205,10 @@ Napi::Object World::object() {
     add_method(env_, object, "createClient", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         return create_sim_client(*self, info);
     });
-    add_method(env_, object, "destroy", [self](const Napi::CallbackInfo&) { self->calls_.clear(); });
+    add_method(env_, object, "destroy", [self](const Napi::CallbackInfo&) {
+        self->calls_.clear();
+        self->world_->forget_contents();
+    });
     return object;
 }
 

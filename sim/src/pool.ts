@@ -26,9 +26,15 @@ export type WireTask = Omit<Task, 'seed'> & { seed: string };
 export interface TaskResult extends RunResult {
   /** Probe → hits in this run. */
   probes: Record<string, number>;
+  /** Of the process, afterwards. */
+  memoryMb: number;
 }
 
-const SEEDS_PER_PROCESS = 8;
+const SEEDS_PER_PROCESS = 64;
+/** A process that has more is not used again. */
+const MEMORY_MAX_MB = 1200;
+/** Memory that comes and goes all the time is not given back to the system each time. */
+const MEMORY_KEPT = { MALLOC_MMAP_THRESHOLD_: '1073741824', MALLOC_TRIM_THRESHOLD_: '1073741824', MALLOC_TOP_PAD_: '16777216' };
 
 interface Worker {
   process: ChildProcess;
@@ -58,14 +64,15 @@ export class WorkerPool {
       worker.process.send({ ...task, seed: String(task.seed) } satisfies WireTask);
     });
     worker.finish = null;
-    if (--worker.left > 0 && typeof result !== 'string') this.#idle.push(worker);
+    const isGood = typeof result !== 'string' && result.memoryMb < MEMORY_MAX_MB;
+    if (--worker.left > 0 && isGood) this.#idle.push(worker);
     else worker.process.kill('SIGKILL');
     this.#busy--;
     this.#waiting.shift()?.();
     if (typeof result !== 'string') return { ...result, seed: task.seed };
     return {
       seed: task.seed, hash: '', failures: [`the process ended with ${result} and gave no result`], operations: 0, faults: 0, virtualMs: 0,
-      events: 0, counts: {}, probes: {},
+      events: 0, counts: {}, probes: {}, memoryMb: 0,
     };
   }
 
@@ -74,7 +81,9 @@ export class WorkerPool {
   }
 
   #start(): Worker {
-    const child = spawn(process.execPath, [this.#script, '--worker'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const child = spawn(process.execPath, [this.#script, '--worker'], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: { ...process.env, ...MEMORY_KEPT },
+    });
     const worker: Worker = { process: child, left: SEEDS_PER_PROCESS, finish: null };
     child.on('message', (result) => worker.finish?.(result as TaskResult));
     child.on('exit', (code, signal) => worker.finish?.(signal ?? String(code)));

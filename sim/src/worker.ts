@@ -46,7 +46,7 @@ async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
   flush();
   const probes: Record<string, number> = {};
   for (const [name, count] of Object.entries({ ...native.probes(), ...probeCounts() })) probes[name] = count - (before[name] ?? 0);
-  return { ...result, probes };
+  return { ...result, probes, memoryMb: Math.round(process.memoryUsage.rss() / 1e6) };
 }
 
 let loaded: Promise<HighsSolver> | null = null;

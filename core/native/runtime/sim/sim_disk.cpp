@@ -45,17 +45,22 @@ void SimDisk::apply(uint64_t offset, const std::vector<uint8_t>& bytes, bool dur
 
 std::vector<uint8_t> SimDisk::content(uint64_t offset, uint64_t length) const {
     std::vector<uint8_t> out(length);
+    copy_out(offset, length, out.data());
+    return out;
+}
+
+void SimDisk::copy_out(uint64_t offset, uint64_t length, uint8_t* out) const {
     for (uint64_t done = 0; done < length;) {
         uint64_t index = (offset + done) / options.sector_bytes, inside = (offset + done) % options.sector_bytes;
         uint64_t part = std::min<uint64_t>(options.sector_bytes - inside, length - done);
         auto found = sectors.find(index);
         if (found != sectors.end()) {
-            std::copy_n(found->second.begin() + static_cast<int64_t>(inside), part,
-                        out.begin() + static_cast<int64_t>(done));
+            memcpy(out + done, found->second.data() + inside, part);
+        } else {
+            memset(out + done, 0, part);
         }
         done += part;
     }
-    return out;
 }
 
 void SimDisk::make_durable(uint64_t up_to_write) {
@@ -212,14 +217,16 @@ void SimWorld::State::finish_file_op(uint64_t op_id, const FileRequest& request,
     auto result = static_cast<int64_t>(request.length);
     switch (request.call) {
     case FileCall::read: {
-        std::vector<uint8_t> bytes = d.content(request.offset, request.length);
-        fold(crc32c(bytes.data(), bytes.size()));
+        uint32_t crc = 0;
         uint64_t done = 0;
         for (const iovec& piece : op.iov) {
-            uint64_t part = std::min<uint64_t>(bytes.size() - done, piece.iov_len);
-            if (part > 0) memcpy(piece.iov_base, bytes.data() + done, part);
+            const uint64_t part = std::min<uint64_t>(request.length - done, piece.iov_len);
+            if (part == 0) continue;
+            d.copy_out(request.offset + done, part, static_cast<uint8_t*>(piece.iov_base));
+            crc = crc32c(piece.iov_base, part, crc);
             done += part;
         }
+        fold(crc);
         break;
     }
     case FileCall::write:
@@ -313,6 +320,14 @@ uint64_t SimWorld::disk_operations(const std::string& path) const { return state
 void SimWorld::fail_operation(const std::string& path, uint64_t number, int error) {
     VITASTOR_ASSERT(error < 0);
     state_->disk(path).planned_errors[number] = error;
+}
+
+void SimWorld::forget_contents() {
+    for (auto& [path, d] : state_->disks) {
+        d.sectors.clear();
+        d.dirty.clear();
+        d.writes.clear();
+    }
 }
 
 std::vector<uint8_t> SimWorld::peek(const std::string& path, uint64_t offset, uint64_t length) const {

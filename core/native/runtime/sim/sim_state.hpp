@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -134,7 +135,7 @@ struct SectorHistory {
 
 struct SimDisk {
     SimDiskOptions options;
-    std::map<uint64_t, std::vector<uint8_t>> sectors;  ///< newest content; absent: zeroes
+    std::unordered_map<uint64_t, std::vector<uint8_t>> sectors;  ///< never walked; newest content; absent: zeroes
     std::map<uint64_t, SectorHistory> dirty;
     uint64_t lock_holder = 0;     ///< serial of a loop; 0: free
     bool release_when_landed = false;
@@ -159,6 +160,7 @@ struct SimDisk {
 
     void apply(uint64_t offset, const std::vector<uint8_t>& bytes, bool durable);
     std::vector<uint8_t> content(uint64_t offset, uint64_t length) const;
+    void copy_out(uint64_t offset, uint64_t length, uint8_t* out) const;
     void make_durable(uint64_t up_to_write);
     /// Returns a digest of what became of it.
     uint64_t lose_power(SimRandom& random);
