@@ -126,6 +126,8 @@ export interface StoreStats {
   throttledWrites: bigint;
   throttledUs: bigint;
   checksumErrors: bigint;
+  uuid: bigint;
+  logSequence: bigint;
 }
 
 export interface OpCounters {

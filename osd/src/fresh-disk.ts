@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// May this disk become, or be, the store of this OSD? Not an empty one, and not one from the past.
+//
 // May an empty disk become the store of this OSD? Not while a PG still counts on what the old disk with that number held: the PG would
 // take the empty one for it, and go on without data that was acknowledged (safety.md 6).
 
-import { decodePgConfig, decodePgHistory, decodeText, type Etcd, type KeySpace } from '@vitastor/core';
+import {
+  decodeOsdStats, decodePgConfig, decodePgHistory, decodeText, type Etcd, type KeySpace,
+} from '@vitastor/core';
+import type { StoreStats } from './engine.js';
 
 /** The key that names the OSD, and in words how; null: its number is free. Throws as Etcd does; what cannot be read counts as naming it. */
 export async function namedBy(etcd: Etcd, keys: KeySpace, osd: number, timeoutMs: number): Promise<string | null> {
@@ -38,4 +43,23 @@ export async function namedBy(etcd: Etcd, keys: KeySpace, osd: number, timeoutMs
     }
   }
   return null;
+}
+
+/**
+ * The write of the log that this OSD has reported as durable, if its store ends before that; null: it does not, or nothing is known. A store
+ * that does is a copy from the past that was put back, or its disk has lost writes that it had confirmed: what was deleted since would come
+ * back with it, and peering, which believes the newest version it sees, could not tell. Throws as Etcd does.
+ */
+export async function newerThan(store: StoreStats, etcd: Etcd, keys: KeySpace, osd: number, timeoutMs: number): Promise<bigint | null> {
+  const key = keys.osdStats(osd);
+  const found = await etcd.txn({ compare: [], success: [{ op: 'range', range: { key } }] }, timeoutMs);
+  const value = found.responses[0]?.[0]?.value;
+  if (value === undefined) return null;
+  try {
+    const reported = decodeText(decodeOsdStats, value).store;
+    const sequence = reported.get('log_sequence') ?? 0n;
+    return reported.get('uuid') === store.uuid && sequence > store.logSequence ? sequence : null;
+  } catch {
+    return null;
+  }
 }

@@ -34,6 +34,7 @@ export const DISK_OPTIONS = {
   data_csum_type: works('crc32c (the default) or none: checksum of every bitmap_granularity of data; fixed when the store is made'),
   csum_block_size: instead('checksums are kept for each bitmap_granularity'),
   osd_num: works('number of this OSD; required'),
+  allow_old_disk: works('a store that is older than what this OSD has reported takes part; only if the data is whole without what it has lost'),
   allow_fresh_disk: works('an empty disk takes over a number that PGs still count on; only if they are whole without the old disk'),
 } as const satisfies Partial<Record<ParameterName, OptionUse>>;
 

@@ -14,6 +14,8 @@ export interface OsdOptions {
   configure: Omit<Extract<Command, { kind: 'configure' }>, 'kind'>;
   /** An empty disk may take over a number that PGs still count on. */
   allowsFreshDisk: boolean;
+  /** A store that is older than what the OSD has reported takes part. */
+  allowsOldDisk: boolean;
   lease: LeaseTiming;
   inodeVanishMs: number;
   statsIntervalMs: number;
@@ -107,6 +109,8 @@ export function osdOptions(config: Config, environment: Environment): OsdOptions
       leaseTimeoutS: BigInt(lease.ttlSeconds),
     },
     allowsFreshDisk: config.boolean('allow_fresh_disk'),
+    // Who starts without what damaged metadata touches knows that something is lost.
+    allowsOldDisk: config.boolean('allow_old_disk') || config.boolean('skip_corrupted_meta_entries'),
     lease,
     inodeVanishMs: config.number('inode_vanish_time') * 1000,
     statsIntervalMs: config.number('etcd_stats_interval') * 1000,

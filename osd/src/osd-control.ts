@@ -31,14 +31,14 @@ import {
   type JsonObject,
   type StateChange,
 } from '@vitastor/core';
-import type { CreateEngine, EngineApi, EngineEvent, PoolConfig, Statistics } from './engine.js';
+import type { CreateEngine, EngineApi, EngineEvent, PoolConfig, Statistics, StoreStats } from './engine.js';
 import { LeaseKeeper, type LeaseTiming } from './lease.js';
 import { PgControl, poolSignature, type PgActions, type PgFacts, type ScrubPlan } from './pg-control.js';
 import { PgReporter } from './pg-reporter.js';
 import { StatisticsReport } from './statistics.js';
 import type { OsdOptions } from './options.js';
 import { PG_BITS } from './pg-bits.js';
-import { namedBy } from './fresh-disk.js';
+import { namedBy, newerThan } from './fresh-disk.js';
 
 export interface OsdControlDeps {
   etcd: Etcd;
@@ -99,6 +99,8 @@ export class OsdControl {
   #onStopped: (() => void) | null = null;
   /** Who still counts on the disk of this number; null: nobody, an empty one is welcome. */
   #named: string | null = null;
+  /** As it was opened. */
+  #store: StoreStats | null = null;
 
   constructor(deps: OsdControlDeps) {
     this.#deps = deps;
@@ -181,6 +183,7 @@ export class OsdControl {
     const store = { ...options.configure.store, create: options.configure.store.create && this.#named === null };
     this.#engine.post({ ...options.configure, store, kind: 'configure' });
     await ready;
+    await this.#checkPast();
     await this.#register();
   }
 
@@ -200,10 +203,32 @@ export class OsdControl {
     }
   }
 
+  /** A store that is older than what this OSD has reported does not take part. */
+  async #checkPast(): Promise<void> {
+    const { etcd, clock, keys, options } = this.#deps;
+    const store = this.#store;
+    let told = false;
+    while (store && !options.allowsOldDisk && this.#end && !this.#stopping) {
+      try {
+        const reported = await newerThan(store, etcd, keys, this.#osd, options.etcdSlowTimeoutMs);
+        if (reported !== null) {
+          this.#fail(`the store of OSD ${this.#osd} is older than what it has reported: its log ends with write ${store.logSequence}, but ${keys.osdStats(this.#osd)}`
+            + ` says that write ${reported} was durable. A copy from the past was put back, or the disk has lost writes that it had confirmed. Deleted data would`
+            + ` come back with it: erase it and let OSD ${this.#osd} be filled anew (or start it with --allow_old_disk true if the data is whole without what it has lost)`);
+        }
+        return;
+      } catch (error) {
+        if (!told) this.#log('warning', `${keys.osdStats(this.#osd)} cannot be read: ${errorText(error)}; trying again`);
+        told = true;
+      }
+      await new Promise<void>((resolve) => clock.after(200, resolve));
+    }
+  }
+
   /** Lease, state key, cluster state: from nothing, or again after the lease was lost. */
   async #register(): Promise<void> {
     const engine = this.#engine;
-    if (!engine || this.#stopping) return;
+    if (!engine || !this.#end || this.#stopping) return;
     const lease = new LeaseKeeper(this.#timing, {
       etcd: this.#deps.etcd,
       clock: this.#deps.clock,
@@ -555,6 +580,7 @@ export class OsdControl {
           'info',
           `store of OSD ${this.#osd} is open: ${event.store.objectCount} objects, ${event.store.freeBlocks} of ${event.store.totalBlocks} blocks free; runtime ${event.runtime}`,
         );
+        this.#store = event.store;
         this.#onReady?.();
         this.#onReady = null;
         break;

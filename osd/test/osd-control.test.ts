@@ -12,7 +12,7 @@ import { PG_BITS } from '../src/pg-bits.js';
 
 const STORE: StoreStats = {
   totalBlocks: 100n, freeBlocks: 90n, objectCount: 10n, memoryBytes: 0n, deviceBytesWritten: 0n, clientBytesWritten: 0n, flushes: 0n, dataFlushes: 0n, metaFlushes: 0n,
-  dataSyncWrites: 0n, metaSyncWrites: 0n, discards: 0n, discardedBytes: 0n, throttledWrites: 0n, throttledUs: 0n, checksumErrors: 0n,
+  dataSyncWrites: 0n, metaSyncWrites: 0n, discards: 0n, discardedBytes: 0n, throttledWrites: 0n, throttledUs: 0n, checksumErrors: 0n, uuid: 17_777_777_777_777_777_777n, logSequence: 1000n,
 };
 const KEYS = new KeySpace();
 
@@ -63,7 +63,7 @@ function optionsOf(osd: number): OsdOptions {
       },
       listen: [{ host: '0.0.0.0', port: 0 }], clusterNetworks: [], settings: {}, leaseTimeoutS: 5n,
     },
-    allowsFreshDisk: false, lease: { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 },
+    allowsFreshDisk: false, allowsOldDisk: false, lease: { ttlSeconds: 5, keepaliveMs: 1000, timeoutMs: 1000 },
     inodeVanishMs: 60_000, statsIntervalMs: 30_000, etcdQuickTimeoutMs: 1000, etcdSlowTimeoutMs: 5000,
   };
 }
@@ -80,7 +80,7 @@ interface Rig {
   end: Promise<OsdEnd>;
 }
 
-function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock()): Rig {
+function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock(), options: Partial<OsdOptions> = {}): Rig {
   const etcd = server ?? new MemoryEtcd(clock);
   const client = etcd.client();
   const engine = new FakeEngine(clock);
@@ -91,7 +91,7 @@ function rig(osd = 1, server?: MemoryEtcd, clock = new VirtualClock()): Rig {
     return { no_recovery: String(global['no_recovery'] ?? '') };
   };
   const control = new OsdControl({
-    etcd: client, clock, keys: KEYS, createEngine: engine.create, options: optionsOf(osd),
+    etcd: client, clock, keys: KEYS, createEngine: engine.create, options: { ...optionsOf(osd), ...options },
     publishedAddresses: () => ['127.0.0.1'], settingsFor, scrubPlanFor: (global) => scrubPlanOf(new Config({ etcd: global })), log: (level, text) => logs.push(`${level} ${text}`),
   });
   return { clock, server: etcd, client, engine, control, logs, asked, end: control.run() };
@@ -405,6 +405,30 @@ test('an empty disk does not get a number that a PG counts on', async () => {
   assert.match(end.reason, /holds no store yet.*pg\/history of PG 7\/12 still counts on the old disk of OSD 2: give this disk a number/);
 });
 
+test('a store that is older than what its OSD has reported does not take part', async () => {
+  const start = async (stats: string, options: Partial<OsdOptions> = {}): Promise<Rig> => {
+    const clock = new VirtualClock();
+    const server = new MemoryEtcd(clock);
+    server.put(KEYS.osdStats(2), stats);
+    const r = rig(2, server, clock, options);
+    await advance(r, 50);
+    return r;
+  };
+  const isUp = (r: Rig): boolean => r.server.get(KEYS.osdState(2)) !== undefined;
+  const { uuid, logSequence } = STORE;
+  const newer = `{"store":{"log_sequence":${logSequence + 1n},"uuid":${uuid}}}`;
+  assert.equal(isUp(await start(`{"store":{"log_sequence":${logSequence},"uuid":${uuid}}}`)), true);
+  assert.equal(isUp(await start(`{"store":{"log_sequence":${logSequence + 1n},"uuid":${uuid + 1n}}}`)), true, 'another store');
+  assert.equal(isUp(await start('{}')), true);
+  assert.equal(isUp(await start('[')), true);
+  assert.equal(isUp(await start(newer, { allowsOldDisk: true })), true);
+  const refused = await start(newer);
+  assert.equal(isUp(refused), false);
+  const end = await refused.end;
+  assert.equal(end.exitCode, 1);
+  assert.match(end.reason, /the store of OSD 2 is older.*ends with write 1000, but \/vitastor\/osd\/stats\/2 says that write 1001 was durable/);
+});
+
 test('a fatal engine ends with 1 and frees the lease', async () => {
   const r = rig();
   await advance(r, 50);
@@ -434,6 +458,8 @@ test('statistics: sizes in bytes, rates over the period, time with three decimal
   assert.equal(stats?.['free'], 11796480);
   assert.match(String(stats?.['time']), /^\d+\.\d{3}$/);
   assert.deepEqual(stats?.['memory'], { connections: 5000 });
+  const store = stats?.['store'] as JsonObject;
+  assert.deepEqual([store['log_sequence'], store['uuid']], [1000, STORE.uuid]);
   const read = (stats?.['op_stats'] as JsonObject)['primary_read'] as JsonObject;
   assert.equal(read['count'], 6000);
   assert.equal(read['iops'], 500);

@@ -126,7 +126,8 @@ const DISK = {
   data_csum_type: { type: 'word', default: 'none', words: ['none', 'crc32c'], readers: 'OD' },
   csum_block_size: { type: 'size', default: null, unit: 'bytes', readers: 'OD' },
   osd_num: { type: 'integer', default: null, min: 1, readers: 'OD' },
-  /** An addition: see osd/src/fresh-disk.ts. */
+  /** Additions: see osd/src/fresh-disk.ts. */
+  allow_old_disk: { type: 'boolean', default: false, readers: 'OD' },
   allow_fresh_disk: { type: 'boolean', default: false, readers: 'OD' },
 } as const;
 

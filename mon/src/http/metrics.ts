@@ -101,8 +101,10 @@ function osds(page: Page, view: ClusterView): void {
       );
     for (const [part, bytes] of stats.memory)
       page.set('osd_memory_bytes', 'Memory of the OSD’s engine by part', { osd_num: osd, part }, Number(bytes));
-    for (const [counter, value] of stats.store)
+    for (const [counter, value] of stats.store) {
+      if (counter === 'uuid') continue;
       page.set('osd_store', 'Counters of the OSD’s store', { osd_num: osd, counter }, Number(value));
+    }
     ops(page, 'osd_stat', { osd_num: osd }, stats.opStats, 'op');
     ops(page, 'osd_stat', { osd_num: osd }, stats.subopStats, 'subop');
     ops(page, 'osd_stat', { osd_num: osd }, stats.recoveryStats, 'recovery');

@@ -247,6 +247,8 @@ StoreStats Blockstore::stats() const {
     stats.meta_sync_writes = separate_meta_ ? separate_meta_->sync_writes() : 0;
     stats.flushes = stats.data_flushes + stats.meta_flushes;
     stats.checksum_errors = checksum_errors_;
+    stats.uuid = log_->uuid();
+    stats.log_sequence = log_->durable_sequence();
     stats.spare_blocks = spare_.count();
     stats.spare_granules = spare_.live_granules();
     stats.moved_bytes = moved_bytes_;

@@ -51,6 +51,9 @@ public:
     /// Number of bytes ever appended, and how many of them are durable.
     uint64_t appended() const { return appended_; }
     uint64_t durable() const { return durable_; }
+    /// Number of the newest write that is durable: a later start finds the log up to there at least.
+    uint64_t durable_sequence() const { return durable_sequence_; }
+    uint64_t uuid() const { return uuid_; }
     /// To be called when a write to the data device has completed.
     void note_data_written() { data_dirty_ = true; }
     /// From now on place_of() knows where entries lie. Before anything is appended.

@@ -148,6 +148,8 @@ struct StoreStats {
     uint64_t moved_bytes = 0;     ///< copied from spare blocks back to their places
     uint64_t checksum_reads = 0;          ///< of the metadata device, for checksums that are not in memory
     uint64_t checksum_bytes_written = 0;  ///< entries written so that checksums can leave memory
+    uint64_t uuid = 0;          ///< of this store, random at formatting and after a resize
+    uint64_t log_sequence = 0;  ///< newest write of the log that is durable: after any restart it is at least this
 };
 
 struct InodeSpace {

@@ -161,6 +161,10 @@ private:
         const int status = rig_.open();
         opened_ = status == 0;
         if (status == 0) {
+            const StoreStats stats = rig_.store->stats();
+            if (stats.log_sequence < reported_.log_sequence || (reported_.uuid && stats.uuid != reported_.uuid))
+                fail("the log ends with write " + std::to_string(stats.log_sequence) + ", write " +
+                     std::to_string(reported_.log_sequence) + " was durable");
             if (shape_.atomic_write_size < 4096)
                 for (auto& [path, disk] : rig_.loop.disks) disk.small_sectors_below = UINT64_MAX;
             rig_.store->set_pool_pgs(1, 2, shape_.block_size);
@@ -245,6 +249,7 @@ private:
 
     void completed(TestOp* op) {
         flying_--;
+        if (!rig_.loop.crashed) reported_ = rig_.store->stats();
         std::unique_ptr<TestOp> owner(op);
         if (op->op == StoreOp::sync) {
             auto marks = std::move(sync_marks_[op]);
@@ -410,6 +415,7 @@ private:
     std::map<ObjectId, uint64_t> generation_;
     std::map<TestOp*, std::vector<SyncMark>> sync_marks_;
     uint32_t flying_ = 0;
+    StoreStats reported_;  ///< the newest while it ran
     uint32_t next_tag_ = 1;
     uint32_t ballast_done_ = 0;
     bool changed_ = false;
