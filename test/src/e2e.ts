@@ -10,6 +10,8 @@ import { FAILOVER_STORIES } from './e2e/failover.js';
 import { FAULT_STORIES } from './e2e/faults.js';
 import { MISUSE_STORIES } from './e2e/misuse.js';
 import { OPTION_STORIES } from './e2e/osd-options.js';
+import { PARTITION_STORIES } from './e2e/partitions.js';
+import { PAST_STORIES } from './e2e/past.js';
 import { PEER_STORIES } from './e2e/peer308.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
 import { STORM_STORIES } from './e2e/storms.js';
@@ -19,7 +21,8 @@ import { Lab, processesNaming } from './lab/index.js';
 
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
-  ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES,
+  ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
+  ...PAST_STORIES,
 ];
 
 const HELP = `npm run e2e [-- NAME...] [--short]

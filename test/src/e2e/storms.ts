@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { type Lab, sleep, until } from '../lab/index.js';
-import { fioVerify, type Story } from './scenario.js';
+import { dice, fioVerify, type Story } from './scenario.js';
 
 type Mode = 'all' | 'small' | 'none';
 
@@ -24,15 +24,6 @@ const SCHEMES: readonly Scheme[] = [
   { name: 'ec2+2', osds: 7, args: ['--ec', '2+2', '--pg_minsize', '2'], losses: 2 },
   { name: 'ec4+2', osds: 7, args: ['--ec', '4+2', '--pg_minsize', '4'], losses: 2 },
 ];
-
-/** Small numbers from a seed: the order of deaths can be repeated, their moments cannot. */
-function dice(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
 
 async function cluster(lab: Lab, osds: number, poolArgs: readonly string[], etcds: number): Promise<void> {
   await lab.startEtcd(etcds);

@@ -60,6 +60,8 @@ export interface LabOptions {
   supervise?: boolean | 'restart';
   /** More environment for OSDs. */
   osdEnv?: NodeJS.ProcessEnv;
+  /** Words before the command line of a daemon (`osd1`, `mon1`, `etcd1`), such as Network.under gives. */
+  under?: (name: string) => readonly string[];
   /** Called when a daemon ends by itself. */
   onDeath?: (child: Child) => void;
 }
@@ -74,6 +76,8 @@ export interface CommandOptions {
   timeoutMs?: number;
   env?: NodeJS.ProcessEnv;
   onLine?: (line: string) => void;
+  /** Words before the command line. */
+  under?: readonly string[];
 }
 
 export interface PoolOptions {
@@ -194,7 +198,7 @@ export class Lab {
     };
     const child = new Child({
       name,
-      argv,
+      argv: [...(this.#options.under?.(name) ?? []), ...argv],
       logFile: join(this.dir, 'log', `${name}.log`),
       env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir, ...env },
       onDeath,
@@ -430,7 +434,7 @@ export class Lab {
     const timeoutMs = options.timeoutMs ?? 120_000;
     const child = new Child({
       name: `${name}.${++this.#commandNumber}`,
-      argv,
+      argv: [...(options.under ?? []), ...argv],
       logFile: join(this.dir, 'log', `${name}.log`),
       capture: true,
       env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir, ...options.env },
