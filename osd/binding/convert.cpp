@@ -185,6 +185,8 @@ Napi::Value store_to_js(Napi::Env env, const store::StoreStats& stats) {
         .u64("throttledWrites", stats.throttled_writes)
         .u64("throttledUs", stats.throttled_us)
         .u64("checksumErrors", stats.checksum_errors)
+        .u64("checksumReads", stats.checksum_reads)
+        .u64("checksumBytesWritten", stats.checksum_bytes_written)
         .u64("uuid", stats.uuid)
         .u64("logSequence", stats.log_sequence)
         .done();

@@ -126,6 +126,8 @@ export interface StoreStats {
   throttledWrites: bigint;
   throttledUs: bigint;
   checksumErrors: bigint;
+  checksumReads: bigint;
+  checksumBytesWritten: bigint;
   uuid: bigint;
   logSequence: bigint;
 }

@@ -137,6 +137,8 @@ function storeCounters(store: StoreStats): Map<string, bigint> {
     ['throttled_writes', store.throttledWrites],
     ['throttled_us', store.throttledUs],
     ['checksum_errors', store.checksumErrors],
+    ['checksum_reads', store.checksumReads],
+    ['checksum_bytes_written', store.checksumBytesWritten],
     // For the next start: fresh-disk.ts.
     ['log_sequence', store.logSequence],
     ['uuid', store.uuid],

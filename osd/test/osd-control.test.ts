@@ -12,7 +12,7 @@ import { PG_BITS } from '../src/pg-bits.js';
 
 const STORE: StoreStats = {
   totalBlocks: 100n, freeBlocks: 90n, objectCount: 10n, memoryBytes: 0n, deviceBytesWritten: 0n, clientBytesWritten: 0n, flushes: 0n, dataFlushes: 0n, metaFlushes: 0n,
-  dataSyncWrites: 0n, metaSyncWrites: 0n, discards: 0n, discardedBytes: 0n, throttledWrites: 0n, throttledUs: 0n, checksumErrors: 0n, uuid: 17_777_777_777_777_777_777n, logSequence: 1000n,
+  dataSyncWrites: 0n, metaSyncWrites: 0n, discards: 0n, discardedBytes: 0n, throttledWrites: 0n, throttledUs: 0n, checksumErrors: 0n, checksumReads: 7n, checksumBytesWritten: 0n, uuid: 17_777_777_777_777_777_777n, logSequence: 1000n,
 };
 const KEYS = new KeySpace();
 
