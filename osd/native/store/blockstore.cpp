@@ -27,6 +27,8 @@ Blockstore::Blockstore(runtime::Loop& loop, const StoreOptions& options, Logger&
     done_turn_.store = this;
     idle_timer_.store = this;
     idle_timer_.on_fire = &Blockstore::on_idle;
+    quiet_timer_.store = this;
+    quiet_timer_.on_fire = &Blockstore::on_quiet;
     done_turn_.on_run = [](runtime::Deferred* self) {
         Blockstore& store = *static_cast<DoneTurn*>(self)->store;
         List<Operation> ready;  // what they submit and what ends at once waits for the next turn

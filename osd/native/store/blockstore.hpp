@@ -2,8 +2,8 @@
 // The blockstore behind store.hpp: per-object order, placement of data, durability, the cleaner of the log.
 //
 // Locks of one object: any number of readers or one modification, in order of submission. A modification changes the index
-// only when it is complete (durable under the mode), so that readers and the cleaner see finished states alone; until then
-// its log entry waits in the object's record, and the cleaner repeats it behind the object's full entry.
+// only when it is complete (durable under the mode), so that readers and the cleaner see finished states alone. The cleaner waits
+// until an object has no entry that is in the log and not yet in the index: what it writes is never older than what stands before it.
 #pragma once
 
 #include <deque>
@@ -64,7 +64,6 @@ private:
         bool pumping = false;
         std::vector<uint8_t> entry;     ///< of the modification at work
         bool entry_appended = false;    ///< it is in the log and not yet in the index
-        uint64_t entry_end = 0;         ///< where it, or the cleaner's newest repetition, ends in the stream of the log
         uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
         bool waits_for_spare = false;   ///< its writer has done nothing yet: the mover may change the object meanwhile
         bool moving = false;            ///< and does
@@ -194,6 +193,7 @@ private:
     void encode_simple(ActiveObject& active, EntryType type, Version version);
     /// Logs active.entry, waits if `durable`, applies it. 0 or an error (then the index is as before).
     runtime::Task<int> log_and_apply(ActiveObject& active, bool durable);
+    runtime::Task<void> wait_for_cleaner(const ActiveObject& active);
     void apply_entry(ActiveObject& active, uint64_t position);
     void release_block(uint32_t block) override { release_at(block, release_position_); }
     void use_spare(const Redirect& run, uint32_t head) override { spare_.use(run.block, run.place, run.count, head); }
@@ -251,7 +251,12 @@ private:
     runtime::Task<void> run_cleaner();
     runtime::Task<int> clean_slice();
     runtime::Task<bool> move_tail(bool urgent);
+    runtime::Task<void> freeze_front_group();
+    bool has_entries_in_flight(uint32_t group);
     void emit_front_group();
+    void watch_end();
+    static void on_quiet(runtime::Timer* timer);
+    runtime::Task<void> run_name_end();
 
     // ---- listings and PGs (listing.cpp)
     runtime::Task<void> run_list(ListOperation& operation);
@@ -330,17 +335,25 @@ private:
         uint64_t submitted = 0;
     } idle_timer_;
 
+    struct QuietTimer : runtime::Timer {
+        Blockstore* store = nullptr;
+        uint64_t sequence = 0;  ///< that was durable when it was armed
+    } quiet_timer_;
+    bool naming_end_ = false;
+
     LogGroups groups_;
+    static constexpr uint32_t kNoGroup = UINT32_MAX;
+    uint32_t frozen_group_ = kNoGroup;    ///< the cleaner is about to write it: no entry of its objects is appended
+    runtime::WaitList settled_waiters_;   ///< the cleaner, for entries that were appended before
+    runtime::WaitList thawed_waiters_;
     bool cleaning_ = false;
     uint64_t cleaner_bytes_ = 0;
     uint64_t paced_bytes_ = 0;  ///< room of the log, in bytes, that operations have filled
-    uint32_t writing_announced_ = 0;          ///< announced writes on their way
-    runtime::WaitList announced_waiters_;     ///< notified when one has ended
     uint64_t clean_quota_ = 0;
     std::vector<uint8_t> clean_buffer_;
 
     std::unique_ptr<ChecksumLists> lists_;
-    uint32_t held_group_ = UINT32_MAX;  ///< the cleaner is about to write it: its lists stay in memory
+    uint32_t held_group_ = kNoGroup;  ///< the cleaner is about to write it: its lists stay in memory
     uint64_t list_reads_ = 0, list_bytes_written_ = 0;
 
     uint64_t first_generation_ = 0;  ///< operations are counted by generation; a listing waits for those before its own

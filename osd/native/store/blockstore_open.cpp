@@ -6,6 +6,7 @@
 #include <set>
 
 #include "store/blockstore.hpp"
+#include "store/planted.hpp"
 #include "store/replay.hpp"
 #include "store/salvage.hpp"
 
@@ -60,6 +61,7 @@ Task<void> Blockstore::run_open(runtime::Completion& done) {
         start_discarder();
         for (const auto& [pool, wish] : pool_wishes_) set_pool_pgs(pool, wish.pg_count, wish.stripe_size);
         watch_idle();
+        watch_end();
     }
     end_activity();
     done.on_done(&done, status);
@@ -424,7 +426,9 @@ Task<int> Blockstore::settle_replay(Replay& replay) {
     // The entries may fill several pages: if the power fails between them, the rest has to be looked at again.
     LogIntent undecided;
     log_->hold_complete_page(undecided, replay.complete_page());
-    for (uint32_t slot : replay.reverted) {
+    std::vector<uint32_t> told = replay.reverted;
+    if (VITASTOR_FAULT(taken_back_unsaid)) told.clear();
+    for (uint32_t slot : told) {
         if (index_->at(slot).state != SlotState::head) continue;  // dropped because of damage
         clean_buffer_.clear();
         index_->encode_full(slot, clean_buffer_);
@@ -450,6 +454,7 @@ Task<void> Blockstore::run_close(runtime::Completion& done) {
     if (state_ == State::open) state_ = State::closing;
     if (discarder_) discarder_->stop();
     loop_.disarm(idle_timer_);
+    loop_.disarm(quiet_timer_);
     NextTurn first(loop_);
     co_await first;
     while (activity_ > 0) {

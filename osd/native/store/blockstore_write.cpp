@@ -4,6 +4,7 @@
 
 #include "store/blockstore.hpp"
 #include "store/iov.hpp"
+#include "store/planted.hpp"
 
 namespace vitastor::store {
 
@@ -51,6 +52,7 @@ Task<void> Blockstore::run_modification(ActiveObject& active, Operation& operati
         log(logger_, LogLevel::error, "%s: writing metadata failed: %s. Every further write is refused; restart the OSD "
                                       "or replace the device", meta_path().c_str(), strerror(-log_->error()));
     }
+    if (frozen_group_ != kNoGroup) settled_waiters_.notify_all();
     release_token();
     watch_idle();
     if (const uint64_t delay_ns = result > 0 && throttle_.enabled() ? hold_back_ns(operation) : 0) {
@@ -135,12 +137,9 @@ Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operati
     }
     encode_write(active, operation, plan);
     if (plan.placement == Placement::announced || plan.placement == Placement::decided) {
-        writing_announced_++;
         Task<int64_t> work = announced_write(active, operation, plan);
         const int64_t result = co_await work;
         settle_spare(plan);
-        writing_announced_--;
-        announced_waiters_.notify_all();
         co_return result;
     }
     int status = 0;
@@ -290,11 +289,19 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
         const int rested = co_await resting;
         if (rested < 0) co_return rested;
     }
+    if (VITASTOR_FAULT(data_before_entry)) {
+        Task<int> early = write_data(operation, plan);
+        co_await early;
+    }
+    if (frozen_group_ != kNoGroup) {
+        Task<void> waiting = wait_for_cleaner(active);
+        co_await waiting;
+    }
     LogIntent intent;
     log_->begin_intent(intent);
     log_->append(active.entry);
     active.entry_appended = true;
-    const uint64_t position = active.entry_end = log_->appended();
+    const uint64_t position = log_->appended();
     Task<int> committing = log_->commit();
     int status = co_await committing;
     if (status < 0) {
@@ -306,7 +313,6 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
     Task<int> writing = is_decided ? write_part(operation, number, 1, block_offset(plan.block) + uint64_t{plan.decider} * geometry_.granularity)
                                    : write_data(operation, plan);
     status = co_await writing;
-    active.entry_appended = false;
     if (status < 0) {
         VITASTOR_PROBE("data of an announced write failed");
         clean_buffer_.clear();
@@ -314,21 +320,22 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
         log_->append(clean_buffer_);
         Task<int> undoing = log_->commit();  // until then a restart must look at the granule
         const int undone = co_await undoing;
+        active.entry_appended = false;
         log_->end_intent(intent);
         co_return undone < 0 ? -EIO : status;
     }
     log_->note_data_written();
     if (options_.immediate_commit != ImmediateCommit::none) {
-        active.entry_appended = true;
         Task<int> flushing = data_->flush();
         status = co_await flushing;
-        active.entry_appended = false;
         if (status < 0) {
+            active.entry_appended = false;
             log_->fail(status);
             intent.unlink();
             co_return -EIO;
         }
     }
+    active.entry_appended = false;
     log_->end_intent(intent);
     apply_entry(active, position);
     co_return operation.len;
@@ -337,8 +344,12 @@ Task<int64_t> Blockstore::announced_write(ActiveObject& active, Operation& opera
 // ---------------------------------------------------------------- log, then index
 
 Task<int> Blockstore::log_and_apply(ActiveObject& active, bool durable) {
+    if (frozen_group_ != kNoGroup) {
+        Task<void> waiting = wait_for_cleaner(active);
+        co_await waiting;
+    }
     log_->append(active.entry);
-    const uint64_t position = active.entry_end = log_->appended();
+    const uint64_t position = log_->appended();
     if (durable) {
         active.entry_appended = true;
         Task<int> committing = log_->commit();
@@ -358,7 +369,7 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     const bool applied = apply_to_index(entry, active.reserved);
     VITASTOR_ASSERT(applied);
     const bool changes_list = entry.header.type == EntryType::write || entry.header.type == EntryType::rollback;
-    if (lists_ && changes_list) note_list(index_->find(active.object), entry, active.entry_end);
+    if (lists_ && changes_list) note_list(index_->find(active.object), entry, position);
     if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);
     active.reserved = kNoSlot;
     give_back_empty_spare();

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "store/blockstore.hpp"
+#include "store/planted.hpp"
 
 namespace vitastor::store {
 
@@ -19,6 +20,7 @@ constexpr uint32_t kSliceSlots = 2048;
 constexpr uint64_t kTailSteps = 32;   // the start moves by at least that part of the log, unless room is short
 constexpr uint64_t kCleanRate = 8;    // pages written again for each page that operations have filled, while the cleaner is at work
 constexpr uint64_t kLeastRoom = 16;   // it is at work when operations have less than that part of the log left
+constexpr uint64_t kQuietNs = 10 * runtime::kNsPerSecond;  // without a write to the log: longer than guests wait between commits
 
 }  // namespace
 
@@ -77,6 +79,7 @@ void Blockstore::after_batch() {
         spare_waiters_.notify_all();
     }
     if (lists_) settle_lists();
+    watch_end();
     const uint64_t filled = log_->next_slot() * kPagePayload;
     const uint64_t by_operations = filled > paced_bytes_ + cleaner_bytes_ ? filled - paced_bytes_ - cleaner_bytes_ : 0;
     paced_bytes_ += by_operations;
@@ -93,25 +96,10 @@ void Blockstore::after_batch() {
 
 Task<void> Blockstore::run_cleaner() {
     while (!log_->error() && (clean_quota_ >= LogGroups::kStepBytes || (stalled_ && log_is_low()))) {
-        if (groups_.front_mark().page > log_->complete_page()) {
-            // Announced writes hold the start of the log: before they end, writing more again gives no room.
-            Task<bool> moving = move_tail(true);
-            co_await moving;
-            if (writing_announced_) {
-                VITASTOR_PROBE("cleaner waits for announced writes");
-                runtime::WaitList::Waiter waiter = announced_waiters_.wait();
-                co_await waiter;
-            } else {
-                NextTurn turn(loop_);
-                co_await turn;
-            }
-            continue;
-        }
         Task<int> slice = clean_slice();
         const int status = co_await slice;
         if (status < 0) break;
-        // After an idle slice the loop must get its turn: operations in flight may hold the start of the log.
-        NextTurn turn(loop_);
+        NextTurn turn(loop_);  // also after a slice that had nothing to write
         co_await turn;
     }
     cleaning_ = false;
@@ -128,14 +116,22 @@ Task<int> Blockstore::clean_slice() {
             Task<void> fetching = fetch_group(groups_.front());
             co_await fetching;
         }
+        Task<void> freezing = freeze_front_group();
+        co_await freezing;
         const uint64_t before = log_->appended();
-        emit_front_group();
-        held_group_ = UINT32_MAX;
+        if (!log_->error()) emit_front_group();
+        held_group_ = frozen_group_ = kNoGroup;
+        thawed_waiters_.notify_all();
+        if (log_->error()) break;
         slots += groups_.slots_per_group();
         bytes += log_->appended() - before;
         if (bytes >= LogGroups::kStepBytes) break;
     }
     clean_quota_ -= std::min(clean_quota_, std::max<uint64_t>(bytes, uint64_t{slots} * 8));
+    if (VITASTOR_FAULT(tail_before_commit)) {
+        Task<bool> early = move_tail(true);
+        co_await early;
+    }
     Task<int> committing = log_->commit();
     const int status = co_await committing;
     if (status < 0) co_return status;
@@ -147,6 +143,41 @@ Task<int> Blockstore::clean_slice() {
     co_return log_->error();
 }
 
+bool Blockstore::has_entries_in_flight(uint32_t group) {
+    if (writes_in_flight_ == 0) return false;
+    const uint64_t first = uint64_t{group} * groups_.slots_per_group();
+    const uint64_t end = std::min<uint64_t>(first + groups_.slots_per_group(), index_->slot_count());
+    for (uint64_t i = first; i < end; i++) {
+        const auto slot = static_cast<uint32_t>(i);
+        if (!index_->is_linked(slot) && index_->at(slot).state != SlotState::reserved) continue;
+        const ActiveObject* active = find_active(index_->object(slot));
+        if (active && active->entry_appended) return true;
+    }
+    return false;
+}
+
+/// Waits until no object of the group has an entry in the log that is not in the index, and lets none be appended. Without that a
+/// full entry could become durable behind a newer one, and undo what was acknowledged.
+Task<void> Blockstore::freeze_front_group() {
+    frozen_group_ = groups_.front();
+    while (has_entries_in_flight(frozen_group_) && !log_->error() && !VITASTOR_FAULT(cleaner_hurries)) {
+        VITASTOR_PROBE("cleaner waits for entries in flight");
+        runtime::WaitList::Waiter waiter = settled_waiters_.wait();
+        co_await waiter;
+    }
+}
+
+/// Before an entry of the object is appended.
+Task<void> Blockstore::wait_for_cleaner(const ActiveObject& active) {
+    while (frozen_group_ != kNoGroup && !VITASTOR_FAULT(cleaner_hurries)) {
+        const uint32_t slot = active.reserved != kNoSlot ? active.reserved : index_->find_any(active.object);
+        if (slot == kNoSlot || slot / groups_.slots_per_group() != frozen_group_) co_return;
+        VITASTOR_PROBE("operation waits until the cleaner has written its group");
+        runtime::WaitList::Waiter waiter = thawed_waiters_.wait();
+        co_await waiter;
+    }
+}
+
 void Blockstore::emit_front_group() {
     const LogMark mark = log_->mark();
     const uint64_t first = uint64_t{groups_.front()} * groups_.slots_per_group();
@@ -154,22 +185,13 @@ void Blockstore::emit_front_group() {
     uint64_t weight = 0, logged = 0;
     for (uint64_t i = first; i < end; i++) {
         const auto slot = static_cast<uint32_t>(i);
-        const Slot& record = index_->at(slot);
-        if (!index_->is_linked(slot) && record.state != SlotState::reserved) continue;
-        if (record.state != SlotState::reserved) {
-            clean_buffer_.clear();
-            index_->encode_full(slot, clean_buffer_);
-            log_->append(clean_buffer_);
-            note_full(slot, clean_buffer_.size());
-            weight += weight_of(slot);
-            logged += clean_buffer_.size();
-        }
-        ActiveObject* active = writes_in_flight_ ? find_active(index_->object(slot)) : nullptr;
-        if (active && active->entry_appended) {
-            VITASTOR_PROBE("cleaner repeats an entry in flight");
-            log_->append(active->entry);
-            active->entry_end = log_->appended();
-        }
+        if (!index_->is_linked(slot)) continue;
+        clean_buffer_.clear();
+        index_->encode_full(slot, clean_buffer_);
+        log_->append(clean_buffer_);
+        note_full(slot, clean_buffer_.size());
+        weight += weight_of(slot);
+        logged += clean_buffer_.size();
     }
     groups_.rewrite(mark, weight, logged);
 }
@@ -183,22 +205,47 @@ uint64_t Blockstore::weight_of(uint32_t head) const {
     return bytes;
 }
 
-/// Moves the start of the log to the place of the front group, if that is worth a checkpoint. True if it moved.
+/// Moves the start of the log to the place of the front group, if that is worth a checkpoint. True if it moved. No announced write is
+/// passed that may have to be taken back: those under way were waited for, and before a full entry with the new checksums became
+/// durable the data was flushed.
 Task<bool> Blockstore::move_tail(bool urgent) {
     const LogMark target = groups_.empty() ? log_->mark() : groups_.front_mark();
     const LogMark& tail = log_->tail();
     if (target.slot <= tail.slot) co_return false;
     if (!urgent && target.slot - tail.slot < geometry_.log_pages / kTailSteps) co_return false;
-    if (target.page > log_->complete_page()) {
-        // Announced writes must stay in the log until their data is on disk.
-        log_->note_data_written();
-        Task<int> committing = log_->commit();
-        const int status = co_await committing;
-        if (status < 0 || target.page > log_->complete_page()) co_return false;
-    }
     Task<int> moving = log_->set_tail(target);
     const int status = co_await moving;
     co_return status == 0;
+}
+
+// ---------------------------------------------------------------- the end of the log
+
+/// Each page names what was durable before it; so if the newest one rots, nobody misses it. When the log has rested for a while, a
+/// checkpoint names it (docs/adr/0037-the-end-is-named.md).
+void Blockstore::watch_end() {
+    if (quiet_timer_.armed() || naming_end_ || state_ != State::open || options_.readonly || log_->is_end_named()) return;
+    quiet_timer_.sequence = log_->durable_sequence();
+    loop_.arm(quiet_timer_, loop_.now_ns() + kQuietNs);
+}
+
+void Blockstore::on_quiet(runtime::Timer* timer) {
+    Blockstore& store = *static_cast<QuietTimer*>(timer)->store;
+    if (store.quiet_timer_.sequence != store.log_->durable_sequence() || store.log_->error()) {
+        if (!store.log_->error()) store.watch_end();
+        return;
+    }
+    VITASTOR_PROBE("the end of a resting log is named");
+    store.naming_end_ = true;
+    store.begin_activity();
+    runtime::spawn(store.run_name_end());
+}
+
+Task<void> Blockstore::run_name_end() {
+    Task<int> naming = log_->name_end();
+    co_await naming;  // an error ends the log: the next operation says so
+    naming_end_ = false;
+    watch_end();
+    end_activity();
 }
 
 }  // namespace vitastor::store

@@ -6,6 +6,7 @@
 
 #include "base/assert.hpp"
 #include "base/crc32c.hpp"
+#include "store/planted.hpp"
 #include "store/store_format.hpp"
 
 namespace vitastor::store {
@@ -31,6 +32,7 @@ void MetaLog::start(const LogMark& tail, const LogMark& end, uint64_t last_seque
     last_sequence_ = durable_sequence_ = end.previous;
     // What a crash left beyond the end has numbers after the last one: never use them again.
     next_sequence_ = std::max(last_sequence, end.previous) + (1u << 20);
+    if (VITASTOR_FAULT(numbers_again)) next_sequence_ = end.previous + 1;
     checkpoint_sequence_ = checkpoint_sequence;
 }
 
@@ -88,7 +90,7 @@ Task<void> MetaLog::run() {
             continue;
         }
         const uint64_t limit = pending_bytes();
-        if (data_dirty_) {
+        if (data_dirty_ && !VITASTOR_FAULT(no_data_flush)) {
             data_dirty_ = false;
             Task<int> flushing = data_.flush();
             const int status = co_await flushing;
@@ -104,7 +106,7 @@ Task<void> MetaLog::run() {
                 const uint64_t sequence = last_sequence_;
                 Task<int> writing = write_batch(slot, pages);
                 int status = co_await writing;
-                if (status == 0) {
+                if (status == 0 && !VITASTOR_FAULT(no_log_flush)) {
                     Task<int> flushing = meta_.flush();
                     status = co_await flushing;
                 }
@@ -177,7 +179,7 @@ uint32_t MetaLog::build(uint64_t limit, uint64_t* first_slot) {
                 page_slots_[0] = slot;
                 page_copies_ = 2;
             } else {
-                std::swap(page_slots_[0], page_slots_[1]);
+                if (!VITASTOR_FAULT(page_over_newest)) std::swap(page_slots_[0], page_slots_[1]);
                 slot = page_slots_[0];
             }
             if (!page_starts_.empty()) page_starts_.back().slot = slot;
@@ -266,7 +268,7 @@ void MetaLog::hold_complete_page(LogIntent& intent, uint64_t page) {
 
 void MetaLog::end_intent(LogIntent& intent) {
     intent.unlink();
-    if (!data_.is_volatile()) return;
+    if (!data_.is_volatile() || VITASTOR_FAULT(forgets_unflushed)) return;
     const uint64_t flush = data_.next_flush();
     for (Unflushed& other : unflushed_) {
         if (other.flush != flush) continue;
@@ -278,6 +280,7 @@ void MetaLog::end_intent(LogIntent& intent) {
 
 uint64_t MetaLog::complete_page() {
     uint64_t page = mark().page;
+    if (VITASTOR_FAULT(complete_page_ahead)) return page;
     if (const LogIntent* first = intents_.front()) page = std::min(page, first->page);
     std::erase_if(unflushed_, [this](const Unflushed& other) { return other.flush <= data_.flushes_finished(); });
     for (const Unflushed& other : unflushed_) page = std::min(page, other.page);
@@ -287,6 +290,31 @@ uint64_t MetaLog::complete_page() {
 // ---------------------------------------------------------------- the start of the log
 
 Task<int> MetaLog::set_tail(LogMark tail) {
+    while (writing_checkpoint_) {
+        runtime::WaitList::Waiter waiter = checkpoint_waiters_.wait();
+        co_await waiter;
+    }
+    Task<int> writing = write_checkpoint(tail);
+    const int status = co_await writing;
+    co_return status;
+}
+
+Task<int> MetaLog::name_end() {
+    while (writing_checkpoint_) {
+        VITASTOR_PROBE("the end of the log is named while its start moves");
+        runtime::WaitList::Waiter waiter = checkpoint_waiters_.wait();
+        co_await waiter;
+    }
+    if (error_ || is_end_named()) co_return error_;
+    Task<int> writing = write_checkpoint(tail_);
+    const int status = co_await writing;
+    co_return status;
+}
+
+/// One at a time: the newest one must say the newest start.
+Task<int> MetaLog::write_checkpoint(LogMark tail) {
+    writing_checkpoint_ = true;
+    if (VITASTOR_FAULT(room_before_checkpoint)) tail_ = tail;
     Checkpoint checkpoint;
     memset(&checkpoint, 0, sizeof(checkpoint));
     memcpy(checkpoint.magic, kCheckpointMagic, sizeof(checkpoint.magic));
@@ -299,7 +327,8 @@ Task<int> MetaLog::set_tail(LogMark tail) {
     checkpoint.crc = crc32c(&checkpoint, sizeof(checkpoint));
     memcpy(checkpoint_.data(), &checkpoint, sizeof(checkpoint));
     iovec iov{checkpoint_.data(), kPageSize};
-    Task<int> writing = meta_.write(&iov, 1, geometry_.meta_area + (1 + checkpoint.sequence % 2) * kPageSize);
+    const uint64_t number = VITASTOR_FAULT(one_checkpoint) ? 2 : 1 + checkpoint.sequence % 2;
+    Task<int> writing = meta_.write(&iov, 1, geometry_.meta_area + number * kPageSize);
     int status = co_await writing;
     if (status == 0) {
         Task<int> flushing = meta_.flush();
@@ -307,17 +336,12 @@ Task<int> MetaLog::set_tail(LogMark tail) {
     }
     if (status < 0) {
         fail(status);
-        co_return status;
+    } else {
+        tail_ = tail;
+        named_sequence_ = checkpoint.durable;
     }
-    tail_ = tail;
-    named_sequence_ = checkpoint.durable;
-    co_return 0;
-}
-
-Task<int> MetaLog::name_end() {
-    if (error_ || named_sequence_ == durable_sequence_) co_return error_;
-    Task<int> writing = set_tail(tail_);
-    const int status = co_await writing;
+    writing_checkpoint_ = false;
+    checkpoint_waiters_.notify_all();
     co_return status;
 }
 

@@ -83,8 +83,10 @@ public:
     /// Moves the start of the log, durably. Everything before it is no longer needed.
     runtime::Task<int> set_tail(LogMark tail);
     const LogMark& tail() const { return tail_; }
-    /// The newest page is named by no page behind it: a checkpoint does it, for a clean stop. Nothing if one does already.
+    /// The newest page is named by no page behind it: a checkpoint does it, when the store is stopped or has nothing to write for a
+    /// while. Nothing if one does already.
     runtime::Task<int> name_end();
+    bool is_end_named() const { return named_sequence_ == durable_sequence_; }
     uint64_t checkpoint_sequence() const { return checkpoint_sequence_; }
     uint64_t free_pages() const { return geometry_.log_pages - (next_slot_ - tail_.slot); }
     uint64_t next_slot() const { return next_slot_; }
@@ -124,6 +126,7 @@ private:
     void fill(uint8_t* page, uint64_t bytes);
     void seal(uint8_t* page);
     runtime::Task<int> write_batch(uint64_t slot, uint32_t pages);
+    runtime::Task<int> write_checkpoint(LogMark tail);
     void wake();
 
     static constexpr uint32_t kBatchPages = 64;
@@ -158,6 +161,8 @@ private:
     LogMark tail_;
     uint64_t named_sequence_ = 0;  ///< that the newest checkpoint says is durable
     uint64_t checkpoint_sequence_ = 0;
+    bool writing_checkpoint_ = false;
+    runtime::WaitList checkpoint_waiters_;
     uint64_t next_slot_ = 0;
     uint64_t next_sequence_ = 1;
     uint64_t last_sequence_ = 0;     ///< of the newest copy of the newest page

@@ -5,6 +5,7 @@
 
 #include "store/blockstore.hpp"
 #include "store/iov.hpp"
+#include "store/planted.hpp"
 
 namespace vitastor::store {
 
@@ -23,7 +24,7 @@ Blockstore::Placement Blockstore::place(WritePlan& plan, bool stable) const {
     if (plan.head == kNoSlot || plan.block == kNoBlock) return Placement::fresh;
     uint32_t inside = 0, used = 0;
     for (uint32_t i = 0; i < plan.count; i++) inside += index_->is_allocated(plan.head, plan.first + i);
-    if (inside == 0) return Placement::home;
+    if (inside == 0 || VITASTOR_FAULT(in_place)) return Placement::home;
     const Slot& head = index_->at(plan.head);
     const bool is_plain = head.older == kNoSlot && !head.is_redirected;
     if (!is_plain && !index_->is_home_used(plan.head, plan.block, plan.first, plan.count)) {
@@ -260,7 +261,7 @@ Task<int> Blockstore::rewrite_block(const Operation& operation, const WritePlan&
 
 /// It may be used again once the log is durable up to the entry that gave it up.
 void Blockstore::release_at(uint32_t block, uint64_t position) {
-    if (position <= log_->durable()) {
+    if (position <= log_->durable() || VITASTOR_FAULT(blocks_at_once)) {
         give_back(block);
         block_waiters_.notify_all();
     } else {

@@ -345,7 +345,6 @@ Task<int> Relayout::clear_range() {
         status = co_await committing;
     }
     if (status < 0 || !renews_log) co_return status;
-    if (mark.page > store_.log_->complete_page()) co_return refuse(-EBUSY, options_.data_device + ": a write is still under way");
     Task<int> renewing = store_.log_->set_tail(mark);
     status = co_await renewing;
     co_return status;
@@ -357,7 +356,8 @@ Task<void> Relayout::quiet() {
     do {
         NextTurn turn(store_.loop_);
         co_await turn;
-    } while (store_.cleaning_ || !store_.log_->is_idle());
+    } while (store_.cleaning_ || store_.naming_end_ || !store_.log_->is_idle());
+    store_.loop_.disarm(store_.quiet_timer_);
 }
 
 Task<int> Relayout::copy_block(uint32_t from, uint32_t to) {

@@ -7,6 +7,7 @@
 
 #include "base/crc32c.hpp"
 #include "store/list_reader.hpp"
+#include "store/planted.hpp"
 
 namespace vitastor::store {
 
@@ -222,7 +223,8 @@ Task<int> Replay::read_chain(LogMark from) {
     uint64_t expected_previous = from.previous;
     uint64_t current_slot = from.slot, copy_slot = from.slot;
     uint64_t last_slot = from.slot;  // the last place that holds a copy of the current page
-    for (uint64_t slot = from.slot; slot < last_slot + kWindow && slot < tail.slot + geometry_.log_pages; slot++) {
+    const uint64_t window = VITASTOR_FAULT(small_window) ? 1 : kWindow;
+    for (uint64_t slot = from.slot; slot < last_slot + window && slot < tail.slot + geometry_.log_pages; slot++) {
         Task<const uint8_t*> reading = page_at(slot);
         const uint8_t* page = co_await reading;
         if (!page) co_return -EIO;
@@ -423,7 +425,7 @@ int Replay::apply(std::span<const uint8_t> bytes, uint64_t page, uint64_t slot, 
         pending.deciding_count = pending.count;
         if (entry.header.decider) {
             if (index_.at(head).older != kNoSlot) return -EINVAL;
-            pending.decides = entry.deciding_granule();
+            pending.decides = VITASTOR_FAULT(first_decides) ? pending.first : entry.deciding_granule();
             pending.deciding_count = 1;
             pending.is_decided = true;
             const std::span<const Redirect> runs = index_.redirects(head);
@@ -584,9 +586,9 @@ void Replay::settle(const Pending& pending, const uint8_t* data) {
         else undone++;
         if (geometry_.checksums ? disk_crc != pending.old_crcs[k] : is_new) damaged.push_back(granule);
     }
-    if (undone == 0) return;
+    if (undone == 0 || VITASTOR_FAULT(nothing_taken_back)) return;
     VITASTOR_PROBE("announced write taken back in replay");
-    if (pending.is_decided) {
+    if (pending.is_decided && !VITASTOR_FAULT(redirects_kept)) {
         VITASTOR_PROBE("write with a deciding granule taken back in replay");
         take_back(pending);
     } else {

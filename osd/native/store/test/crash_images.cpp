@@ -8,6 +8,8 @@ namespace vitastor::test {
 
 namespace {
 
+constexpr uint64_t kPage = 4096;
+
 uint64_t mix(uint64_t x) {
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
@@ -152,39 +154,74 @@ std::vector<CrashImages::Unit> CrashImages::uncertain() const {
     return units;
 }
 
+bool CrashImages::may_be_ruined(const Unit& unit) const {
+    return unit.disk->name == ruin.disk && unit.offset >= ruin.from && unit.offset + unit.size <= ruin.to;
+}
+
+/// What is there of a unit that was not lost.
+const uint8_t* CrashImages::bytes_of(size_t unit) const {
+    static const std::vector<uint8_t> noise = [] {
+        std::vector<uint8_t> bytes(65536);
+        Random random(4711);
+        for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.next());
+        return bytes;
+    }();
+    return fates_[unit] == Fate::ruined ? noise.data() : units_[unit].data;
+}
+
+/// Whole writes kept or lost, or each up to some sector, or pages of it, or sectors as it comes.
+void CrashImages::draw_fates(Random& random) {
+    const size_t writes = units_.back().write + 1;
+    const uint64_t form = random.below(10);
+    std::vector<size_t> sizes(writes), until(writes), seen(writes);
+    for (const Unit& unit : units_) sizes[unit.write]++;
+    for (size_t i = 0; i < writes; i++) until[i] = form < 3 ? (random.chance(50) ? sizes[i] : 0) : random.below(sizes[i] + 1);
+    const uint32_t percent = 10 + static_cast<uint32_t>(random.below(81));
+    bool is_kept = false;
+    for (size_t i = 0; i < units_.size(); i++) {
+        const Unit& unit = units_[i];
+        const bool goes_on = i > 0 && units_[i - 1].write == unit.write && units_[i - 1].offset / kPage == unit.offset / kPage;
+        if (form < 5) is_kept = seen[unit.write]++ < until[unit.write];
+        else if (form >= 8 || !goes_on) is_kept = random.chance(percent);
+        fates_[i] = is_kept ? Fate::kept : Fate::lost;
+    }
+}
+
 bool CrashImages::visit_point(const CrashLimits& limits, Random& random, const Visit& visit) {
     points++;
     units_ = uncertain();
-    chosen_.assign(units_.size(), false);
+    fates_.assign(units_.size(), Fate::lost);
     if (units_.size() <= limits.exhaustive_units) {
         for (uint64_t mask = 0; mask < uint64_t{1} << units_.size(); mask++) {
-            for (size_t i = 0; i < units_.size(); i++) chosen_[i] = mask >> i & 1;
+            for (size_t i = 0; i < units_.size(); i++) fates_[i] = mask >> i & 1 ? Fate::kept : Fate::lost;
             if (!try_choice(visit)) return false;
         }
-        return true;
+    } else {
+        sampled++;
+        for (uint32_t sample = 0; sample < limits.samples + 2; sample++) {
+            if (sample < 2) fates_.assign(units_.size(), sample ? Fate::kept : Fate::lost);
+            else draw_fates(random);
+            if (!try_choice(visit)) return false;
+        }
     }
-    sampled++;
-    const size_t writes = units_.back().write + 1;
-    for (uint32_t sample = 0; sample < limits.samples + 2; sample++) {
-        const bool by_write = sample >= 2 && random.chance(40);  // whole writes kept or lost, or each sector as it comes
-        std::vector<bool> kept(writes);
-        for (size_t i = 0; i < writes; i++) kept[i] = random.chance(50);
-        const uint32_t percent = 10 + static_cast<uint32_t>(random.below(81));
-        for (size_t i = 0; i < units_.size(); i++)
-            chosen_[i] = sample == 0 ? false : sample == 1 ? true : by_write ? kept[units_[i].write] : random.chance(percent);
-        if (!try_choice(visit)) return false;
+    bool is_any = false;
+    for (size_t i = 0; i < units_.size(); i++) {
+        fates_[i] = random.chance(50) ? Fate::kept : Fate::lost;
+        if (!may_be_ruined(units_[i]) || (is_any && random.chance(50))) continue;
+        fates_[i] = Fate::ruined;
+        is_any = true;
     }
-    return true;
+    return !is_any || try_choice(visit);
 }
 
 bool CrashImages::try_choice(const Visit& visit) {
     uint64_t hash = durable_hash_;
     for (size_t i = 0; i < units_.size(); i++) {
-        if (!chosen_[i]) continue;
+        if (fates_[i] == Fate::lost) continue;
         const Unit& unit = units_[i];
         uint8_t* place = unit.disk->work->data() + unit.offset;
         hash ^= cell_hash(*unit.disk, unit.offset, place, unit.size);
-        memcpy(place, unit.data, unit.size);
+        memcpy(place, bytes_of(i), unit.size);
         hash ^= cell_hash(*unit.disk, unit.offset, place, unit.size);
         work_touched_.push_back({unit.disk, unit.offset, unit.size});
     }
@@ -202,7 +239,7 @@ bool CrashImages::try_choice(const Visit& visit) {
 void CrashImages::copy_image(DiskBytes& out) const {
     for (const Disk& disk : disks_) out[disk.name] = disk.durable;
     for (size_t i = 0; i < units_.size(); i++)
-        if (chosen_[i]) memcpy(out[units_[i].disk->name].data() + units_[i].offset, units_[i].data, units_[i].size);
+        if (fates_[i] != Fate::lost) memcpy(out[units_[i].disk->name].data() + units_[i].offset, bytes_of(i), units_[i].size);
 }
 
 std::string CrashImages::where() const {
@@ -215,9 +252,9 @@ std::string CrashImages::where() const {
             text += " " + event.disk + " at " + std::to_string(event.offset) + " length " + std::to_string(event.length);
     }
     if (units_.empty()) return text + ", nothing uncertain";
-    text += ", uncertain sectors (+ kept, - lost):";
+    text += ", uncertain sectors (+ kept, - lost, ! ruined):";
     for (size_t i = 0; i < units_.size() && i < 40; i++)
-        text += std::string(chosen_[i] ? " +" : " -") + units_[i].disk->name + "@" + std::to_string(units_[i].offset);
+        text += std::string(fates_[i] == Fate::kept ? " +" : fates_[i] == Fate::lost ? " -" : " !") + units_[i].disk->name + "@" + std::to_string(units_[i].offset);
     if (units_.size() > 40) text += " ...";
     return text;
 }

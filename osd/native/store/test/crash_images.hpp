@@ -19,6 +19,12 @@ struct CrashLimits {
     uint32_t samples = 4;           ///< more: none, all, and that many random choices
 };
 
+/// Where a sector that was being written when the power failed may hold anything afterwards, not only what was there or what was to be.
+struct RuinRange {
+    std::string disk;
+    uint64_t from = 0, to = 0;  ///< bytes
+};
+
 /// Walks through traces that begin with the same contents. What is durable at a point of the trace is certain; of every write in flight
 /// or in a volatile cache each sector may have arrived or not.
 class CrashImages {
@@ -26,6 +32,7 @@ public:
     /// work: disks that receive the images; their sizes are those of start.
     CrashImages(std::map<std::string, FakeDisk>& work, DiskBytes start);
     void set_start(const DiskBytes& start);
+    RuinRange ruin;
 
     /// Calls `visit` with each different image in `work` (snapshot: number of the last mark). `visit` may change `work`, and names what
     /// it has changed with touch(). It returns false to stop. volatile_disks: completed writes are durable only after a flush.
@@ -67,6 +74,9 @@ private:
     void make_durable(const Write& write);
     std::vector<Unit> uncertain() const;
     bool visit_point(const CrashLimits& limits, Random& random, const Visit& visit);
+    void draw_fates(Random& random);
+    bool may_be_ruined(const Unit& unit) const;
+    const uint8_t* bytes_of(size_t unit) const;
     bool try_choice(const Visit& visit);
     static uint64_t cell_hash(const Disk& disk, uint64_t offset, const uint8_t* data, uint64_t size);
 
@@ -79,7 +89,8 @@ private:
     uint64_t snapshot_ = 0;
     size_t position_ = 0;
     std::vector<Unit> units_;    ///< of the point at hand
-    std::vector<bool> chosen_;   ///< of the image at hand
+    enum class Fate : uint8_t { lost, kept, ruined };
+    std::vector<Fate> fates_;    ///< of the image at hand
     const std::vector<DiskEvent>* trace_ = nullptr;
     std::unordered_set<uint64_t> seen_;
 };

@@ -58,6 +58,10 @@ CrashRun::CrashRun(const CrashShape& shape) : shape_(shape), runner_(1), trial_(
     oracle_.granules = runner_.granules();
     make_base();
     images_ = std::make_unique<CrashImages>(trial_.loop.disks, base_);
+    const std::string meta = shape_.separate_meta ? "meta" : "data";
+    uint64_t log_pages;
+    memcpy(&log_pages, base_[meta].data() + offsetof(Superblock, log_pages), sizeof(log_pages));
+    images_->ruin = {meta, kPageSize, (4 + log_pages) * kPageSize};
 }
 
 CrashRun::~CrashRun() = default;
@@ -313,6 +317,7 @@ std::string CrashRun::explore(CrashImages& images, Rig& rig, const std::vector<D
             images.copy_image(start);
             if (second_images_) second_images_->set_start(start);
             else second_images_ = std::make_unique<CrashImages>(second_.loop.disks, std::move(start));
+            second_images_->ruin = images_->ruin;
             problem = explore(*second_images_, second_, opening, limits, &allowed);
             if (!problem.empty()) problem = images.where() + ", and then in the recovery: " + problem;
         }
