@@ -3,13 +3,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ClientProcess } from '../src/client.js';
+import type { SimCluster } from '../src/cluster.js';
 import { runUntil } from '../src/driver.js';
+import type { Shape } from '../src/shape.js';
 import { withTwoCopies } from './two-copies.js';
 
 const BLOCK = 131072;
 
 interface Lazy {
+  cluster: SimCluster;
   client: ClientProcess;
+  /** Lets virtual time pass. */
+  after: (ms: number) => Promise<void>;
   /** Runs until the operation is answered. */
   answerOf: (start: (done: (result: number) => void) => void) => Promise<number>;
   /** Fills the first bytes of the image. */
@@ -22,8 +27,8 @@ interface Lazy {
 }
 
 /** One client and its image in a pool of two copies and mode none. */
-async function withLazyImage(work: (lazy: Lazy) => Promise<void>): Promise<void> {
-  const shape = { immediateCommit: 'none' as const, blockSize: BLOCK, imageBytes: BLOCK, disk: { sizeBytes: 96n << 20n, volatileCache: true }, network: {} };
+async function withLazyImage(work: (lazy: Lazy) => Promise<void>, more: Partial<Shape> = {}): Promise<void> {
+  const shape = { ...more, immediateCommit: 'none' as const, blockSize: BLOCK, imageBytes: BLOCK, disk: { sizeBytes: 96n << 20n, volatileCache: true }, network: {} };
   await withTwoCopies(shape, async ({ cluster, client, until }) => {
     const answerOf = async (start: (done: (result: number) => void) => void): Promise<number> => {
       const results: number[] = [];
@@ -32,7 +37,8 @@ async function withLazyImage(work: (lazy: Lazy) => Promise<void>): Promise<void>
       return results[0] ?? -1;
     };
     await work({
-      client, answerOf,
+      cluster, client, answerOf,
+      after: async (ms) => void (await runUntil(cluster.world, cluster.clock, cluster.clock.nowMs() + ms, () => false)),
       write: async (value, length = 4096) =>
         assert.equal(await answerOf((done) => client.native?.write(1, 0n, new Uint8Array(length).fill(value), done)), length),
       flush: async () => assert.equal(await answerOf((done) => client.native?.flush(1, done)), 0),
@@ -75,3 +81,25 @@ test('a deletion from before a compare-and-set is not repeated after it', () =>
     await loseConnections();
     assert.equal((await read()).value, 2);
   }));
+
+test('a flush that waited for an autosync is not answered while what a lost OSD had is counted', () =>
+  withLazyImage(
+    async ({ cluster, client, answerOf, after, write, read }) => {
+      await answerOf((done) => client.open(1, 'image1', done));
+      await write(1);
+      const [one, two] = [cluster.nodeOf(1), cluster.nodeOf(2)];
+      cluster.link(one, two, 'cut');
+      await after(2500);
+      const answers: number[] = [];
+      client.native?.flush(1, (result) => answers.push(result));
+      await after(100);
+      cluster.world.killConnections(one, two);
+      await after(1000);
+      assert.deepEqual(answers, []);
+      cluster.link(one, two, 'heal');
+      await after(10_000);
+      assert.deepEqual(answers, [0]);
+      assert.equal((await read()).value, 1);
+    },
+    { autosyncInterval: 1 },
+  ));

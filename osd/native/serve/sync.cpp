@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // SYNC of pools that are not `all`, one at a time, and the autosync. Source: semantics 2.3, 2.5, 9.3.
+#include <algorithm>
 #include <cinttypes>
 
 #include "serve/answer.hpp"
@@ -32,6 +33,14 @@ runtime::Task<> Osd::autosync() {
     busy_--;
 }
 
+/// A PG that serves still counts copies of this OSD.
+bool Osd::counts_on(OsdNum osd) const {
+    return std::any_of(pgs_.begin(), pgs_.end(), [osd](const auto& item) {
+        const auto& current = item.second->activation.current_set;
+        return item.second->active() && std::find(current.begin(), current.end(), osd) != current.end();
+    });
+}
+
 /// Everything written before is durable afterwards. On an error all that was not done counts as unsynced again.
 runtime::Task<int64_t> Osd::sync_all(bool background) {
     while (sync_running_) {
@@ -49,11 +58,18 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
     Op* op = new_op(nullptr);
     op->on_parts = Parts::done;
     op->pending = 1;
+    int64_t result = 0;
     for (OsdNum osd : osds) {
         if (osd == osd_num_) continue;
-        // A lost peer's PGs have re-peered, and the clients that wrote to them repeat their writes.
         net::Connection* connection = peers_->get(osd);
-        if (!connection) continue;
+        if (!connection) {
+            // When its PGs have re-peered, the clients that wrote to them repeat their writes. Until then it has them alone.
+            if (!counts_on(osd)) continue;
+            VITASTOR_PROBE("sync between the loss of an OSD and its PGs' new peering");
+            result = -EPIPE;
+            unsynced_osds_.insert(osd);
+            continue;
+        }
         SubCall* call = new_call(op, osd, Opcode::sec_sync);
         wire::SubSyncRequest message{background ? wire::sub_flags::recovery : 0};
         wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_sync}, message);
@@ -69,16 +85,18 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
     part_done(op);
     Parts parts{op};
     co_await parts;
-    int64_t result = op->local_used && op->local.result < 0 ? op->local.result : 0;
-    if (result < 0) unsynced_osds_.insert(osd_num_);
+    if (op->local_used && op->local.result < 0) {
+        result = op->local.result;
+        unsynced_osds_.insert(osd_num_);
+    }
     for (SubCall* call = op->calls; call; call = call->next) {
         if (call->result >= 0) continue;
+        unsynced_osds_.insert(call->osd);  // a SYNC that waits for this one may come before the PGs know
         if (call->lost) {
             result = -EPIPE;
             continue;
         }
         if (result == 0) result = call->result;
-        unsynced_osds_.insert(call->osd);
         if (!keeps_connection(call->result) && peers_->get(call->osd)) {
             peers_->reset(call->osd, "SEC_SYNC failed with error " + std::to_string(call->result));
         }
