@@ -17,6 +17,7 @@ using DiskBytes = std::map<std::string, std::vector<uint8_t>>;
 struct CrashLimits {
     uint32_t exhaustive_units = 4;  ///< up to that many uncertain sectors: every choice of them
     uint32_t samples = 4;           ///< more: none, all, and that many random choices
+    uint32_t thorough_percent = 8;  ///< of the images: the store is used after the recovery, and opened again
 };
 
 /// Where a sector that was being written when the power failed may hold anything afterwards, not only what was there or what was to be.

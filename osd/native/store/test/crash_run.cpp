@@ -303,7 +303,7 @@ std::string CrashRun::explore(CrashImages& images, Rig& rig, const std::vector<D
         const int status = open(rig);
         rig.loop.trace = &later;
         if (status < 0) problem = "the store does not open: " + rig.store->error();
-        else problem = check(rig, allowed, random_.chance(8));
+        else problem = check(rig, allowed, random_.chance(limits.thorough_percent));
         rig.close();
         rig.loop.trace = nullptr;
         images.touch(opening);

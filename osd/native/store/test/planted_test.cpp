@@ -20,7 +20,7 @@ Fault active = Fault::none;
 namespace {
 
 /// What runs with the fault until it is noticed.
-enum class Arena { pairs, long_ones, compaction, unflushed, repeated, log_alone };
+enum class Arena { pairs, long_ones, compaction, unflushed, used_again, repeated, log_alone };
 
 struct Expected {
     Fault fault;
@@ -33,6 +33,7 @@ const Expected kFaults[] = {
     {Fault::no_data_flush, "data is not flushed before its entry", Arena::pairs, 400},
     {Fault::no_log_flush, "the log is not flushed", Arena::pairs, 400},
     {Fault::page_over_newest, "a page is written over its newest copy", Arena::long_ones, 60},
+    {Fault::numbers_again, "write numbers are used again", Arena::used_again, 60},
     {Fault::complete_page_ahead, "complete_page passes announced writes", Arena::unflushed, 60},
     {Fault::forgets_unflushed, "complete_page passes what is not flushed", Arena::unflushed, 60},
     {Fault::one_checkpoint, "one checkpoint instead of two", Arena::pairs, 400},
@@ -72,6 +73,11 @@ std::string try_once(Fault fault, Arena arena, uint64_t number) {
         case Arena::long_ones: return run_with(fault, long_case(number));
         case Arena::compaction: return run_with(fault, compaction_case(number, 3));
         case Arena::unflushed: return run_with(fault, unflushed_case(number));
+        case Arena::used_again: {  // batches of several pages, and what comes after the recovery
+            CrashCase each = unflushed_case(number);
+            each.limits.thorough_percent = 60;
+            return run_with(fault, each);
+        }
         case Arena::repeated: return run_with(fault, repeated_case(number));
         case Arena::log_alone: {
             vitastor::store::planted::active = fault;
