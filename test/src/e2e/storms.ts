@@ -3,7 +3,7 @@
 // their shape under load, a rebalance is interrupted again and again. fio writes and verifies all the time; in the end everything is clean.
 
 import assert from 'node:assert/strict';
-import { type Lab, sleep, until } from '../lab/index.js';
+import { type Lab, Register, sleep, until } from '../lab/index.js';
 import { dice, fioVerify, type Story } from './scenario.js';
 
 type Mode = 'all' | 'small' | 'none';
@@ -163,7 +163,34 @@ const interruptedRebalance: Story = {
   },
 };
 
+/** Readers go to any copy of a PG that is clean, while OSDs die and come back: no read is older than what was acknowledged. */
+const localReads: Story = {
+  name: 'storm-local-reads',
+  short: false,
+  run: async ({ lab: make, say }) => {
+    const lab = await make();
+    const scheme: Scheme = { name: 'rep3-local', osds: 4, args: ['-s', '3', '--pg_minsize', '1', '--local_reads', 'random'], losses: 2 };
+    await cluster(lab, scheme.osds, scheme.args, 3);
+    const register = new Register(lab, 'testimg', 200 * 1024 ** 2);
+    await register.start('writer', 'write');
+    for (const name of ['reader-1', 'reader-2', 'reader-3']) await register.start(name, 'read');
+    const endMs = performance.now() + 60_000;
+    let broken = false;
+    const ended = (): boolean => broken || performance.now() > endMs;
+    const dying = weather(lab, scheme, 77, ended);
+    const verifying = verifyUntil(lab, ended).catch((error: unknown) => {
+      broken = true;
+      throw error;
+    });
+    const [deaths, rounds] = await Promise.all([dying, verifying]);
+    await lab.waitActive({ timeoutMs: 120_000, clean: true });
+    await register.stop();
+    const figures = register.check({ onlyAcknowledged: true });
+    say(`${deaths['OSDs']} OSDs killed, ${rounds} runs of fio; ${figures.writes} writes, ${[...figures.reads.values()].join(', ')} reads of the register`);
+  },
+};
+
 export const STORM_STORIES: readonly Story[] = [
   ...SCHEMES.flatMap((scheme) => (['all', 'small', 'none'] as const).map((mode) => storm(scheme, mode, scheme.name === 'ec2+2' && mode === 'none'))),
-  shapeChanges, interruptedRebalance,
+  shapeChanges, interruptedRebalance, localReads,
 ];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // One block of an image, written by one client and read by several wherever they are: every read must give the newest value whose write had
-// been acknowledged before the read began, or one whose write was under way. What a stale primary, a late write or a lost one would break.
+// been acknowledged before the read began, or one whose write was under way. Stale primaries, late writes and lost ones break that.
 
 import assert from 'node:assert/strict';
 import { dirname, join } from 'node:path';
@@ -76,13 +76,14 @@ export class Register {
   }
 
   /**
-   * Throws at the first read that nothing explains. A read also sees what an earlier read has seen, unless `losesUnsynced`: a commit mode in
-   * which a value may be read before it is durable, and be lost with the OSD.
+   * Throws at the first read that nothing explains. A read also sees what an earlier read has seen, unless `onlyAcknowledged`: with local
+   * reads a write under way is there on one copy and not yet on another, and in modes small and none a value may be read before it is durable,
+   * and be lost with its OSD.
    */
-  check(options: { losesUnsynced?: boolean } = {}): RegisterFigures {
+  check(options: { onlyAcknowledged?: boolean } = {}): RegisterFigures {
     assert.deepEqual(this.#torn, []);
     const known = this.#ended.map(({ value, ns }) => ({ value, ns, how: 'acknowledged' }));
-    if (options.losesUnsynced !== true) known.push(...this.#reads.map(({ who, value, endNs }) => ({ value, ns: endNs, how: `read by ${who}` })));
+    if (options.onlyAcknowledged !== true) known.push(...this.#reads.map(({ who, value, endNs }) => ({ value, ns: endNs, how: `read by ${who}` })));
     known.sort((a, b) => (a.ns < b.ns ? -1 : a.ns > b.ns ? 1 : 0));
     known.forEach((event, i) => {
       const before = known[i - 1];
