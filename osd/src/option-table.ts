@@ -101,6 +101,7 @@ export const RUNTIME_OPTIONS = {
   discard_on_start: works('discard everything that is free after the start, in the background'),
   min_discard_size: works('smallest piece to discard; a piece is discarded when all its blocks are free'),
   discard_granularity: works('pieces are multiples of it'),
+  ec_short_writes: works('small writes to erasure-coded pools read nothing across the network that the primary knows or the holders of the parity can add (an addition)'),
   ec_early_reply: works('writes to erasure-coded pools are answered as soon as all chunks are durable, before they are marked stable (an addition)'),
   allow_net_split: works('activate PGs although some OSDs that are alive cannot be reached'),
   enable_pg_locks: works('lock PGs on their secondaries; default: for pools with local reads'),

@@ -80,7 +80,7 @@ const SPEC_RUNTIME = [
   'perfect_csum_update',
 ];
 /** Ours. */
-const ADDITIONS = ['ec_early_reply', 'meta_size', 'discard_freed', 'max_tombstones', 'checksum_cache_size', 'allow_fresh_disk', 'allow_old_disk'];
+const ADDITIONS = ['ec_early_reply', 'ec_short_writes', 'meta_size', 'discard_freed', 'max_tombstones', 'checksum_cache_size', 'allow_fresh_disk', 'allow_old_disk'];
 const ALL = { ...DISK_OPTIONS, ...RUNTIME_OPTIONS };
 const SAMPLES: Readonly<Record<string, string>> = {
   data_io: 'cached', meta_io: 'directsync', journal_io: 'direct', data_csum_type: 'crc32c', bind_address: '127.0.0.1', data_device: '/dev/x', meta_device: '/dev/y',

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Writes. New parity needs what the unwritten data chunks add to it. There are three ways to know that, and no cheaper one: read
 // the unwritten data chunks (rest), read the old content of the written ones and of the parity (differences), or read any k
-// chunks, which is everything (whole). Segments choose for themselves, the sum decides.
+// chunks, which is everything (whole). Segments choose for themselves, the sum decides. Where the holders of the parity can add a
+// difference themselves, their chunks need not be read (added).
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -13,7 +14,7 @@ namespace vitastor::erasure {
 
 namespace {
 
-enum class Way : uint8_t { nothing, rest, differences, whole };
+enum class Way : uint8_t { nothing, rest, differences, added, whole };
 
 struct Option {
     Way way = Way::nothing;
@@ -24,7 +25,7 @@ struct Option {
 struct Part {
     RoleSet parity;  ///< to compute
     RoleSet copies;  ///< data chunks not written here whose old content is needed
-    std::array<Option, 3> options;
+    std::array<Option, 4> options;
     uint32_t count = 0;
 };
 
@@ -35,7 +36,7 @@ struct Planner {
     const StripeShape& shape;
     const WriteRequest& request;
     Plan& plan;
-    RoleSet readable, writable, rebuild, own;
+    RoleSet readable, writable, rebuild, own, adders;
     Segments segments;
     std::array<Part, kSegmentsMax> parts;
 
@@ -53,6 +54,11 @@ struct Planner {
         RoleSet changed = part.copies | part.parity;
         if (!part.parity.empty()) changed |= segment.touched;
         if (readable.contains(changed)) part.options[part.count++] = {Way::differences, changed};
+        // One chunk written: what the parity's holders get is of one piece.
+        if (!adders.empty() && segments.count == 1 && segment.touched.count() == 1) {
+            const RoleSet needed = segment.touched | part.copies | (part.parity - adders);
+            if (readable.contains(needed)) part.options[part.count++] = {Way::added, needed};
+        }
         if (readable.count() >= shape.data) {
             part.options[part.count++] = {Way::whole, pick_roles(readable, shape.data, {untouched, own, shape.data_roles()})};
         }
@@ -74,7 +80,7 @@ struct Planner {
         return {chunks, bytes, remote, (bitmaps - any).count()};
     }
 
-    /// At most 27 combinations, one segment: at most 3.
+    /// At most 27 combinations, one segment: at most 4.
     std::array<uint32_t, kSegmentsMax> choose(const RoleSet& bitmaps) const {
         std::array<uint32_t, kSegmentsMax> choice{}, best{};
         Cost best_cost{};
@@ -101,6 +107,9 @@ struct Planner {
             add(StepKind::encode, shape.data_roles(), part.parity);
         } else if (option.way == Way::differences) {
             if (!segment.touched.empty()) add(StepKind::differ, segment.touched, part.parity);
+        } else if (option.way == Way::added) {
+            plan.differences = part.parity & adders;
+            add(StepKind::differ, segment.touched, part.parity);
         } else if (option.way == Way::whole) {
             const bool encode = !part.parity.empty() && !segment.touched.empty();
             const RoleSet needed = encode ? untouched : part.copies | part.parity;
@@ -113,6 +122,10 @@ struct Planner {
     /// Data chunks whose old bitmap the new ones depend on: all that are not written as a whole.
     bool plan_bitmaps(RoleSet& bitmaps) {
         if (request.absent) return true;
+        if (request.bitmaps_known) {
+            plan.bitmaps_known = shape.data_roles();
+            return true;
+        }
         bitmaps = shape.data_roles();
         for (uint32_t role = 0; role < shape.data; role++) {
             if (touched_range(shape, request.offset, request.len, role).len == shape.chunk_bytes) bitmaps.remove(role);
@@ -143,6 +156,7 @@ struct Planner {
             rebuild = writable & (request.rebuild | (all - readable));
         }
         own = request.own < shape.roles() ? RoleSet::of(request.own) : RoleSet();
+        if (rebuild.empty() && !request.absent) adders = (request.takes_difference & shape.parity_roles() & writable) - own;
         segments = Segments::cut(shape, request.offset, request.len, !rebuild.empty());
         // A parity chunk is written in one piece, from the first to the last byte that changes.
         uint32_t first = 0, last = 0;
@@ -172,7 +186,7 @@ struct Planner {
         add_reads(plan, segments, reads);
         add_bitmap_reads(plan, bitmaps);
         // Somebody must tell the version.
-        if (plan.reads.empty() && !readable.empty()) add_bitmap_reads(plan, pick_roles(readable, 1, {own}));
+        if (plan.reads.empty() && !readable.empty() && !request.bitmaps_known) add_bitmap_reads(plan, pick_roles(readable, 1, {own}));
         add_stores(first, last);
         finish_plan(plan);
         return 0;
@@ -183,7 +197,7 @@ struct Planner {
 
 int plan_write(const StripeShape& shape, const WriteRequest& request, Plan& plan) {
     if (!valid_range(shape, request.offset, request.len)) return -EINVAL;
-    Planner planner{shape, request, plan, {}, {}, {}, {}, {}, {}};
+    Planner planner{shape, request, plan, {}, {}, {}, {}, {}, {}, {}};
     return planner.run();
 }
 

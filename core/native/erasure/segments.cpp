@@ -81,6 +81,8 @@ void reset_plan(Plan& plan, const StripeShape& shape, uint64_t offset, uint32_t 
     plan.scratch_bytes = 0;
     plan.bitmaps_lost = {};
     plan.bitmap_sources = {};
+    plan.bitmaps_known = {};
+    plan.differences = {};
 }
 
 RoleSet pick_roles(const RoleSet& readable, uint32_t count, std::initializer_list<RoleSet> preferences) {

@@ -3,8 +3,9 @@
 // the reads, lets StripeWork compute (stripe_work.hpp), and sends the stores. Source: semantics 3.2, 3.3, 9, 14.
 //
 //   plan_read()   only the chunks touched; where they are lost, k chunks of just the range that has to be rebuilt
-//   plan_write()  for each part of the range the cheapest of three ways to the new parity (rest of the row, differences, whole
-//                 row), by the fewest chunks read; with it whatever has to be written whole because its holder lacks it
+//   plan_write()  for each part of the range the cheapest of four ways to the new parity (rest of the row, differences, differences
+//                 that the holders of the parity add, whole row), by the fewest chunks read; with it whatever has to be written
+//                 whole because its holder lacks it
 #pragma once
 
 #include <cstddef>
@@ -56,7 +57,7 @@ struct Place {
 enum class StepKind : uint8_t {
     rebuild,  ///< old content of `outputs` from that of `inputs` (exactly k)
     encode,   ///< new parity `outputs` from the new content of all data chunks
-    differ,   ///< parity `outputs` changed by what changes in the data chunks `inputs`
+    differ,   ///< parity `outputs` changed by what changes in the data chunks `inputs`; of Plan::differences: just what changes
 };
 /// One computation over [offset, offset+len) of the chunks.
 struct Step {
@@ -80,8 +81,10 @@ struct Plan {
     uint64_t scratch_bytes = 0; ///< size of the scratch memory; places in it begin at multiples of 4096
     /// Data chunks whose bitmap is needed and not readable, and the k roles that they are rebuilt from.
     RoleSet bitmaps_lost, bitmap_sources;
+    RoleSet bitmaps_known;  ///< data chunks whose old bitmap the caller has
     /// Writes: one a role of `writable`, by role.
     std::vector<ChunkRange> stores;
+    RoleSet differences;  ///< of these: what is sent is the difference to the old content
 
     uint32_t chunks_read() const;  ///< sub-reads that carry data
 };
@@ -104,6 +107,8 @@ struct WriteRequest {
                          ///< readable counts as such
     uint32_t own = kRolesMax;
     bool absent = false;  ///< the object is known not to exist: its old content is zeroes, nothing is read
+    bool bitmaps_known = false;  ///< the caller has the old bitmaps of all data chunks and their version: none is read
+    RoleSet takes_difference{};  ///< parity chunks whose holders can add a difference to what they have
 };
 /// 0. -EINVAL as above. -EIO: something that has to be known is lost (the object is incomplete).
 int plan_write(const StripeShape& shape, const WriteRequest& request, Plan& plan);

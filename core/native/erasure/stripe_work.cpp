@@ -108,6 +108,10 @@ void StripeWork::run(const Step& step, uint32_t offset, uint32_t len) {
             codec_->combine(step.inputs, in_.pieces, step.outputs, out_.pieces, len);
             return;
         case StepKind::differ:
+            if (!plan_->differences.empty()) {  // not their old content, which nobody has read
+                gather(out_, step.outputs & plan_->differences, offset, len, View::before);
+                for (const iovec& piece : out_.iov) memset(piece.iov_base, 0, piece.iov_len);
+            }
             gather(out_, step.outputs, offset, len, View::before);
             step.inputs.for_each([&](uint32_t role) {
                 gather(in_, RoleSet::of(role), offset, len, View::before);
@@ -136,7 +140,7 @@ void StripeWork::finish_bitmaps(uint8_t* bitmaps) {
     const StripeShape& shape = plan.shape;
     const size_t bytes = shape.bitmap_bytes();
     if (!plan.bitmaps_lost.empty()) combine_bitmaps(plan.bitmap_sources, plan.bitmaps_lost, bitmaps);
-    RoleSet known = plan.bitmaps_lost;
+    RoleSet known = plan.bitmaps_lost | plan.bitmaps_known;
     for (const ChunkRange& read : plan.reads) known.add(read.role);
     for (uint32_t role = 0; role < shape.data; role++) {
         const ChunkRange touched = touched_range(shape, plan.offset, plan.len, role);

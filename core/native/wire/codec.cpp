@@ -123,6 +123,14 @@ ListRequest decode(ConstHeaderBytes in) {
     return message;
 }
 
+/// Without the flag these bytes are leftover memory of the sender.
+template <>
+SubRequest decode(ConstHeaderBytes in) {
+    SubRequest message = get<SubRequest>(in.data());
+    if (!(message.flags & sub_flags::based)) message.base = 0;
+    return message;
+}
+
 #define VITASTOR_REQUEST(Message)                                                                   \
     template void encode_request<Message>(HeaderBytes, const RequestHeader&, const Message&);       \
     template Message decode<Message>(ConstHeaderBytes);

@@ -64,11 +64,12 @@ struct Layout<DeleteReply> {  // 8.5
                                      VITASTOR_FIELD(DeleteReply, 40, osds)};
 };
 template <>
-struct Layout<SubRequest> {  // 9.2; bytes 64-127 of the request are never read: 3.0.8 sends leftover memory there
+struct Layout<SubRequest> {  // 9.2; from byte 64 on 3.0.8 sends leftover memory: believed only with a flag of ours
     static constexpr std::array rows{
         VITASTOR_OBJECT(SubRequest, 24),          VITASTOR_FIELD(SubRequest, 40, version),
         VITASTOR_FIELD(SubRequest, 48, offset),   VITASTOR_FIELD(SubRequest, 52, len),
-        VITASTOR_FIELD(SubRequest, 56, attr_len), VITASTOR_FIELD(SubRequest, 60, flags)};
+        VITASTOR_FIELD(SubRequest, 56, attr_len), VITASTOR_FIELD(SubRequest, 60, flags),
+        VITASTOR_FIELD(SubRequest, 64, base)};
 };
 template <>
 struct Layout<SubReply> {  // 9.2

@@ -64,6 +64,11 @@ inline constexpr uint32_t ignore_lock = 2;
 /// Ours, only to peers that advertise features.tombstones. SEC_DELETE: leave a tombstone of this version. SEC_ROLLBACK: do that with
 /// each triple. Source: docs/adr/0046.
 inline constexpr uint32_t tombstone = 4;
+/// Ours, only to peers that advertise features.write_base. SEC_WRITE: refused with -ERANGE unless the newest version here is `base`.
+inline constexpr uint32_t based = 8;
+/// Together with `based`: the data is the difference to what that version holds in the range. -EDOM: that cannot be read.
+/// Source: docs/adr/0045.
+inline constexpr uint32_t difference = 16;
 }  // namespace sub_flags
 
 /// READ, WRITE, DELETE, SCRUB. offset and len in bytes of the image.
@@ -104,6 +109,7 @@ struct SubRequest {
     uint32_t len = 0;
     uint32_t attr_len = 0;
     uint32_t flags = 0;
+    Version base = 0;  ///< means something with sub_flags::based only
 };
 struct SubReply {
     Version version = 0;

@@ -195,6 +195,7 @@ const OSD = {
   min_discard_size: { type: 'size', default: 1048576, unit: 'bytes', min: 1, readers: 'O' },
   discard_granularity: { type: 'size', default: null, unit: 'bytes', readers: 'O' },
   allow_net_split: { type: 'boolean', default: false, readers: 'O', ...ON },
+  ec_short_writes: { type: 'boolean', default: true, readers: 'O', ...ON },
   ec_early_reply: { type: 'boolean', default: true, readers: 'O', ...ON },
   /** Absent: only pools with local reads. */
   enable_pg_locks: { type: 'boolean', default: null, readers: 'O', ...ON },

@@ -186,6 +186,7 @@ private:
         options.config.pg_locks = true;
         options.config.tombstones = serve::Settings::parse(settings_).tombstones;
         options.config.late_stabilize = true;
+        options.config.write_base = true;
         options.config.readonly = options_.readonly;
         options.config.lease_timeout = configure.lease_timeout_s;
         options.idle_ns = seconds_setting(settings_, "osd_idle_timeout", 5) * kNsPerSecond;

@@ -13,6 +13,7 @@
 #include "erasure/stripe_work.hpp"
 #include "net/connection.hpp"
 #include "pg/objects.hpp"
+#include "serve/ec_rows.hpp"
 #include "store/store.hpp"
 
 namespace vitastor::serve {
@@ -55,6 +56,11 @@ struct EcWork {
     size_t used = 0;  ///< of calls
     uint32_t pending = 0;
     std::coroutine_handle<> waiter = nullptr;
+
+    // ---- writes of clean objects whose row is known (RowCache)
+    bool known = false;     ///< known_bitmaps are the data chunks' in op->old_version, which every role has
+    bool long_way = false;  ///< some chunks did not have it: those are in `bad`, and everything else is read
+    uint8_t known_bitmaps[RowCache::kBitmapsMax];
 
     // ---- where the chunks are, by role
     std::vector<OsdNum> holders;  ///< to read from; 0: nowhere

@@ -19,23 +19,42 @@ namespace {
 constexpr size_t kComputeSlice = 256 << 10;  ///< bytes between two yields
 }
 
+/// Fills EcWork::known_bitmaps if the row of the clean object is known in this version, and all holders may be told so.
+bool Osd::find_row(const Op* op, Version version) {
+    const Pg& pg = *op->pg;
+    EcWork& work = *op->ec;
+    if (!settings_.ec_short_writes || !pg.peers_take_base || work.long_way || op->recovery) return false;
+    const RowCache::Row* row = rows_.find(op->object, version, pg.activated);
+    if (!row) return false;
+    std::memcpy(work.known_bitmaps, row->bitmaps, size_t{work.shape.data} * work.shape.bitmap_bytes());
+    return work.known = true;
+}
+
 /// Plans the write and reads what it needs. 0: op->old_version is set, the plan holds; or the error for the client.
 runtime::Task<int64_t> Osd::read_old_chunks(Op* op) {
     Pg& pg = *op->pg;
     EcWork& work = *op->ec;
     uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
     bool mixed_before = false;
-    work.bad.clear();
+    if (!work.long_way) work.bad.clear();
     for (;;) {
         if (!pg.active()) co_return -EPIPE;
         pg::UncleanObject* unclean = pg.objects.find(op->object);
-        const Version expected = unclean ? unclean->target : 0;
+        Version expected = unclean ? unclean->target : 0;
         locate_chunks(pg, op->object, work);
-        WriteRequest request{op->offset, op->len, work.readable, work.writable, work.rebuild, work.own, false};
+        WriteRequest request{.offset = op->offset, .len = op->len, .readable = work.readable, .writable = work.writable,
+                             .rebuild = work.rebuild, .own = work.own};
+        work.known = false;
         if (!unclean && work.bad.empty() && pg.own_role != erasure::kRolesMax) {
             // A clean object has every version on every role.
             const ObjectId own{op->object.inode, op->object.stripe | pg.own_role};
-            request.absent = store_.peek(own, kNewestVersion, op->bitmap) == 0;
+            const Version newest = store_.peek(own, kNewestVersion, op->bitmap);
+            request.absent = newest == 0;
+            if (newest && find_row(op, newest)) {
+                expected = newest;
+                request.bitmaps_known = true;
+                request.takes_difference = work.shape.parity_roles();
+            }
         }
         const int planned = plan_write(work.shape, request, work.plan);
         if (planned < 0) co_return planned;
@@ -108,6 +127,11 @@ void Osd::write_chunks(Op* op) {
         message.len = chunk.len;
         message.attr_len = bitmap_bytes_;
         message.flags = op->recovery ? wire::sub_flags::recovery : 0;
+        if (work.known) {
+            message.flags |= wire::sub_flags::based;
+            message.base = op->old_version;
+        }
+        if (work.plan.differences.has(chunk.role)) message.flags |= wire::sub_flags::difference;
         wire::encode_request(wire::HeaderBytes(chunk.remote.request), {0, Opcode::sec_write}, message);
         chunk.remote.payload[chunk.remote.payload_count++] = {work.bitmap(chunk.role), bitmap_bytes_};
         for (size_t piece = 0; piece < chunk.iov_count; piece++) chunk.remote.payload[chunk.remote.payload_count++] = iov[piece];
@@ -116,17 +140,24 @@ void Osd::write_chunks(Op* op) {
     chunk_done(work);
 }
 
-/// 0, or the error for the client: what was stored on some roles only is rolled back, or the PG re-peers.
+/// 0, or the error for the client: what was stored on some roles only is rolled back, or the PG re-peers. -EAGAIN: rolled back, and
+/// to be done once more without what was thought to be known; EcWork::bad are the chunks that refused.
 runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     Pg& pg = *op->pg;
     EcWork& work = *op->ec;
     int64_t error = 0;
-    bool lost = false;
+    bool lost = false, again = work.known;
+    std::vector<EcWork::Bad> refused;
     for (auto& item : work.round()) {
         ChunkCall& chunk = *item;
         const bool own = chunk.osd == osd_num_;
         if (chunk.result >= 0 && chunk.version != op->version) chunk.result = -ERANGE;
         if (chunk.result >= 0) continue;
+        again &= !own && (chunk.result == -ERANGE || chunk.result == -EDOM);
+        if (again) {
+            const uint32_t flag = chunk.result == -EDOM ? wire::DescribeItem::kCorrupted : wire::DescribeItem::kOutdated;
+            refused.push_back({chunk.role, flag, chunk.osd});
+        }
         if (error == 0 || chunk.result == -ENOSPC) error = chunk.result;
         // Something is there that was not listed: peering must look again.
         if (chunk.lost || chunk.result == -EEXIST || (!own && !keeps_connection(chunk.result))) lost = true;
@@ -158,7 +189,11 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     ChunkCalls calls{work};
     co_await calls;
     if (judge_changes(work) < 0 && pg.active()) disturb(pg);
-    co_return pg.active() ? error : -EPIPE;
+    if (!pg.active()) co_return -EPIPE;
+    if (!again) co_return error;
+    VITASTOR_PROBE("a chunk was not what its primary knew");
+    work.bad = std::move(refused);
+    co_return -EAGAIN;
 }
 
 /// All roles of the current set have the new version: what the PG knows of the object.
@@ -222,6 +257,8 @@ runtime::Task<> Osd::write_ec(Op* op) {
         co_return;
     }
     const uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
+    const size_t data_bitmaps = size_t{work.shape.data} * work.shape.bitmap_bytes();
+    if (work.known) std::memcpy(work.bitmaps.data(), work.known_bitmaps, data_bitmaps);
     work.stripe.start(*work.codec, work.plan, payload, work.scratch.data());
     while (!work.stripe.step(kComputeSlice)) {
         Slices::Turn turn(slices_);
@@ -237,6 +274,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
     op->queue->overridden = true;
     op->queue->read_version = op->old_version;
     changes_of(op->object)++;
+    rows_.forget(op->object);
     write_chunks(op);
     {
         ChunkCalls calls{work};
@@ -246,11 +284,18 @@ runtime::Task<> Osd::write_ec(Op* op) {
     result = co_await judging;
     changes_of(op->object)++;
     if (result == 0 && !pg.active()) result = -EPIPE;  // peering finds the new version on all roles
+    if (result == -EAGAIN) {
+        op->queue->overridden = false;
+        work.long_way = true;
+        runtime::spawn(write_ec(op));
+        co_return;
+    }
     if (result < 0) {
         finish_ec_write(op, result, old_state);
         co_return;
     }
     op->queue->overridden = false;
+    rows_.set(op->object, op->version, pg.activated, work.bitmaps.data(), data_bitmaps);
     std::vector<pg::Location> superfluous;
     if (was_unclean) {
         const auto& current = pg.activation.current_set;

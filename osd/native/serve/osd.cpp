@@ -502,7 +502,7 @@ Report Osd::report() {
         report.pgs.push_back({id, pg->objects.counts(), pg->activation.current_set});
     }
     report.memory_by["operations"] = ops_.memory_bytes() + calls_.memory_bytes() + queue_pool_.memory_bytes();
-    report.memory_by["pgs"] = pg_bytes;
+    report.memory_by["pgs"] = pg_bytes + rows_.memory_bytes();
     report.memory_by["clients"] = clients_.size() * (sizeof(ClientState) + 64);
     net::ConnectionMemory connections = peers_->memory();
     connections.add(server_->memory());
@@ -587,6 +587,7 @@ Settings Settings::parse(const std::map<std::string, std::string>& text) {
     settings.no_rebalance = flag("no_rebalance").value_or(false);
     settings.allow_net_split = flag("allow_net_split").value_or(false);
     settings.ec_early_reply = flag("ec_early_reply").value_or(true);
+    settings.ec_short_writes = flag("ec_short_writes").value_or(true);
     if (auto locks = flag("enable_pg_locks")) {
         settings.lock_mode = *locks ? pg::LockMode::required : pg::LockMode::never;
     }

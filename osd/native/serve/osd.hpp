@@ -8,6 +8,7 @@
 #include "net/server.hpp"
 #include "pg/peering.hpp"
 #include "serve/await.hpp"
+#include "serve/ec_rows.hpp"
 #include "serve/types.hpp"
 
 namespace vitastor::serve {
@@ -154,6 +155,7 @@ private:
     // ---- ec_write.cpp
     runtime::Task<> write_ec(Op* op);
     runtime::Task<int64_t> read_old_chunks(Op* op);
+    bool find_row(const Op* op, Version version);
     void write_chunks(Op* op);
     runtime::Task<int64_t> judge_stores(Op* op);
     void note_stored(Op* op, bool was_unclean);
@@ -245,6 +247,8 @@ private:
     runtime::Task<> handle_flush(Op* op);
     runtime::Task<int64_t> change_here(store::StoreOp kind, std::span<const ObjectVersion> list, bool absent_ok);
     runtime::Task<> read_bitmaps(Op* op);
+    void read_for_difference(Op* op);
+    static void on_difference_read(store::Operation* operation);
     static void on_sub_io(store::Operation* operation);
 
     // ---- pg_run.cpp
@@ -337,6 +341,8 @@ private:
     uint64_t next_sequence_ = 1;
     runtime::WaitList sub_write_done_;
 
+    RowCache rows_;
+    uint64_t activations_ = 0;  ///< of all PGs
     // ---- versions of erasure-coded objects that are not stable yet
     ObjectPool<UnstableObject> unstable_pool_;
     std::array<UnstableObject*, 1024> unstable_{};

@@ -451,7 +451,8 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.connections.clear();
     pg.self_in_set = false;
     pg.own_role = erasure::kRolesMax;
-    pg.peers_stabilize_late = true;
+    pg.peers_stabilize_late = pg.peers_take_base = true;
+    pg.activated = ++activations_;
     for (uint32_t role = 0; role < pg.activation.current_set.size(); role++) {
         const OsdNum osd = pg.activation.current_set[role];
         if (osd == osd_num_) {
@@ -459,7 +460,10 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
             pg.own_role = std::min(pg.own_role, role);
         }
         const wire::ConfigReplyJson* config = osd == 0 || osd == osd_num_ ? nullptr : peers_->peer_config(osd);
-        if (osd != 0 && osd != osd_num_ && !(config && config->late_stabilize)) pg.peers_stabilize_late = false;
+        if (osd != 0 && osd != osd_num_) {
+            pg.peers_stabilize_late &= config && config->late_stabilize;
+            pg.peers_take_base &= config && config->write_base;
+        }
         if (osd == 0 || osd == osd_num_) continue;
         if (std::find(pg.others.begin(), pg.others.end(), osd) != pg.others.end()) continue;
         net::Connection* connection = peers_->get(osd);

@@ -32,7 +32,10 @@ runtime::Task<int64_t> Osd::delete_everywhere(Op* op, bool bury, bool* remembere
     }
     if (bury && !pg.self_in_set) where.insert({0, osd_num_});
     auto removing = pg.removing.insert(op->version);
-    if (!replicated) changes_of(op->object)++;
+    if (!replicated) {
+        changes_of(op->object)++;
+        rows_.forget(op->object);
+    }
     int64_t result = 0;
     bool lost = false;
     op->pending = 1;

@@ -49,6 +49,8 @@ void Osd::handle_sub_io(Op* op) {
     if (write) {
         bad |= (message.attr_len != 0 && message.attr_len != bitmap_bytes_) || message.version == 0 ||
                message.version == kNewestVersion;
+        bad |= (message.flags & wire::sub_flags::based) && op->opcode != Opcode::sec_write;
+        bad |= (message.flags & wire::sub_flags::difference) && !(message.flags & wire::sub_flags::based);
     }
     if (bad) return answer(op, -EINVAL, wire::SubReply{});
     if (int refused = check_access(request, message.object, message.flags, write)) {
@@ -73,7 +75,45 @@ void Osd::handle_sub_io(Op* op) {
     op->local.iov = message.len ? &op->iov : nullptr;
     op->local.iov_count = message.len ? 1 : 0;
     op->local.on_done = on_sub_io;
+    if (write && (message.flags & wire::sub_flags::based)) {
+        if (store_.peek(message.object, kNewestVersion, nullptr) != message.base) return answer(op, -ERANGE, wire::SubReply{});
+        if (message.len && (message.flags & wire::sub_flags::difference)) {
+            op->old_version = message.base;
+            return read_for_difference(op);
+        }
+    }
     store_.submit(op->local);
+}
+
+/// The old content of what an op->len long difference changes. The request counts as a write from its arrival on (list fence).
+void Osd::read_for_difference(Op* op) {
+    op->data = loop_.buffers().allocate(op->len);
+    op->iov.iov_base = op->data.data();
+    op->local.store::Operation::op = store::StoreOp::read;
+    op->local.version = kNewestVersion;
+    op->local.bitmap = nullptr;
+    op->local.on_done = on_difference_read;
+    store_.submit(op->local);
+}
+
+void Osd::on_difference_read(store::Operation* operation) {
+    Op* op = static_cast<Op::Local*>(operation)->op;
+    Osd* self = op->osd;
+    net::Request& request = *op->request;
+    if (operation->result != static_cast<int64_t>(op->len)) {
+        VITASTOR_PROBE("old content unreadable for a difference");
+        return self->answer(op, -EDOM, wire::SubReply{});
+    }
+    if (operation->version != op->old_version) return self->answer(op, -ERANGE, wire::SubReply{});
+    const iovec old = op->iov;
+    op->iov.iov_base = request.data();
+    erasure::Codec::xor_into(erasure::Pieces(&op->iov, 1), erasure::Pieces(&old, 1), op->len);
+    op->data.release();
+    op->local.store::Operation::op = store::StoreOp::write;
+    op->local.version = op->version;
+    op->local.bitmap = request.sizes.bitmap_bytes ? request.bitmap() : nullptr;
+    op->local.on_done = on_sub_io;
+    self->store_.submit(op->local);
 }
 
 void Osd::on_sub_io(store::Operation* operation) {

@@ -77,6 +77,7 @@ struct Settings {
     bool no_rebalance = false;
     bool allow_net_split = false;
     bool ec_early_reply = true;
+    bool ec_short_writes = true;  ///< EC: what the own chunk, RowCache and the parity's holders know is not read across the network
     pg::LockMode lock_mode = pg::LockMode::localize_only;
     static Settings parse(const std::map<std::string, std::string>& text);
     bool operator==(const Settings&) const = default;
@@ -214,6 +215,8 @@ struct Pg {
     std::vector<net::Connection*> connections;  ///< of `others`, valid while active
     bool self_in_set = false;
     bool peers_stabilize_late = false;  ///< erasure-coded: all OSDs of the current set let us reply before the stabilise
+    bool peers_take_base = false;       ///< erasure-coded: and understand sub_flags::based and difference
+    uint64_t activated = 0;             ///< number of this activation, for RowCache
     uint32_t unstable = 0;              ///< objects of this PG among Osd's UnstableObjects
     uint32_t own_role = erasure::kRolesMax;  ///< erasure-coded: first role of this OSD in the current set
     std::string reason;

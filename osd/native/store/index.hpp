@@ -295,7 +295,7 @@ private:
     void cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink);
     void add_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink);
     void load_redirects(uint32_t head, const uint8_t* in, uint32_t count, BlockSink& sink);
-    void release_redirect(uint32_t head, uint32_t except, const Redirect& run, BlockSink& sink);
+    void release_redirects(uint32_t head, uint32_t except, std::span<const Redirect> cut, BlockSink& sink);
 
     Geometry geometry_;
     int block_shift_;
@@ -318,6 +318,8 @@ private:
     Pool* last_pool_ = nullptr;
     Walker* walkers_ = nullptr;
     Redirects redirects_;
+    std::vector<Redirect> kept_, cut_;  ///< of the call at work: no allocation for each
+    std::vector<std::span<const Redirect>> others_;
 };
 
 }  // namespace vitastor::store

@@ -49,29 +49,38 @@ void Index::copy_redirects(uint32_t to, uint32_t from) {
     const std::span<const Redirect> runs = redirects(from);
     if (runs.empty() && !at(to).is_redirected) return;
     const uint64_t position = redirects_.position(from);
-    const std::vector<Redirect> copy(runs.begin(), runs.end());
-    set_redirects(to, copy);
+    kept_.assign(runs.begin(), runs.end());
+    set_redirects(to, kept_);
     redirects_.set_position(to, position);
 }
 
-/// No version but `except` has the granule there: it is free.
-void Index::release_redirect(uint32_t head, uint32_t except, const Redirect& run, BlockSink& sink) {
-    for (uint32_t i = 0; i < run.count; i++) {
-        const uint32_t granule = uint32_t{run.first} + i;
-        bool shared = false;
-        for (uint32_t slot = head; slot != kNoSlot && !shared; slot = at(slot).older) {
-            if (slot == except) continue;
-            for (const Redirect& other : redirects(slot))
-                shared = shared || (other.block == run.block && granule >= other.first && granule < other.end() &&
-                                    other.place + (granule - other.first) == run.place + i);
+/// Granules that no version but `except` has there are free. The runs of each version are looked up once, and each granule by halving:
+/// an object of many small overwrites has a run for nearly every granule.
+void Index::release_redirects(uint32_t head, uint32_t except, std::span<const Redirect> cut, BlockSink& sink) {
+    others_.clear();
+    for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
+        if (slot != except && at(slot).is_redirected) others_.push_back(redirects_.of(slot));
+    for (const Redirect& run : cut) {
+        for (uint32_t i = 0; i < run.count; i++) {
+            const uint32_t granule = uint32_t{run.first} + i;
+            const bool shared = std::any_of(others_.begin(), others_.end(), [&](std::span<const Redirect> runs) {
+                auto next = std::upper_bound(runs.begin(), runs.end(), granule, [](uint32_t value, const Redirect& other) {
+                    return value < other.first;
+                });
+                if (next == runs.begin()) return false;
+                const Redirect& other = *--next;
+                return other.block == run.block && granule < other.end() && other.place + (granule - other.first) == run.place + i;
+            });
+            if (!shared) sink.release_spare(run.block, run.place + i, 1);
         }
-        if (!shared) sink.release_spare(run.block, run.place + i, 1);
     }
 }
 
 void Index::cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink) {
     if (!at(slot).is_redirected) return;
-    std::vector<Redirect> kept, cut;
+    std::vector<Redirect>&kept = kept_, &cut = cut_;
+    kept.clear();
+    cut.clear();
     for (const Redirect& run : redirects_.of(slot)) {
         const uint32_t from = std::max<uint32_t>(run.first, first), to = std::min(run.end(), end);
         if (from >= to) {
@@ -90,13 +99,14 @@ void Index::cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t
     const uint64_t position = redirects_.position(slot);
     set_redirects(slot, kept);
     redirects_.set_position(slot, position);
-    for (const Redirect& run : cut) release_redirect(head, slot, run, sink);
+    release_redirects(head, slot, cut, sink);
 }
 
 /// The range of the version has no redirect yet.
 void Index::add_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink) {
     const std::span<const Redirect> runs = redirects(slot);
-    std::vector<Redirect> next(runs.begin(), runs.end());
+    std::vector<Redirect>& next = kept_;
+    next.assign(runs.begin(), runs.end());
     const auto place = std::lower_bound(next.begin(), next.end(), run.first, [](const Redirect& other, uint32_t first) {
         return other.first < first;
     });

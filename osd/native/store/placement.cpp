@@ -2,6 +2,7 @@
 // Where data goes (docs/adr/0031-spare-granules.md), and the blocks and spare granules that it needs.
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "store/blockstore.hpp"
 #include "store/iov.hpp"
@@ -245,6 +246,9 @@ Task<int> Blockstore::rewrite_block(const Operation& operation, const WritePlan&
                                               static_cast<uint32_t>(kept_end / granularity), &iov, 1, base);
             const int status = co_await reading;
             if (status < 0) co_return status;
+            for (uint64_t at = kept_start; at < kept_end; at += granularity) {  // holes: not what the memory happened to hold
+                if (!index_->is_allocated(plan.head, static_cast<uint32_t>(at / granularity))) memset(buffer.data() + (at - position), 0, granularity);
+            }
         }
         if (cover_start < cover_end)
             gather(buffer.data() + (cover_start - position), operation.iov, operation.iov_count, cover_start - write_start,

@@ -174,7 +174,7 @@ public:
     virtual void forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) = 0;
     /// Version of an object's tombstone; 0: it has none. Synchronous, memory only.
     virtual Version tombstone(const ObjectId& object) const = 0;
-    /// Copies the external bitmap (bitmap_bytes()) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
+    /// Copies the external bitmap (bitmap_bytes(); nullptr: does not) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
     virtual Version peek(const ObjectId& object, Version version, uint8_t* bitmap) = 0;
     /// Takes effect for what is submitted from here on.
     virtual void set_throttle(const ThrottleOptions& throttle) { static_cast<void>(throttle); }

@@ -83,6 +83,10 @@ struct MemoryStripe {
         spoil(scratch);
         bits.resize(shape.roles() * shape.bitmap_bytes());
         spoil(bits);
+        plan.bitmaps_known.for_each([&](uint32_t role) {
+            const Bytes known = data_bitmap(role);
+            memcpy(bits.data() + role * shape.bitmap_bytes(), known.data(), known.size());
+        });
         std::vector<iovec> iov;
         for (const ChunkRange& read : plan.reads) {
             if (!readable.has(read.role)) fail("reads role " + std::to_string(read.role) + ", which is lost");
@@ -142,13 +146,18 @@ struct MemoryStripe {
             uint32_t at = store.offset;
             for (const iovec& piece : iov) {
                 if (!piece.iov_base) return fail("a store comes from nowhere");
-                memcpy(chunks[store.role].data() + at, piece.iov_base, piece.iov_len);
+                const auto* bytes = static_cast<const uint8_t*>(piece.iov_base);
+                for (size_t i = 0; i < piece.iov_len; i++) {
+                    uint8_t& place = chunks[store.role][at + i];
+                    place = static_cast<uint8_t>(plan.differences.has(store.role) ? place ^ bytes[i] : bytes[i]);
+                }
                 at += static_cast<uint32_t>(piece.iov_len);
             }
             if (at != store.offset + store.len) fail("a store is shorter than it says");
             const uint8_t* bitmap = bits.data() + store.role * shape.bitmap_bytes();
             bitmaps[store.role].assign(bitmap, bitmap + shape.bitmap_bytes());
         }
+        if (!request.takes_difference.contains(plan.differences)) fail("a difference goes to a holder that does not take it");
         if (!(stored == request.writable)) fail("a role of the current set got no version");
         if (request.len) memcpy(model.data() + request.offset, sent.data(), request.len);
         for (uint64_t i = request.offset / shape.granularity; i < (request.offset + request.len) / shape.granularity; i++) model_bits[i] = 1;

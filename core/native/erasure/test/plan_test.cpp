@@ -67,6 +67,8 @@ void live(const StripeShape& shape, Codec& codec, uint64_t seed, uint32_t steps)
                 });
                 if (random() % 2 == 0) request.offset = request.len = 0;  // recovery
             }
+            request.bitmaps_known = !request.absent && random() % 2 == 0;
+            if (random() % 2) request.takes_difference = from_bits(static_cast<uint32_t>(random()));
             stripe.write(request, write_plan);
             absent = false;
         } else {
@@ -170,6 +172,36 @@ TEST_CASE("what a plan looks like: 4 KiB in 4+2") {
         CHECK(plan.chunks_read() == 3);
         CHECK(plan.steps[0].kind == StepKind::differ);
         CHECK(plan.bitmaps_lost == RoleSet::of(3));
+    }
+    SUBCASE("bitmaps are known and parity takes differences: the written chunk alone is read") {
+        WriteRequest request{131072 + 8192, 4096, all, all, {}, 1, false};
+        request.bitmaps_known = true;
+        request.takes_difference = shape.parity_roles();
+        REQUIRE(plan_write(shape, request, plan) == 0);
+        CHECK(plan.reads == std::vector<ChunkRange>{{1, 8192, 4096}});
+        CHECK(plan.stores == std::vector<ChunkRange>{{0, 0, 0}, {1, 8192, 4096}, {2, 0, 0}, {3, 0, 0}, {4, 8192, 4096}, {5, 8192, 4096}});
+        CHECK(plan.differences == shape.parity_roles());
+        request.own = 5;  // a parity chunk here: read, and written whole
+        REQUIRE(plan_write(shape, request, plan) == 0);
+        CHECK(plan.reads == std::vector<ChunkRange>{{1, 8192, 4096}, {5, 8192, 4096}});
+        CHECK(plan.differences == RoleSet::of(4));
+        request.rebuild = RoleSet::of(4);  // no difference to what is not there
+        REQUIRE(plan_write(shape, request, plan) == 0);
+        CHECK(plan.differences.empty());
+    }
+    SUBCASE("bitmaps are known, the rest of the row lies here: nothing comes from others") {
+        const StripeShape small{2, 1, 131072, 4096};
+        const RoleSet three = RoleSet::range(0, 3);
+        WriteRequest request{131072 + 8192, 4096, three, three, {}, 0, false};
+        request.bitmaps_known = true;
+        request.takes_difference = small.parity_roles();
+        REQUIRE(plan_write(small, request, plan) == 0);
+        CHECK(plan.reads == std::vector<ChunkRange>{{0, 8192, 4096}});
+        CHECK(plan.differences.empty());
+        request.offset = 8192;
+        REQUIRE(plan_write(small, request, plan) == 0);
+        CHECK(plan.reads == std::vector<ChunkRange>{{0, 8192, 4096}});
+        CHECK(plan.differences == RoleSet::of(2));
     }
     SUBCASE("a whole object: nothing is read but the version, from here") {
         REQUIRE(plan_write(shape, {0, 524288, all, all, {}, 2, false}, plan) == 0);

@@ -184,6 +184,10 @@ TEST_CASE("undefined bytes 64-127 of SEC_READ and SEC_WRITE requests change noth
         CHECK(request_payload(dirty).value().total() == request_payload(clean).value().total());
         REQUIRE(reencode_request(dirty, out));
         CHECK(out == clean);
+        request.flags |= sub_flags::based;
+        request.base = 0x10000;
+        encode_request(clean, {9, opcode}, request);
+        CHECK(decode<SubRequest>(clean).base == 0x10000);
     }
 }
 

@@ -66,7 +66,7 @@ Version MemoryStore::peek(const ObjectId& object, Version version, uint8_t* bitm
     auto copy = it->second.upper_bound(version);
     if (copy == it->second.begin()) return 0;
     --copy;
-    std::memcpy(bitmap, copy->second.bitmap.data(), bitmap_bytes());
+    if (bitmap) std::memcpy(bitmap, copy->second.bitmap.data(), bitmap_bytes());
     return copy->first;
 }
 
