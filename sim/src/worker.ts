@@ -3,14 +3,12 @@
 
 import { probeCounts } from '@vitastor/core';
 import { HighsSolver } from '@vitastor/mon';
-import { appendFileSync, rmSync } from 'node:fs';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadNative } from './native.js';
 import { plantedFault, withoutFault } from './planted.js';
 import type { TaskResult, WireTask } from './pool.js';
 import { runSeed } from './run.js';
-
-const LINES_KEPT = 2000;
 
 export function traceFile(dir: string, seed: bigint, run: number): string {
   return join(dir, `seed-${seed}.${run}.trace`);
@@ -25,15 +23,11 @@ async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
   const seed = BigInt(task.seed);
   const file = traceFile(dir, seed, task.run);
   rmSync(file, { force: true });
-  let lines: string[] = [];
-  const flush = (): void => {
-    if (lines.length > 0) appendFileSync(file, lines.map((line) => `${line}\n`).join(''));
-    lines = [];
-  };
+  // Line by line: a crash is what a trace may be wanted for.
+  const descriptor = task.trace === 'none' ? null : openSync(file, 'w');
   const keep = (line: string): void => {
     if (task.trace === 'print') process.stdout.write(`${line}\n`);
-    lines.push(line);
-    if (lines.length >= LINES_KEPT) flush();
+    if (descriptor !== null) writeSync(descriptor, `${line}\n`);
   };
   const trace = task.trace === 'none' ? null : keep;
   const native = loadNative(process.env['VITASTOR_BUILD_DIR']);
@@ -43,7 +37,7 @@ async function runTask(task: WireTask, dir: string): Promise<TaskResult> {
     ...(task.events ? { nativeTrace: eventsFile(dir, seed, task.run) } : {}),
     ...(task.planted === '' ? {} : { planted: task.isControl === true ? withoutFault(plantedFault(task.planted)) : plantedFault(task.planted) }),
   });
-  flush();
+  if (descriptor !== null) closeSync(descriptor);
   const probes: Record<string, number> = {};
   for (const [name, count] of Object.entries({ ...native.probes(), ...probeCounts() })) probes[name] = count - (before[name] ?? 0);
   return { ...result, probes, memoryMb: Math.round(process.memoryUsage.rss() / 1e6) };

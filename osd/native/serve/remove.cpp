@@ -55,6 +55,7 @@ runtime::Task<int64_t> Osd::delete_everywhere(Op* op, bool bury, bool* remembere
     }
     std::unique_ptr<StoreAwait[]> own(new StoreAwait[here.size()]);
     for (bool again : {false, true}) {
+        std::vector<size_t> begun;  // an operation may have its result before it ends: results do not tell which these are
         for (size_t i = 0; i < here.size(); i++) {
             if (again && own[i].result != -ENOSPC) continue;
             if (again) {
@@ -65,11 +66,10 @@ runtime::Task<int64_t> Osd::delete_everywhere(Op* op, bool bury, bool* remembere
             own[i].tombstone = bury && !again;
             own[i].object = here[i].object;
             own[i].version = here[i].version;
-            own[i].result = 1;
-            store_.submit(own[i]);
+            begun.push_back(i);
         }
-        for (size_t i = 0; i < here.size(); i++) {
-            if (again && own[i].result != 1) continue;
+        for (size_t i : begun) store_.submit(own[i]);
+        for (size_t i : begun) {
             StoreAwait& part = own[i];
             int64_t deleted = co_await part;
             if (deleted < 0 && (again || deleted != -ENOSPC || !bury)) result = deleted;
