@@ -220,7 +220,7 @@ private:
     bool is_spare_short() const;
     bool start_mover(bool idle);
     runtime::Task<void> run_mover(bool idle);
-    runtime::Task<uint64_t> empty_spare_block(uint32_t block, bool is_idle);
+    runtime::Task<uint64_t> empty_spare_blocks(const std::vector<uint32_t>& blocks, bool is_idle);
     runtime::Task<void> move_object(uint32_t owner, uint32_t block, MoveBatch& batch);
     runtime::Task<uint64_t> move_granules(uint32_t head, uint32_t block);
     runtime::Task<int> copy_home(uint32_t slot, const Redirect& run, std::vector<bool>& good);
@@ -326,8 +326,9 @@ private:
     Buffer gap_buffer_;  ///< receives what reads pass over; never looked at
     bool moving_ = false;
     uint64_t mover_pass_ = 0;
-    uint64_t mover_progress_ = 0;  ///< spare blocks from which something was moved
+    uint64_t mover_progress_ = 0;  ///< turns in which something was moved
     runtime::WaitList spare_waiters_;
+    uint64_t spare_waiting_ = 0;  ///< writers in it
     uint64_t moved_bytes_ = 0;
     uint64_t submitted_ = 0;
     struct IdleTimer : runtime::Timer {

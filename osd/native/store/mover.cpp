@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint32_t kMoves = 16;                             // objects at a time
 constexpr uint32_t kMaxMoved = 256;                         // of one object in one entry
+constexpr uint64_t kVictimBytes = 512 << 10;                // of spare blocks emptied together, at least one block
 constexpr uint32_t kPassVictims = 256;                      // after so many, blocks that could not be moved are tried again
 constexpr uint64_t kMoveBytes = 1 << 20;                    // of one transfer
 constexpr uint64_t kIdleNs = 1000 * runtime::kNsPerMs;      // without requests
@@ -47,7 +48,7 @@ bool Blockstore::start_mover(bool idle) {
 Task<void> Blockstore::run_mover(bool idle) {
     mover_pass_++;
     const uint64_t submitted = submitted_;
-    uint32_t victims = 0;
+    uint64_t victims = 0;
     NextTurn turn(loop_);
     co_await turn;
     for (;;) {
@@ -55,13 +56,24 @@ Task<void> Blockstore::run_mover(bool idle) {
         const int status = co_await room;
         const bool is_wanted = is_spare_short() || !spare_waiters_.empty();
         if (status < 0 || state_ != State::open || !(is_wanted || (idle && submitted == submitted_))) break;
-        const uint32_t block = spare_.victim(mover_pass_, idle || !spare_waiters_.empty());
-        if (block == kNoBlock) break;
-        Task<uint64_t> emptying = empty_spare_block(block, idle);
-        const uint64_t moved = co_await emptying;
-        if (moved) mover_progress_++;
-        else spare_.exclude(block, mover_pass_);
-        if (moved && ++victims % kPassVictims == 0) mover_pass_++;
+        // Several, if as many wait: they share the pages of the log.
+        const uint64_t most = std::clamp<uint64_t>(spare_waiting_, 1, std::max<uint64_t>(kVictimBytes / geometry_.block_size, 1));
+        std::vector<uint32_t> blocks;
+        while (blocks.size() < most) {
+            const uint32_t block = spare_.victim(mover_pass_, idle || !spare_waiters_.empty());
+            if (block == kNoBlock || std::count(blocks.begin(), blocks.end(), block)) break;
+            blocks.push_back(block);
+        }
+        if (blocks.empty()) break;
+        if (blocks.size() > 1) VITASTOR_PROBE("mover empties several blocks for several writers");
+        Task<uint64_t> emptying = empty_spare_blocks(blocks, idle);
+        const uint64_t emptied = co_await emptying;
+        if (emptied) mover_progress_++;
+        victims += emptied;
+        if (victims >= kPassVictims) {
+            victims = 0;
+            mover_pass_++;
+        }
         spare_waiters_.notify_all();
         NextTurn next(loop_);
         co_await next;
@@ -71,7 +83,8 @@ Task<void> Blockstore::run_mover(bool idle) {
     end_activity();
 }
 
-Task<uint64_t> Blockstore::empty_spare_block(uint32_t block, bool is_idle) {
+/// The number of blocks from which something was moved.
+Task<uint64_t> Blockstore::empty_spare_blocks(const std::vector<uint32_t>& blocks, bool is_idle) {
     // A home is free for sure only when the entry that left it is durable.
     const bool is_waited_for = is_idle || !spare_waiters_.empty();
     if (is_waited_for || options_.immediate_commit != wire::ImmediateCommit::all) {
@@ -79,27 +92,32 @@ Task<uint64_t> Blockstore::empty_spare_block(uint32_t block, bool is_idle) {
         const int status = co_await committing;
         if (status < 0) co_return 0;
     }
-    const std::vector<uint32_t> owners = spare_.owners(block);
-    MoveBatch batch;
-    for (uint32_t owner : owners) {
-        while (batch.running >= kMoves) {
+    uint64_t emptied = 0;
+    for (uint32_t block : blocks) {
+        const std::vector<uint32_t> owners = spare_.owners(block);
+        MoveBatch batch;
+        for (uint32_t owner : owners) {
+            while (batch.running >= kMoves) {
+                runtime::WaitList::Waiter waiter = batch.done.wait();
+                co_await waiter;
+            }
+            batch.running++;
+            runtime::spawn(move_object(owner, block, batch));
+        }
+        while (batch.running > 0) {
             runtime::WaitList::Waiter waiter = batch.done.wait();
             co_await waiter;
         }
-        batch.running++;
-        runtime::spawn(move_object(owner, block, batch));
-    }
-    while (batch.running > 0) {
-        runtime::WaitList::Waiter waiter = batch.done.wait();
-        co_await waiter;
+        if (batch.moved) emptied++;
+        else spare_.exclude(block, mover_pass_);
     }
     // Else the page of the next operation takes the entries along.
-    if (batch.moved && is_waited_for) {
+    if (emptied && is_waited_for) {
         Task<int> ending = log_->commit();
         const int status = co_await ending;
         if (status < 0) co_return 0;
     }
-    co_return batch.moved;
+    co_return emptied;
 }
 
 Task<void> Blockstore::move_object(uint32_t owner, uint32_t block, MoveBatch& batch) {

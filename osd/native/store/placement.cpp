@@ -193,8 +193,10 @@ Task<bool> Blockstore::take_spare(ActiveObject& active, WritePlan& plan, bool st
 Task<void> Blockstore::wait_for_spare(ActiveObject& active) {
     do {
         active.waits_for_spare = true;
+        spare_waiting_++;
         runtime::WaitList::Waiter waiter = spare_waiters_.wait();
         co_await waiter;
+        spare_waiting_--;
         active.waits_for_spare = false;
     } while (active.moving);
 }
