@@ -280,11 +280,10 @@ export class SimCluster {
   }
 
   /**
-   * Cuts or heals one or both directions between two nodes. What a client has sent meanwhile is lost with its connections: the protocol
-   * of 3.0.8 gives an OSD no means to tell a request that comes seconds late from one of now (docs/reliability.md).
+   * Cuts or heals one or both directions between two nodes. What was sent meanwhile arrives then, also on connections that their clients
+   * have given up: seconds late (docs/adr/0048).
    */
   link(from: number, to: number, state: 'cut' | 'heal', isOneWay = false): void {
-    if (state === 'heal' && this.clients.some(({ node }) => node === from || node === to)) this.world.killConnections(from, to);
     this.world[state](from, to);
     if (!isOneWay) this.world[state](to, from);
   }

@@ -250,8 +250,9 @@ bool PeeringMerge::step(size_t budget) {
     for (size_t done = 0; done < budget; done++) {
         if (heap_.empty()) {
             judge_group();
-            sources_.clear();
-            return true;
+            // One at a time: giving 24 MB back to the kernel takes 2 ms.
+            if (!sources_.empty()) sources_.pop_back();
+            return sources_.empty();
         }
         std::pop_heap(heap_.begin(), heap_.end(), later);
         Run& run = heap_.back();

@@ -51,8 +51,11 @@ struct StoreAwait : Awaited<store::Operation> {
     }
 };
 
+class Slices;
+
 struct ListAwait : Awaited<store::ListOperation> {
     ListAwait() { on_done = wake; }
+    Slices* slices = nullptr;  ///< of its give_way
     int64_t await_resume() noexcept {
         signal_.await_resume();
         return result;
@@ -101,37 +104,88 @@ private:
     std::coroutine_handle<> waiter_ = nullptr;
 };
 
-/// Long background work (listings, peering, scrub lists) in slices: of all that wait, one goes on in each turn of the loop, so that
-/// requests wait for one slice at most, however many such tasks there are. Slices::Turn turn(slices); co_await turn;
-class Slices : runtime::Deferred {
+/// Long work in short slices, of which one goes on in each turn of the loop, however many such tasks there are.
+/// Slices::Turn turn(slices); co_await turn;
+/// Pace::request: somebody waits for it; it goes on with the other work of a turn.
+/// Pace::background: peering, listings, scrub: a request waits for one slice at most (Loop::defer_idle), and while clients are at
+/// work each slice is followed by a pause as long as itself, so that what shares the processors with us gets them too.
+class Slices {
 public:
-    explicit Slices(runtime::Loop& loop) : loop_(loop) {
-        on_run = [](runtime::Deferred* self) { static_cast<Slices*>(self)->run(); };
+    enum class Pace { request, background };
+    Slices(runtime::Loop& loop, Pace pace) : loop_(loop), pace_(pace) {
+        next_.slices = pause_.slices = this;
+        next_.on_run = [](runtime::Deferred* self) { static_cast<Next*>(self)->slices->run(); };
+        pause_.on_fire = [](runtime::Timer* self) { static_cast<Timer*>(self)->slices->schedule(); };
     }
-    struct Turn : ListNode {
-        explicit Turn(Slices& slices) : slices_(slices) {}
+    ~Slices() {
+        if (next_.linked()) next_.unlink();
+        loop_.disarm(pause_);
+    }
+    Slices(const Slices&) = delete;
+
+    struct Turn : runtime::Deferred {
+        explicit Turn(Slices& slices) : slices_(slices) {
+            on_run = [](runtime::Deferred* self) { static_cast<Turn*>(self)->waiter_.resume(); };
+        }
         bool await_ready() const noexcept { return false; }
         void await_suspend(std::coroutine_handle<> waiter) noexcept {
             waiter_ = waiter;
-            slices_.waiting_.push_back(this);
-            if (!slices_.linked()) slices_.loop_.defer(slices_);
+            slices_.add(*this);
         }
         void await_resume() noexcept {}
 
     private:
-        friend class Slices;
         Slices& slices_;
         std::coroutine_handle<> waiter_ = nullptr;
     };
+    /// Runs `slice` when it is its turn.
+    void add(runtime::Deferred& slice) {
+        waiting_.push_back(&slice);
+        if (!running_) schedule();
+    }
+    /// A client's request has ended.
+    void client_seen() { client_ns_ = loop_.now_ns(); }
+    uint64_t count() const { return count_; }    ///< slices that have run
+    uint64_t pauses() const { return pauses_; }  ///< pauses made for clients
+
+    static constexpr uint64_t kClientWindowNs = 20 * runtime::kNsPerMs;  ///< clients are at work for so long after a request
 
 private:
+    struct Next : runtime::Deferred {
+        Slices* slices = nullptr;
+    };
+    struct Timer : runtime::Timer {
+        Slices* slices = nullptr;
+    };
+    void schedule() {
+        if (waiting_.empty() || next_.linked() || pause_.armed()) return;
+        if (pace_ == Pace::request) return loop_.defer(next_);
+        if (not_before_ns_ <= loop_.now_ns()) return loop_.defer_idle(next_);
+        pauses_++;
+        loop_.arm(pause_, not_before_ns_);
+    }
     void run() {
-        Turn* next = waiting_.pop_front();
-        if (!waiting_.empty()) loop_.defer(*this);
-        if (next) next->waiter_.resume();
+        runtime::Deferred* slice = waiting_.pop_front();
+        if (!slice) return;
+        count_++;
+        const uint64_t start = pace_ == Pace::background ? loop_.now_exact_ns() : 0;
+        running_ = true;
+        slice->on_run(slice);
+        running_ = false;
+        if (pace_ == Pace::background && client_ns_ && start < client_ns_ + kClientWindowNs) {
+            const uint64_t end = loop_.now_exact_ns();
+            not_before_ns_ = end + (end - start);
+        }
+        schedule();
     }
     runtime::Loop& loop_;
-    List<Turn> waiting_;
+    const Pace pace_;
+    List<runtime::Deferred> waiting_;
+    Next next_;
+    Timer pause_;
+    bool running_ = false;
+    uint64_t client_ns_ = 0, not_before_ns_ = 0;
+    uint64_t count_ = 0, pauses_ = 0;
 };
 
 /// Memory of listings, counted in entries: those that fit run at once, the others wait; one that is larger than all runs alone.

@@ -30,6 +30,15 @@ bool Osd::route(Op* op, bool needs_primary) {
     op->len = message.len;
     Pg* pg = pool->pgs[pool->pg_of(stripe) - 1];
     if (pg && pg->active()) {
+        if (pg->client_floor && is_modification(op->opcode)) {
+            const ClientState* client = client_of(op->request->connection);
+            if (!client || client->heard < pg->client_floor) {
+                // Our clients say hello again and send it behind that; others connect anew.
+                VITASTOR_PROBE("a request that may be late is refused");
+                answer(op, client && client->session ? -EAGAIN : -EPIPE);
+                return false;
+            }
+        }
         attach_pg(op, pg);
     } else if (needs_primary) {
         answer(op, -EPIPE);

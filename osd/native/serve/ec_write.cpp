@@ -317,7 +317,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
         note_unsynced(op, true);
         add_unsynced(op);
         for (const pg::Location& place : superfluous) {
-            pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}});
+            pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}, next_sequence_++});
         }
         if (!superfluous.empty()) recovery_failed_.insert(op->object);  // not again before the SYNC
         finish_ec_write(op, op->len, old_state);

@@ -40,7 +40,8 @@ Osd::Osd(runtime::Loop& loop, store::Store& store, OsdNum osd_num, Logger& logge
       block_size_(store.options().block_size),
       granularity_(store.options().bitmap_granularity),
       readonly_(store.options().readonly),
-      slices_(loop) {
+      slices_(loop, Slices::Pace::request),
+      background_(loop, Slices::Pace::background) {
     tick_.osd = this;
     tick_.on_fire = on_tick;
     lease_timer_.osd = this;
@@ -169,6 +170,7 @@ void Osd::complete(Op* op, int64_t retval) {
     op_stats_[static_cast<size_t>(op->opcode)].add(usec, bytes);
     if (!op->recovery && (moves_data || op->opcode == Opcode::del)) {
         client_us_ += usec;
+        background_.client_seen();
         const uint64_t slot = now / kBusySlotNs;
         if (slot != last_busy_slot_) busy_slots_++;
         last_busy_slot_ = slot;
@@ -310,7 +312,7 @@ void Osd::lease_expired() {
 void Osd::on_accepted(net::Connection& connection) {
     auto client = std::make_unique<ClientState>();
     client->connection = &connection;
-    client->serial = next_serial_++;
+    client->serial = client->heard = next_serial_++;
     clients_[&connection] = std::move(client);
 }
 
@@ -326,6 +328,20 @@ void Osd::on_peer_announced(net::Connection& connection, OsdNum osd) {
             client->voided = true;
             locks_.release_connection(client->serial);
         }
+    }
+}
+
+/// What its client has given up may still come on an older connection: not after this.
+void Osd::on_client_announced(net::Connection& connection, uint64_t session) {
+    ClientState* announced = client_of(&connection);
+    if (!announced) return;
+    announced->heard = next_serial_++;
+    announced->session = session;
+    if (!session) return;
+    for (ClientState* client : by_arrival(clients_)) {
+        if (client == announced || client->session != session) continue;
+        VITASTOR_PROBE("older connection of a client closed");
+        client->connection->close(net::CloseReason::by_us, "its client has connected anew");
     }
 }
 
@@ -409,6 +425,7 @@ void Osd::set_pools(const std::vector<PoolInfo>& pools) {
         }
         bool remap = fresh || pool->info.pg_count != info.pg_count || pool->info.pg_stripe_size != info.pg_stripe_size;
         bool relock = !fresh && pool->info.local_reads != info.local_reads;
+        if (remap && !fresh && pool->info.pg_count) led_before_.insert({info.id, 0});
         pool->info = info;
         if (!remap) {
             if (relock) {

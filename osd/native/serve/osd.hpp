@@ -46,6 +46,7 @@ public:
     void on_accepted(net::Connection& connection) override;
     void on_request(net::Connection& connection, net::Request& request) override;
     void on_peer_announced(net::Connection& connection, OsdNum osd) override;
+    void on_client_announced(net::Connection& connection, uint64_t session) override;
     void on_closed(net::Connection& connection) override;
     void on_peer_up(OsdNum osd) override;
     void on_peer_down(OsdNum osd) override;
@@ -106,6 +107,9 @@ private:
     runtime::Task<> read_slow(Op* op);
     runtime::Task<> read_chain(Op* op);
     runtime::Task<> wait_overlap(ObjectId object, uint32_t offset, uint32_t len);
+    // forward.cpp
+    runtime::Task<> forward_read(Op* op);
+    runtime::Task<> ask_for_scrub(ObjectId object, OsdNum primary);
     void mark_copy(Pg& pg, const ObjectId& object, uint32_t role, OsdNum osd, uint32_t flag, Version target);
     std::vector<pg::Location> locations_of(Pg& pg, const ObjectId& object);
 
@@ -310,6 +314,10 @@ private:
     std::unordered_map<InodeNum, Inode> inodes_;
     std::map<OsdNum, net::PeerAddress> up_;
     std::set<OsdNum> wanted_;
+    std::set<OsdNum> forward_to_;      ///< primaries that local reads were forwarded to: connections to them are kept
+    std::set<ObjectId> scrubs_asked_;  ///< bad copies here whose primary is looking at them
+    /// PGs that were led here since the start; PG 0: all of the pool, whose numbers mean other objects now.
+    std::set<PgId> led_before_;
 
     uint64_t lease_until_ns_ = 0;
     bool fenced_ = true;
@@ -323,7 +331,8 @@ private:
     uint32_t planted_ = 0;
     std::map<std::pair<PgId, OsdNum>, store::Listing> planted_lists_;
 
-    Slices slices_;
+    Slices slices_;      ///< computing for requests
+    Slices background_;  ///< listings, peering, scrub
     static constexpr uint64_t kListEntriesMax = 512 << 10;  ///< 24 bytes each, up to three times at once
     ListBudget peering_budget_{kListEntriesMax}, listing_budget_{kListEntriesMax};
     ListBudget walk_budget_{2};  ///< listings of the own store at once

@@ -43,6 +43,7 @@ void Osd::start_pg(const PgId& id, Pg::Start&& start) {
     pg.membership = std::move(start.membership);
     pg.kick.pg = &pg;
     pg.kick.on_run = on_kick;
+    if (!led_before_.insert(id).second || led_before_.contains({id.pool, 0})) pg.client_floor = next_serial_;
     if (!known) {
         log(logger_, LogLevel::error, "PG %u/%u cannot be led: its pool or number is not known here", id.pool, id.pg);
         pg.reason = "pool or PG number is not known to the OSD";
@@ -148,6 +149,8 @@ void Osd::update_wanted() {
     for (auto& [id, pg] : pgs_) {
         for (OsdNum osd : pg::universe_of(pg->membership)) needed.insert(osd);
     }
+    std::erase_if(forward_to_, [&](OsdNum osd) { return !up_.contains(osd); });
+    needed.insert(forward_to_.begin(), forward_to_.end());
     needed.erase(osd_num_);
     for (OsdNum osd : needed) {
         if (!wanted_.contains(osd)) peers_->want(osd);
@@ -410,7 +413,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     if (pg.disturbed || pg.stop || failed) co_return false;
     // ---- what they mean
     while (!pg.objects.clear_some(kMergeSlice)) {
-        Slices::Turn slice(slices_);
+        Slices::Turn slice(background_);
         co_await slice;
     }
     pg::PeeringMerge merge(info.scheme, pg.activation.current_set, pg.objects);
@@ -421,7 +424,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     merge.add_listing(osd_num_, std::move(listings.back()));
     listings.clear();
     while (!merge.step(kMergeSlice)) {
-        Slices::Turn slice(slices_);
+        Slices::Turn slice(background_);
         co_await slice;
         if (pg.disturbed || pg.stop) co_return false;
     }

@@ -179,7 +179,7 @@ runtime::Task<> Osd::list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t
                 part.push_back(triples.value()[j]);
             }
             if (n == kDecodeSlice) {
-                Slices::Turn slice(slices_);
+                Slices::Turn slice(background_);
                 co_await slice;
             }
         }

@@ -92,7 +92,7 @@ void Osd::on_local_read(store::Operation* operation) {
         return self->answer_read(op, op->len);
     }
     if (operation->result < 0) {
-        if (!op->pg) return self->answer_read(op, -EIO);
+        if (!op->pg) return runtime::spawn(self->forward_read(op));
         VITASTOR_PROBE("own copy unreadable");
         if (!op->pool->codec) {
             self->mark_copy(*op->pg, op->object, 0, self->osd_num_, wire::DescribeItem::kCorrupted,
@@ -363,6 +363,11 @@ runtime::Task<> Osd::read_chain(Op* op) {
             break;
         }
         inode = parent;
+    }
+    if (result == -EIO && !op->pg) {
+        runtime::Task<> forwarding = forward_read(op);
+        co_await forwarding;
+        co_return;
     }
     std::memcpy(op->bitmap, covered.data(), bitmap_bytes);
     op->version = top_version;

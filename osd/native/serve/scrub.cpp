@@ -68,7 +68,7 @@ runtime::Task<> Osd::judge_chunks(Pool& pool, std::vector<ScrubCopy>& chunks) {
     erasure::ScrubSearch search;
     search.start(*codec, available, data, block_size_, settings_.scrub_ec_max_bruteforce);
     while (!search.step(kSearchSlice)) {
-        Slices::Turn slice(slices_);
+        Slices::Turn slice(background_);
         co_await slice;
     }
     erasure::ScrubVerdict verdict = search.verdict();

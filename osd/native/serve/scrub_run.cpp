@@ -82,7 +82,7 @@ runtime::Task<> Osd::list_for_scrub(Pg& pg) {
         const ObjectId object{chunk.inode, chunk.stripe & ~kRoleMask};
         if (batch.empty() || batch.back() != object) batch.push_back(object);
         if (i % kScrubListSlice == kScrubListSlice - 1) {
-            Slices::Turn slice(slices_);
+            Slices::Turn slice(background_);
             co_await slice;
         }
     }

@@ -54,6 +54,7 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
     osds.swap(unsynced_osds_);
     pgs.swap(unsynced_pgs_);
     uint64_t writes = std::exchange(unsynced_writes_, 0);
+    const uint64_t up_to = next_sequence_++;
     begin_sync_unstable();
     Op* op = new_op(nullptr);
     op->on_parts = Parts::done;
@@ -115,9 +116,11 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
             auto it = pgs_.find(id);
             if (it == pgs_.end() || !it->second->active() || it->second->extras.empty()) continue;
             Pg& pg = *it->second;
+            // In order; those of writes that ended meanwhile wait for the next SYNC.
+            const auto later = std::find_if(pg.extras.begin(), pg.extras.end(), [&](const Pg::Extra& extra) { return extra.sequence > up_to; });
+            std::vector<Pg::Extra> extras(pg.extras.begin(), later);
+            pg.extras.erase(pg.extras.begin(), later);
             attach_pg(op, &pg);
-            std::vector<Pg::Extra> extras;
-            extras.swap(pg.extras);
             op->pending = 1;
             for (const Pg::Extra& extra : extras) {
                 if (extra.osd == osd_num_) {

@@ -207,6 +207,8 @@ struct Pg {
     PgId id;
     Pool* pool = nullptr;
     uint64_t interval = 0;
+    /// Connections whose last hello has a smaller number may bring requests from before another OSD led the PG (docs/adr/0048). 0: none can.
+    pg::ConnectionSerial client_floor = 0;
     pg::Phase phase = pg::Phase::offline;
     uint32_t flags = 0;  ///< degraded, left_on_dead, has_unclean, has_invalid; the rest follows from `objects`
     pg::Membership membership;
@@ -249,6 +251,7 @@ struct Pg {
     struct Extra {
         OsdNum osd;
         ObjectVersion what;
+        uint64_t sequence;  ///< when the new copies were written: a SYNC that had begun before does not cover them
     };
     std::vector<Extra> extras;
 
@@ -288,6 +291,8 @@ inline std::string pg_text(const Pg& pg) { return std::to_string(pg.id.pool) + "
 struct ClientState {
     net::Connection* connection = nullptr;
     pg::ConnectionSerial serial = 0;  ///< in order of arrival: whatever goes through all clients goes in this order
+    pg::ConnectionSerial heard = 0;  ///< as serial, at its last hello: what comes now was sent after that
+    uint64_t session = 0;            ///< of a client of ours
     bool voided = false;  ///< its OSD said hello on a newer connection
     std::map<PgId, uint64_t> dirty;  ///< written to since its last SYNC (dirty PG rule), with the sequence of the last write
 };

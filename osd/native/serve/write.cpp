@@ -383,7 +383,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                 std::vector<pg::Location> where = superfluous;
                 for (pg::Location& place : where) {
                     place.flags |= wire::DescribeItem::kOutdated;
-                    pg.extras.push_back({place.osd, {op->object, op->version}});
+                    pg.extras.push_back({place.osd, {op->object, op->version}, next_sequence_++});
                 }
                 for (OsdNum osd : pg.activation.current_set) {
                     if (osd) where.push_back({0, 0, osd});

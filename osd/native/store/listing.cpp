@@ -12,6 +12,25 @@ namespace {
 
 constexpr uint32_t kSlice = 1000;
 
+/// co_await slice: the listing goes on when whoever asked for it lets it.
+struct NextSlice : runtime::Deferred {
+    NextSlice(runtime::Loop& loop, ListOperation& operation) : loop_(loop), operation_(operation) {
+        on_run = [](runtime::Deferred* self) { static_cast<NextSlice*>(self)->handle_.resume(); };
+    }
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) noexcept {
+        handle_ = handle;
+        if (operation_.give_way) operation_.give_way(&operation_, *this);
+        else loop_.defer(*this);
+    }
+    void await_resume() noexcept {}
+
+private:
+    runtime::Loop& loop_;
+    ListOperation& operation_;
+    std::coroutine_handle<> handle_;
+};
+
 struct Walk {
     Index& index;
     Index::Walker walker;
@@ -72,8 +91,8 @@ Task<int> Blockstore::walk(ListOperation& operation) {
     uint32_t done = 0;
     while (walk.walker.position != kNoSlot) {
         if (++done % kSlice == 0) {
-            NextTurn turn(loop_);
-            co_await turn;
+            NextSlice slice(loop_, operation);
+            co_await slice;
             if (pool.generation != generation) co_return -EAGAIN;
             if (walk.walker.position == kNoSlot) break;
         }
@@ -106,8 +125,8 @@ Task<int> Blockstore::walk(ListOperation& operation) {
         for (size_t end = stable.size(); end > 1; end--) {
             std::pop_heap(stable.begin(), stable.begin() + static_cast<ptrdiff_t>(end));
             if (end % kSlice == 0) {
-                NextTurn turn(loop_);
-                co_await turn;
+                NextSlice slice(loop_, operation);
+                co_await slice;
             }
         }
     }

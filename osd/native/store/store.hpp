@@ -126,6 +126,8 @@ struct ListOperation {
     int64_t result = 0;  ///< 0; -EAGAIN: pg_count or stripe of the pool have changed meanwhile
     Listing listing;
     void (*on_done)(ListOperation* self) = nullptr;
+    /// Runs `next`, the next slice, when it is time for it; on a later turn. nullptr: each turn has one slice of every listing.
+    void (*give_way)(ListOperation* self, runtime::Deferred& next) = nullptr;
     void* store_data = nullptr;
 };
 

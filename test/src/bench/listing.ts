@@ -98,13 +98,11 @@ async function p99(reading: Promise<FioJob[]>): Promise<number> {
 /** Whoever changes a PG's history makes it peer again. Seconds until all are active. */
 async function peerAgain(lab: Lab, pool: number): Promise<number> {
   const rows = ((await lab.cliJson(['pg-list'])) as PgRow[]).filter((row) => row.pool_id === pool);
+  // One question for all of them: the client that reads meanwhile shares the processors with etcd.
   const created = async (): Promise<Map<string, string>> => {
     const all = new Map<string, string>();
-    for (const row of rows) {
-      const key = `${lab.prefix}/pg/state/${pool}/${row.pg_num}`;
-      const origin = await lab.etcd.origin(key);
-      const state = await lab.etcd.get(key);
-      if (origin && state?.includes('"active"')) all.set(key, origin.createRevision);
+    for (const [key, { createRevision, value }] of await lab.etcd.origins(`${lab.prefix}/pg/state/${pool}/`)) {
+      if (value.includes('"active"')) all.set(key, createRevision);
     }
     return all;
   };

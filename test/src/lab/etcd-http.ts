@@ -69,6 +69,17 @@ export class EtcdHttp {
     return isObject(pair) ? { createRevision: String(pair['create_revision'] ?? ''), lease: String(pair['lease'] ?? '0') } : undefined;
   }
 
+  /** Of everything below a prefix: revision of creation and value. */
+  async origins(prefix: string): Promise<Map<string, { createRevision: string; value: string }>> {
+    const { kvs } = await this.#call('/kv/range', { key: encode(prefix), range_end: prefixEnd(prefix) });
+    const result = new Map<string, { createRevision: string; value: string }>();
+    for (const pair of Array.isArray(kvs) ? kvs : []) {
+      if (!isObject(pair)) continue;
+      result.set(decode(String(pair['key'] ?? '')), { createRevision: String(pair['create_revision'] ?? ''), value: decode(String(pair['value'] ?? '')) });
+    }
+    return result;
+  }
+
   /** Ends a lease and deletes its keys. */
   async revoke(lease: string): Promise<void> {
     await this.#call('/lease/revoke', { ID: lease });

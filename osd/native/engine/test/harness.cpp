@@ -240,10 +240,14 @@ struct Client::Pending : net::Call {
     iovec data_iov{};
     std::vector<uint8_t> out;  ///< request payload
     uint8_t bitmap_small[4 * 16] = {};
+    Client* greeter = nullptr;  ///< greets and sends it once more
+    OsdNum osd = 0;
 };
 
-Client::Client(Cluster& cluster, OsdNum own_osd) : cluster(cluster) {
+Client::Client(Cluster& cluster, OsdNum own_osd, std::optional<uint64_t> session) : cluster(cluster), greets_(!session) {
+    static uint64_t next_session = 1000;
     net::PeerOptions options;
+    options.session = session.value_or(next_session++);
     options.own_osd = own_osd;
     options.block_size = 131072;
     options.bitmap_granularity = 4096;
@@ -271,8 +275,14 @@ net::Connection* Client::connect(OsdNum osd) {
 
 std::shared_ptr<Reply> Client::send(OsdNum osd, Pending* pending) {
     std::shared_ptr<Reply> reply = pending->reply;
+    pending->osd = osd;
+    if (greets_ && (pending->opcode == Opcode::write || pending->opcode == Opcode::del)) pending->greeter = this;
     pending->on_reply = [](net::Call* call) {
         Pending* self = static_cast<Pending*>(call);
+        if (Client* client = std::exchange(self->greeter, nullptr); client && self->status == 0 && self->retval == -EAGAIN) {
+            client->greet(self->osd);
+            if (net::Connection* connection = client->peers_->get(self->osd)) return connection->send(*self);
+        }
         Reply& reply = *self->reply;
         wire::ConstHeaderBytes header(static_cast<net::Call*>(self)->reply);
         reply.result = self->status ? self->status : self->retval;
@@ -387,11 +397,11 @@ Reply Client::scrub(OsdNum osd, InodeNum inode, uint64_t offset) {
     return wait(send(osd, call));
 }
 
-Reply Client::simple(OsdNum osd, Opcode opcode) {
+std::shared_ptr<Reply> Client::start_simple(OsdNum osd, Opcode opcode) {
     auto* call = new Pending;
     call->opcode = opcode;
     wire::encode_request(wire::HeaderBytes(call->request), {0, opcode});
-    return wait(send(osd, call));
+    return send(osd, call);
 }
 
 Reply Client::sub_write(OsdNum osd, const ObjectId& object, Version version, std::vector<uint8_t> data, uint32_t flags) {
@@ -407,11 +417,11 @@ Reply Client::sub_write(OsdNum osd, const ObjectId& object, Version version, std
     return wait(send(osd, call));
 }
 
-Reply Client::list(OsdNum osd, const wire::ListRequest& message) {
+std::shared_ptr<Reply> Client::start_list(OsdNum osd, const wire::ListRequest& message) {
     auto* call = new Pending;
     call->opcode = Opcode::sec_list;
     wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_list}, message);
-    return wait(send(osd, call));
+    return send(osd, call);
 }
 
 Reply Client::lock(OsdNum osd, PgNum pg, uint64_t flags, uint32_t state) {

@@ -63,7 +63,8 @@ struct Reply {
 /// Opens connections as a client (osd 0) or as an OSD.
 class Client : public net::PeersListener {
 public:
-    Client(Cluster& cluster, OsdNum own_osd);
+    /// Without a session of its own it acts as ours do: a request that is refused as perhaps late is sent again behind a hello.
+    Client(Cluster& cluster, OsdNum own_osd, std::optional<uint64_t> session = std::nullopt);
     ~Client() override;
     void on_peer_up(OsdNum osd) override { ups[osd]++; }
     void on_peer_down(OsdNum osd) override { downs[osd]++; }
@@ -75,13 +76,16 @@ public:
     Reply write(OsdNum osd, InodeNum inode, uint64_t offset, std::vector<uint8_t> data, Version cas = 0);
     std::shared_ptr<Reply> start_remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas = 0);
     Reply remove(OsdNum osd, InodeNum inode, uint64_t offset, Version cas = 0);
-    Reply simple(OsdNum osd, wire::Opcode opcode);
+    std::shared_ptr<Reply> start_simple(OsdNum osd, wire::Opcode opcode);
+    Reply simple(OsdNum osd, wire::Opcode opcode) { return wait(start_simple(osd, opcode)); }
     Reply scrub(OsdNum osd, InodeNum inode, uint64_t offset);
     Reply sub_write(OsdNum osd, const ObjectId& object, Version version, std::vector<uint8_t> data, uint32_t flags = 0);
-    Reply list(OsdNum osd, const wire::ListRequest& message);
+    std::shared_ptr<Reply> start_list(OsdNum osd, const wire::ListRequest& message);
+    Reply list(OsdNum osd, const wire::ListRequest& message) { return wait(start_list(osd, message)); }
     Reply lock(OsdNum osd, PgNum pg, uint64_t flags, uint32_t state);
     Reply describe(OsdNum osd);
     Reply wait(std::shared_ptr<Reply> reply);
+    void greet(OsdNum osd) { peers_->greet(osd); }
 
     Cluster& cluster;
     std::map<OsdNum, int> ups, downs;
@@ -89,6 +93,7 @@ public:
 
 private:
     struct Pending;
+    const bool greets_;
     std::shared_ptr<Reply> send(OsdNum osd, Pending* pending);
     TestLogger logger_;
     std::unique_ptr<net::Peers> peers_;

@@ -78,6 +78,11 @@ void MemoryStore::run() {
     std::deque<store::Operation*> ready;
     ready.swap(queue_);
     for (store::Operation* op : ready) {
+        if (op->op == store::StoreOp::sync && disk_.hold_syncs && !done_) {
+            queue_.push_back(op);
+            if (!poll_.armed()) loop_.arm(poll_, loop_.now_ns() + runtime::kNsPerMs);
+            continue;
+        }
         execute(*op);
         op->on_done(op);
     }

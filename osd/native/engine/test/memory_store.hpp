@@ -21,6 +21,7 @@ struct MemoryDisk {
     /// Orders: negative errno for an operation, 0 = go on.
     std::function<int64_t(const store::Operation&)> fault;
     bool hold = false;  ///< operations wait until it is false again
+    bool hold_syncs = false;  ///< only these
     uint64_t syncs = 0;
 };
 
