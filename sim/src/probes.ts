@@ -22,6 +22,7 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   ['announced write of several granules is torn', 'needs a disk that tears what it calls atomic: store_crash_test'],
   ['data of an announced write failed', 'needs write errors of the disk: store_test'],
   ['discard queue is full', 'needs 65536 pieces of a store'],
+  ['a store of an older release gets a new feature', 'new stores have all features: store_test opens older ones'],
   ['connection paused by backpressure', 'needs 128 MB or 16384 requests on one connection: connection tests'],
 ]);
 

@@ -249,6 +249,7 @@ void Osd::publish(Pg& pg) {
             runtime::spawn(announce_lock(pg, osd, member ? state : state | wire::pg_state::has_misplaced));
         }
     }
+    if (pg.state() != state) return;  // a lost holder has disturbed the PG: the newer state was told
     if (state == pg.announced && peers == pg.announced_peers && pg.reason == pg.announced_reason) return;
     pg.announced = state;
     pg.announced_peers = peers;

@@ -61,7 +61,8 @@ Pg* Osd::choose_scrub() {
         scrub_.at_end = false;
         pg.flags |= wire::pg_state::scrubbing;
         update_state(pg);
-        return &pg;
+        // A lock holder that could not be told of it has disturbed the PG, which is forgotten then.
+        if (scrub_.chosen) return &pg;
     }
     return nullptr;
 }
@@ -86,8 +87,8 @@ runtime::Task<> Osd::list_for_scrub(Pg& pg) {
             co_await slice;
         }
     }
+    if (scrub_.serial == serial) scrub_.listing = false;
     if (scrub_.serial == serial && scrub_.chosen) {
-        scrub_.listing = false;
         if (result < 0) {
             pg.scrub_wanted = false;  // the PGs of the pool change: control asks again
         } else {
