@@ -67,7 +67,7 @@ const COMPARED = (shape: Shape): Shape => {
   const busy = BUSY({ ...shape, blockSize: 131072 });
   return { ...busy, pgSize: 3, depth: 8, checksums: false, autoScrubS: 1, scrubFindsBest: false };
 };
-const DELETING = (shape: Shape): Shape => ({ ...BUSY(shape), discardPercent: 40 });
+const DELETING = (shape: Shape): Shape => ({ ...BUSY(shape), discardPercent: 40, removes: true });
 
 export const PLANTED: readonly PlantedFault[] = [
   {

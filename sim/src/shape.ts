@@ -43,6 +43,8 @@ export interface Shape {
   driftPpm: number[];
   /** Of 100 operations on images whose objects may be deleted, so many are discards. */
   discardPercent: number;
+  /** Whole objects are deleted also where an OSD is away, as rm-data does: tombstones must hold. */
+  removes: boolean;
   /** Every PG is scrubbed once in so many seconds; null: never by itself. */
   autoScrubS: number | null;
   /** Image 1 has a parent in another pool: an empty one, so that what was never written still reads as zeroes. */
@@ -154,6 +156,7 @@ function drawPlainShape(random: SeededRandom): Shape {
     discardPercent: random.pick([4, 8, 25]),
     hasParent: random.chance(20),
     isTight: false,
+    removes: false,
     osdOptions: {},
     checksumCacheBytes: random.pick([256, 1024, 65536]),
     clientOptions: {},

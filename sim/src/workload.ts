@@ -247,7 +247,10 @@ export class Workload {
   #discard(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
     const token = this.#oracle.beginDiscard(image, range(first, count));
     this.#begin(client, 'discard');
-    client.native?.discard(image, offsetOf(first), count * GRANULE, (result) => {
+    const isDelete = this.#cluster.shape.removes && count === this.#objectGranules && first % count === 0;
+    const send = (done: (result: number) => void): void =>
+      isDelete ? client.native?.remove(image, offsetOf(first), done) : client.native?.discard(image, offsetOf(first), count * GRANULE, done);
+    send((result) => {
       this.#cluster.trace(() => `client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
       if (result < 0 && !(result === ENOSPC && this.#mayBeFull)) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
       else if (result >= 0) this.#acknowledged(client, image, token);
