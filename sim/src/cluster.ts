@@ -30,6 +30,8 @@ interface SimOsd {
   clock: ProcessClock | null;
   /** Set while the process lives. */
   running: boolean;
+  /** How many it has had so far. */
+  disks: number;
 }
 
 /** What etcd says of all PGs at some revision. */
@@ -272,7 +274,16 @@ export class SimCluster {
   }
 
   diskOf(num: number): string {
-    return `/sim/osd${num}`;
+    const { disks } = this.osd(num);
+    return `/sim/osd${num}${disks === 1 ? '' : `.${disks}`}`;
+  }
+
+  /** As an administrator with a bad disk would: an empty one takes its place, under the same number. */
+  replaceDisk(num: number): void {
+    this.killOsd(num, false);
+    this.osd(num).disks++;
+    this.world.addDisk(this.diskOf(num), this.shape.disk);
+    this.startOsd(num);
   }
 
   hostOf(num: number): string {
@@ -320,6 +331,11 @@ export class SimCluster {
   scrubAll(): void {
     this.changeGlobal({ auto_scrub: false, scrub_find_best: false });
     for (const kv of this.#histories()) this.etcd.put(kv.key, stringifyJson({ ...(JSON.parse(kv.value) as JsonObject), next_scrub: 1 }));
+  }
+
+  /** Of some object there is no whole version among the newest ones. */
+  get isIncomplete(): boolean {
+    return this.pgStates().includes('"has_incomplete"');
   }
 
   /** A scrub has found copies that differ. */
@@ -414,8 +430,8 @@ export class SimCluster {
 
   #addOsd(num: number): void {
     const node = this.world.addNode(`osd${num}`, `10.0.0.${num}`, this.shape.driftPpm[num - 1] ?? 0);
+    this.osds.set(num, { num, node, disks: 1, etcd: null, engine: null, control: null, gate: null, clock: null, running: false });
     this.world.addDisk(this.diskOf(num), this.shape.disk);
-    this.osds.set(num, { num, node, etcd: null, engine: null, control: null, gate: null, clock: null, running: false });
   }
 
   #osdCommandLine(num: number): Record<string, string> {
@@ -426,6 +442,7 @@ export class SimCluster {
       disable_data_fsync: shape.disk.volatileCache ? '0' : '1', etcd_stats_interval: '5',
       // As an administrator of such a disk would: it tears at its logical blocks.
       ...(shape.disk.tornSectors ? { atomic_write_size: '512' } : {}),
+      ...(this.osd(num).disks > 1 ? { allow_fresh_disk: '1' } : {}),
       ...shape.osdOptions,
       ...this.#options.planted?.options,
     };

@@ -357,7 +357,7 @@ export class Faults {
   readonly #random: SeededRandom;
   readonly #only: ReadonlySet<string> | null;
   /** The one OSD whose medium decays while others fail; null: none. */
-  readonly #decaying: number | null;
+  readonly decaying: number | null;
   readonly #pauseMs: readonly [number, number];
   #active = false;
   count = 0;
@@ -373,7 +373,7 @@ export class Faults {
     this.#workload = workload;
     this.#random = random;
     this.#only = only;
-    this.#decaying = only === null && mayDecay(cluster.shape) ? random.between(1, cluster.osds.size) : null;
+    this.decaying = only === null && mayDecay(cluster.shape) ? random.between(1, cluster.osds.size) : null;
   }
 
   start(): void {
@@ -425,7 +425,7 @@ export class Faults {
   #schedule(): void {
     this.#cluster.clock.after(this.#random.between(...this.#pauseMs), () => {
       if (!this.#active) return;
-      if (this.#decaying !== null && this.#random.chance(15)) this.decay(this.#decaying);
+      if (this.decaying !== null && this.#random.chance(15)) this.decay(this.decaying);
       else this.#one();
       this.#schedule();
     });

@@ -68,6 +68,8 @@ class SeedRun {
   readonly #faults: Faults;
   readonly #random: SeededRandom;
   readonly #failures: string[] = [];
+  /** The decayed disk was taken out. */
+  #isReplaced = false;
 
   constructor(native: NativeModule, solver: Solver, options: RunOptions) {
     const { seed, planted } = options;
@@ -130,8 +132,17 @@ class SeedRun {
   async #heal(after: string): Promise<void> {
     const { cluster } = this;
     const { healMs } = this.#options;
-    const isWell = await this.#until(healMs, () => this.#bad || (this.#workload.inFlight === 0 && cluster.allSettled));
-    if (isWell) return;
+    const heals = (): Promise<boolean> => this.#until(healMs, () => this.#bad || (this.#workload.inFlight === 0 && cluster.allSettled));
+    if (await heals()) return;
+    const bad = this.#faults.decaying;
+    if (bad !== null && this.#faults.decays > 0 && !this.#isReplaced && cluster.isIncomplete) {
+      // A write that was never acknowledged lies on the decayed disk alone, and rots there: the newest version cannot be read. Whoever looks after
+      // the cluster replaces the disk, and everything acknowledged must be there without it.
+      this.#isReplaced = true;
+      cluster.note(`the disk of osd${bad} is replaced: ${cluster.pgStates()}`);
+      cluster.replaceDisk(bad);
+      if (await heals()) return;
+    }
     for (const line of cluster.describe()) cluster.note(line);
     this.#failures.push(`${this.#workload.inFlight} operations unanswered, PGs ${cluster.pgStates()}: not well ${healMs} ms of virtual time after ${after}`);
   }
