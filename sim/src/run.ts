@@ -212,6 +212,8 @@ class SeedRun {
       await this.#until(300, () => this.#bad);
     }
     this.#workload.stop();
+    // What is sent again waits for room, and reads of the same object with it.
+    if (!this.#bad && cluster.shape.isTight) await this.#makeRoom();
     await this.#until(READ_LIMIT_MS, () => this.#bad || this.#workload.inFlight === 0);
     if (!this.#bad) await this.#readEverything('with a decayed OSD');
   }

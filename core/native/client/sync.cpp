@@ -46,7 +46,9 @@ Route Context::route_of(ObjectId object) {
 bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bool write) {
     Image& image = *part.op->image;
     if (!write && image.unsynced.empty()) return true;
-    if (write && image.unsynced.over_limit(2 * config_->client_max_dirty_bytes, 2ull * config_->client_max_dirty_ops)) {
+    // A deletion keeps no data, and may be what makes the room that a replay, and so the SYNC, waits for.
+    const bool keeps_data = write && part.kind != PartKind::remove && part.kind != PartKind::compare_remove;
+    if (keeps_data && image.unsynced.over_limit(2 * config_->client_max_dirty_bytes, 2ull * config_->client_max_dirty_ops)) {
         VITASTOR_PROBE("writes wait for a forced sync");
         waiting_.push_back(&part);
         maybe_force_sync(image);

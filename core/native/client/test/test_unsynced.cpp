@@ -272,6 +272,36 @@ TEST_CASE("forced SYNC bounds what is kept") {
     CHECK(image->unsynced.empty());
 }
 
+TEST_CASE("a deletion makes the room that what is sent again waits for, however much waits for a SYNC") {
+    World limited("none");
+    limited.layers.options["client_max_dirty_ops"] = "2";
+    limited.add_osd(1);
+    limited.add_osd(2);
+    Osd& osd = *limited.osds[1];
+    osd.volatile_writes = true;
+    bool full = false;
+    osd.fault = [&](net::Request& request) {
+        if (request.opcode == wire::Opcode::sync) return -EIO;  // what was written stays unsynced
+        if (request.opcode == wire::Opcode::del) full = false;
+        return full && request.opcode == wire::Opcode::write ? -ENOSPC : 0;
+    };
+    limited.feed();
+    client::Image* image = limited.open();
+    auto data = pattern(4096, 1);
+    for (uint64_t i = 0; i < 5; i++) CHECK(limited.write(image, i * 4096, data) == 4096);
+    Done waiting;
+    limited.start(OpKind::write, image, 5 * 4096, 4096, {{data.data(), 4096}}, waiting);
+    full = true;
+    osd.restart();
+    limited.put("/osd/state/1", limited.osd_state(1));
+    const int64_t other = 2 * kBlock;  // another object of the same PG
+    CHECK(limited.run(OpKind::remove, image, other, 0, {}, 0, UINT64_MAX) == 0);
+    osd.fault = nullptr;
+    CHECK(limited.until([&] { return waiting.done; }));
+    CHECK(limited.flush(image) == 0);
+    CHECK(osd.durable.size() == 1);
+}
+
 TEST_CASE("random writes, flushes and crashes against an oracle") {
     for (unsigned seed = 1; seed <= 6; seed++) {
         NoneWorld world;
