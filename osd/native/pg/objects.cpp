@@ -47,7 +47,12 @@ void ObjectTable::set_unclean(const ObjectId& object, uint32_t state, std::span<
     }
     entry.set = set;
     entry.target = target;
+    entry.awaits_sync = false;
     count(state, 1);
+}
+
+void ObjectTable::set_awaits_sync(const ObjectId& object) {
+    if (UncleanObject* entry = find(object)) entry->awaits_sync = true;
 }
 
 void ObjectTable::add_unclean(const ObjectId& object, uint32_t state, std::span<const Location> where,
@@ -55,7 +60,7 @@ void ObjectTable::add_unclean(const ObjectId& object, uint32_t state, std::span<
     VITASTOR_ASSERT(state != 0);
     auto it = unclean_.try_emplace(unclean_.end(), object);
     VITASTOR_ASSERT(it->second.set == nullptr);
-    it->second = {intern(state, where), target};
+    it->second = {intern(state, where), target, false};
     counts_.objects++;
     count(state, 1);
 }

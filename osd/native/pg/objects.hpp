@@ -36,6 +36,8 @@ struct LocationSet {
 struct UncleanObject {
     LocationSet* set = nullptr;
     Version target = 0;  ///< version that counts
+    /// Every place of the current set has it, and a SYNC that is still to come takes away what lies elsewhere: nothing to recover.
+    bool awaits_sync = false;
 };
 
 struct ObjectCounts {
@@ -55,10 +57,12 @@ public:
     void remove_clean() {
         if (counts_.objects > counts_.unclean) counts_.objects--;
     }
-    /// Makes a counted object unclean, or changes what is known of an unclean one. state != 0; where is sorted inside.
+    /// Makes a counted object unclean, or changes what is known of an unclean one. state != 0; where is sorted inside. It does not await a SYNC.
     void set_unclean(const ObjectId& object, uint32_t state, std::span<const Location> where, Version target);
     /// Same for an object that is not counted yet (peering: in ascending order, then in constant time).
     void add_unclean(const ObjectId& object, uint32_t state, std::span<const Location> where, Version target);
+    /// Recovery has nothing to do with it until a SYNC. No effect if it is clean.
+    void set_awaits_sync(const ObjectId& object);
     /// The object is clean now. No effect if it was.
     void set_clean(const ObjectId& object);
     /// The unclean object exists no more.

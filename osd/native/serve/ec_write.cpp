@@ -314,12 +314,12 @@ runtime::Task<> Osd::write_ec(Op* op) {
     const bool durable = mode == wire::ImmediateCommit::all ||
                          (mode == wire::ImmediateCommit::small && !whole && !(known && known->unsynced));
     if (!durable) {
-        note_unsynced(op, true);
         add_unsynced(op);
         for (const pg::Location& place : superfluous) {
             pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}, next_sequence_++});
         }
-        if (!superfluous.empty()) recovery_failed_.insert(op->object);  // not again before the SYNC
+        if (!superfluous.empty()) pg.objects.set_awaits_sync(op->object);
+        note_unsynced(op, true);  // last: a SYNC that begins here covers all of it
         finish_ec_write(op, op->len, old_state);
         co_return;
     }

@@ -39,7 +39,7 @@ bool Osd::pick_recovery(Pg& pg, bool degraded, size_t* budget, ObjectId* found) 
         if (it == unclean.end()) it = unclean.begin();
         uint32_t state = it->second.set->state;
         bool wanted = degraded ? (state & wire::object_state::degraded) != 0 : (state & wire::object_state::misplaced) != 0;
-        if (!wanted || recovery_failed_.contains(it->first) || find_queue(it->first)) continue;
+        if (!wanted || it->second.awaits_sync || recovery_failed_.contains(it->first) || find_queue(it->first)) continue;
         pg.recovery_cursor = it->first;
         *found = it->first;
         return true;
@@ -164,6 +164,11 @@ void Osd::run_recovery() {
         if (enter_queue(op)) start_write(op);
     }
     if (started == kStartsPerTurn) wake_recovery();
+    if (recovering_ == 0 && recovered_unsynced_ > 0 && !pg && !autosync_queued_) {  // nothing is left but what waits for a SYNC
+        recovered_unsynced_ = 0;
+        autosync_queued_ = true;
+        runtime::spawn(autosync());
+    }
     if (!recovery_failed_.empty() && !recovery_retry_.armed()) loop_.arm(recovery_retry_, now + kRetryNs);
 }
 

@@ -30,6 +30,7 @@ runtime::Task<> Osd::autosync() {
     }
     last_autosync_ns_ = loop_.now_ns();
     autosync_queued_ = false;
+    if (recovered_unsynced_ > 0) wake_recovery();
     busy_--;
 }
 

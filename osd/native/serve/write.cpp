@@ -372,7 +372,6 @@ runtime::Task<> Osd::write_unclean(Op* op) {
         result = judge_write(op);
         if (result == 0 && pg.active()) {
             if (!was_unclean && op->old_version == 0) pg.objects.add_clean();
-            note_unsynced(op, len == block_size_);
             std::vector<pg::Location> superfluous;
             for (const pg::Location& place : old_places) {
                 const auto& current = pg.activation.current_set;
@@ -389,7 +388,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                     if (osd) where.push_back({0, 0, osd});
                 }
                 pg.objects.set_unclean(op->object, wire::object_state::misplaced, where, op->version);
-                recovery_failed_.insert(op->object);
+                pg.objects.set_awaits_sync(op->object);
                 unsynced_pgs_.insert(pg.id);
             } else {
                 VITASTOR_ASSERT(op->calls == nullptr);
@@ -424,6 +423,7 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                 if (pg.active() && undecided) pg.objects.set_unclean(op->object, old_state, old_places, op->version);
                 if (pg.active() && !undecided) pg.objects.set_clean(op->object);
             }
+            note_unsynced(op, len == block_size_);  // last: a SYNC that begins here covers all of it
             if (pg.active()) update_state(pg);
         }
         if (result == 0) result = op->len;

@@ -499,3 +499,29 @@ TEST_CASE("EC: objects move without immediate_commit: old chunks go after a SYNC
     rig.check_chunks();
     CHECK(rig.c.disks[2].objects.empty());
 }
+
+// Seed 3005 of the simulator: the autosync that a recovery's write set off did not count that write as covered, and by the next one
+// recovery had written the object again.
+TEST_CASE("EC: without immediate_commit objects move once, however often OSDs flush") {
+    for (const std::string writes : {"0", "1", "128"}) {
+        for (const std::string interval : {"0", "5"}) {
+            CAPTURE(writes);
+            CAPTURE(interval);
+            EcRig rig(kEcSchemes[0], {{"autosync_interval", interval}, {"autosync_writes", writes}}, wire::ImmediateCommit::none, 1);
+            for (uint32_t i = 0; i < kObjects; i++) REQUIRE(rig.write(i * rig.span(), rig.random_bytes(4096)) == 4096);
+            REQUIRE(rig.client.simple(1, wire::Opcode::sync).result == 0);
+            rig.c.history_sets.push_back(rig.set);
+            rig.set = {1, 4, 3};
+            rig.elect();
+            rig.until_clean();
+            rig.c.turns(100);
+            for (uint32_t i = 0; i < kObjects; i++) {
+                const auto& versions = rig.c.disks[4].objects[{kInode, (i * rig.span()) | 1}];
+                REQUIRE(versions.size() == 1);
+                CHECK((versions.rbegin()->first & 0xffff) == 1);
+            }
+            CHECK(rig.c.disks[2].objects.empty());
+            rig.check_chunks();
+        }
+    }
+}

@@ -218,6 +218,28 @@ TEST_CASE("mode none: a SYNC that had begun before new copies were written takes
     until_state(c, 1, ps::active);
 }
 
+// Seed 3005 of the simulator, with copies.
+TEST_CASE("mode none: recovery writes an object once, however often the OSDs flush") {
+    for (const std::string writes : {"0", "1", "128"}) {
+        CAPTURE(writes);
+        ClusterOptions options;
+        options.mode = wire::ImmediateCommit::none;
+        options.simulated = true;
+        options.settings = {{"peer_connect_interval", "1"}, {"autosync_interval", "0"}, {"autosync_writes", writes}};
+        Cluster c(options);
+        activate(c, 1, {1, 2});
+        Client client(c, 0);
+        for (uint64_t object = 0; object < 3; object++) REQUIRE(client.write(1, kInode, object * 131072, block(1)).result == 4096);
+        REQUIRE(client.simple(1, Opcode::sync).result == 0);
+        c.stop_pg(1);
+        c.history_sets = {{1, 2}};
+        activate(c, 1, {1, 3});
+        for (uint64_t object = 0; object < 3; object++) {
+            CHECK(c.copies({kInode, object * 131072}) == std::map<OsdNum, Version>{{1, 0x10001}, {3, 0x10001}});
+        }
+    }
+}
+
 TEST_CASE("scrub finds a wrong copy, recovery repairs it") {
     ClusterOptions options;
     options.pg_size = 3;
