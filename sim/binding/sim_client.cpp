@@ -2,6 +2,7 @@
 // A client (one context of libvitastor's own classes) on a simulated loop; etcd's contents are fed by JavaScript.
 #include <map>
 #include <memory>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -58,7 +59,7 @@ struct Request {
     Napi::FunctionReference done;
 };
 
-class SimClient {
+class SimClient final : public Process {
 public:
     SimClient(World& world, runtime::NodeId node, const cluster::ConfigLayers& layers)
         : world_(world),
@@ -67,36 +68,37 @@ public:
           shared_(hub_, logger_),
           context_(std::make_unique<client::Context>(shared_, *loop_)) {
         source_.start(hub_);
+        world.add_process(*this);
     }
 
     Napi::Object object(Napi::Env env) {
         Napi::Object object = Napi::Object::New(env);
-        add_method(env, object, "load", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "load", [this](const Napi::CallbackInfo& info) {
             source_.feed_load(pairs_of(info[0]), u64_of(info[1]));
         });
-        add_method(env, object, "apply", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "apply", [this](const Napi::CallbackInfo& info) {
             source_.feed_events(pairs_of(info[0]), u64_of(info[1]));
         });
-        add_method(env, object, "openImage", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "openImage", [this](const Napi::CallbackInfo& info) {
             client::ImageOptions options;
             options.name = info[1].ToString().Utf8Value();
             client::Image* image = shared_.create_image(std::move(options));
             images_[info[0].ToNumber().Uint32Value()] = image;
             start(info, client::OpKind::open, image, 0, 0, nullptr, 2);
         });
-        add_method(env, object, "read", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "read", [this](const Napi::CallbackInfo& info) {
             auto* request = new Request;
             request->returns_data = true;
             start(info, client::OpKind::read, image_of(info[0]), u64_of(info[1]), info[2].ToNumber().Uint32Value(), request, 3);
         });
-        add_method(env, object, "write", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "write", [this](const Napi::CallbackInfo& info) {
             auto data = info[2].As<Napi::Uint8Array>();
             auto* request = new Request;
             request->buffer = loop_->buffers().allocate(data.ByteLength());
             std::copy(data.Data(), data.Data() + data.ByteLength(), request->buffer.data());
             start(info, client::OpKind::write, image_of(info[0]), u64_of(info[1]), data.ByteLength(), request, 3);
         });
-        add_method(env, object, "compareWrite", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "compareWrite", [this](const Napi::CallbackInfo& info) {
             auto data = info[2].As<Napi::Uint8Array>();
             auto* request = new Request;
             request->buffer = loop_->buffers().allocate(data.ByteLength());
@@ -104,23 +106,28 @@ public:
             std::copy(data.Data(), data.Data() + data.ByteLength(), request->buffer.data());
             start(info, client::OpKind::compare_write, image_of(info[0]), u64_of(info[1]), data.ByteLength(), request, 4);
         });
-        add_method(env, object, "discard", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "discard", [this](const Napi::CallbackInfo& info) {
             auto* request = new Request;
             request->has_buffer = false;
             start(info, client::OpKind::discard, image_of(info[0]), u64_of(info[1]), info[2].ToNumber().Uint32Value(), request, 3);
         });
-        add_method(env, object, "remove", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "remove", [this](const Napi::CallbackInfo& info) {
             auto* request = new Request;
             request->has_buffer = false;
             request->expected_version = UINT64_MAX;
             start(info, client::OpKind::remove, image_of(info[0]), u64_of(info[1]), 0, request, 2);
         });
-        add_method(env, object, "flush", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "flush", [this](const Napi::CallbackInfo& info) {
             start(info, client::OpKind::flush, image_of(info[0]), 0, 0, nullptr, 1);
         });
-        // Operations may be in flight; like a killed process it cleans nothing up.
-        add_method(env, object, "destroy", [this](const Napi::CallbackInfo&) { dead_ = true; });
+        add_method(world_, object, "destroy", [this](const Napi::CallbackInfo&) { die(); });
         return object;
+    }
+
+    /// Operations may be in flight; like a killed process it cleans nothing up.
+    void die() override {
+        dead_ = true;
+        for (Request* request : requests_) request->done.Reset();
     }
 
 private:
@@ -130,6 +137,7 @@ private:
                uint64_t length, Request* request, size_t done_index) {
         if (!request) request = new Request;
         request->client = this;
+        requests_.insert(request);
         request->done = Napi::Persistent(info[done_index].As<Napi::Function>());
         if (length > 0 && request->has_buffer && !request->buffer) request->buffer = loop_->buffers().allocate(length);
         client::Op* op = context_->take_op();
@@ -164,6 +172,7 @@ private:
         } else {
             request->done.Call({number, at});
         }
+        requests_.erase(request);
         delete request;
     }
 
@@ -175,6 +184,7 @@ private:
     client::Shared shared_;
     std::unique_ptr<client::Context> context_;
     std::map<uint32_t, client::Image*> images_;
+    std::unordered_set<Request*> requests_;  ///< in flight; never walked but to forget them
     bool dead_ = false;
 };
 
@@ -182,7 +192,6 @@ private:
 
 Napi::Value create_sim_client(World& world, const Napi::CallbackInfo& info) {
     if (!info[0].IsNumber() || !info[1].IsObject()) return throw_error(info.Env(), "createClient(node, options)");
-    // Lives as long as the world, which is never destroyed.
     auto* client = new SimClient(world, info[0].As<Napi::Number>().Uint32Value(), layers_of(info[1]));
     return client->object(info.Env());
 }

@@ -11,12 +11,13 @@
 namespace vitastor::sim {
 namespace {
 
-class SimEngine final : public engine::EventSink {
+class SimEngine final : public engine::EventSink, public Process {
 public:
     SimEngine(World& world, runtime::NodeId node, Napi::Function on_events)
         : world_(world), loop_(world.native().make_loop(node)), on_events_(Napi::Persistent(on_events)) {
         engine_ = engine::create_engine(*loop_, *this);
         engine_->plant(world.planted());
+        world.add_process(*this);
     }
 
     void on_event(engine::Event event) override {
@@ -35,18 +36,23 @@ public:
 
     Napi::Object object(Napi::Env env) {
         Napi::Object object = Napi::Object::New(env);
-        add_method(env, object, "post", [this](const Napi::CallbackInfo& info) {
+        add_method(world_, object, "post", [this](const Napi::CallbackInfo& info) {
             std::string problem;
             auto command = binding::command_from_js(info[0].As<Napi::Object>(), problem);
             if (!command) throw_error(info.Env(), "post: " + problem);
             else if (!dead_) engine_->post(std::move(*command));
         });
-        add_method(env, object, "bootTimeNs", [this](const Napi::CallbackInfo& info) -> Napi::Value {
+        add_method(world_, object, "bootTimeNs", [this](const Napi::CallbackInfo& info) -> Napi::Value {
             return Napi::BigInt::New(info.Env(), dead_ ? world_.native().now_ns() : loop_->now_exact_ns());
         });
-        // Its loop is silent already, and a killed process cleans nothing up: engine and loop stay as they are.
-        add_method(env, object, "destroy", [this](const Napi::CallbackInfo&) { dead_ = true; });
+        add_method(world_, object, "destroy", [this](const Napi::CallbackInfo&) { die(); });
         return object;
+    }
+
+    /// Its loop is silent already, and a killed process cleans nothing up: engine and loop stay as they are.
+    void die() override {
+        dead_ = true;
+        on_events_.Reset();
     }
 
 private:

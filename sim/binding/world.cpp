@@ -7,6 +7,8 @@
 #include <memory>
 #include <utility>
 
+#include "runtime/task.hpp"
+
 namespace vitastor::sim {
 
 using runtime::kNever;
@@ -96,16 +98,37 @@ int64_t damage(runtime::SimWorld& world, const std::string& path, const std::str
     return static_cast<int64_t>(offset);
 }
 
+/// They share the arena.
+int living_worlds = 0;
+
 }  // namespace
 
-World::World(Napi::Env env, uint64_t seed) : env_(env), world_(new runtime::SimWorld(seed)) {}
+World::World(Napi::Env env, uint64_t seed) : env_(env) {
+    MemoryFrom memory(MemoryFrom::arena);
+    living_worlds++;
+    world_ = new runtime::SimWorld(seed);
+    calls_ = new std::deque<JsCall>;
+    processes_ = new std::vector<Process*>;
+}
+
+void World::destroy() {
+    for (Process* process : *processes_) process->die();
+    world_->set_trace(nullptr);
+    world_ = nullptr;
+    calls_ = nullptr;
+    processes_ = nullptr;
+    if (--living_worlds > 0) return;
+    runtime::drop_free_frames();
+    clear_arena();
+}
 
 bool World::deliver() {
     bool any = false;
-    while (!calls_.empty() && !env_.IsExceptionPending()) {
-        JsCall call = std::move(calls_.front());
-        calls_.pop_front();
+    while (!calls_->empty() && !env_.IsExceptionPending()) {
+        JsCall call = std::move(calls_->front());
+        calls_->pop_front();
         Napi::HandleScope scope(env_);
+        MemoryFrom memory(MemoryFrom::heap);
         call(env_);
         any = true;
     }
@@ -115,25 +138,25 @@ bool World::deliver() {
 Napi::Object World::object() {
     Napi::Object object = Napi::Object::New(env_);
     World* self = this;
-    add_method(env_, object, "nowNs", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "nowNs", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         return Napi::BigInt::New(info.Env(), self->world_->now_ns());
     });
-    add_method(env_, object, "nextNs", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "nextNs", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         uint64_t next = self->world_->next_event_ns();
         return Napi::BigInt::New(info.Env(), next == kNever ? int64_t{-1} : static_cast<int64_t>(next));
     });
-    add_method(env_, object, "run", [self](const Napi::CallbackInfo& info) -> Napi::Value {
-        uint64_t limit = u64_of(info[0]);
+    add_method(*self, object, "run", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+        const uint64_t limit = u64_of(info[0]);
         if (self->deliver()) return Napi::Boolean::New(info.Env(), true);
         while (self->world_->step_until(limit)) {
             if (self->deliver()) return Napi::Boolean::New(info.Env(), true);
         }
         return Napi::Boolean::New(info.Env(), false);
     });
-    add_method(env_, object, "note", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "note", [self](const Napi::CallbackInfo& info) {
         self->world_->note(info[0].ToString().Utf8Value());
     });
-    add_method(env_, object, "traceTo", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "traceTo", [self](const Napi::CallbackInfo& info) {
         std::shared_ptr<FILE> file(fopen(info[0].ToString().Utf8Value().c_str(), "w"), [](FILE* f) {
             if (f) fclose(f);
         });
@@ -142,73 +165,70 @@ Napi::Object World::object() {
             fprintf(file.get(), "%" PRIu64 " %016" PRIx64 " %s\n", self->world_->now_ns(), self->world_->trace_hash(), line.c_str());
         });
     });
-    add_method(env_, object, "hash", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "hash", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         char text[17];
         snprintf(text, sizeof text, "%016" PRIx64, self->world_->trace_hash());
         return Napi::String::New(info.Env(), text);
     });
-    add_method(env_, object, "addNode", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "addNode", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         runtime::SimNodeOptions options;
         options.name = info[0].ToString().Utf8Value();
         options.addresses = {info[1].ToString().Utf8Value()};
         if (info[2].IsNumber()) options.drift_ppm = info[2].As<Napi::Number>().Int32Value();
         return Napi::Number::New(info.Env(), self->world_->add_node(options));
     });
-    add_method(env_, object, "addDisk", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "addDisk", [self](const Napi::CallbackInfo& info) {
         runtime::SimDiskOptions options;
         take_disk(info[1].As<Napi::Object>(), options);
         self->world_->add_disk(info[0].ToString().Utf8Value(), options);
     });
-    add_method(env_, object, "setDisk", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "setDisk", [self](const Napi::CallbackInfo& info) {
         std::string path = info[0].ToString().Utf8Value();
         runtime::SimDiskOptions options = self->world_->disk(path);
         take_disk(info[1].As<Napi::Object>(), options);
         self->world_->set_disk(path, options);
     });
-    add_method(env_, object, "damageDisk", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "damageDisk", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         int64_t offset = damage(*self->world_, info[0].ToString().Utf8Value(), info[1].ToString().Utf8Value());
         return Napi::Number::New(info.Env(), static_cast<double>(offset));
     });
-    add_method(env_, object, "setNetwork", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "setNetwork", [self](const Napi::CallbackInfo& info) {
         runtime::SimNetworkOptions options = self->world_->network();
         take_network(info[0].As<Napi::Object>(), options);
         self->world_->set_network(options);
     });
-    add_method(env_, object, "killConnections", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "killConnections", [self](const Napi::CallbackInfo& info) {
         self->world_->kill_connections(node_of(info[0]), node_of(info[1]));
     });
-    add_method(env_, object, "jumpClock", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "jumpClock", [self](const Napi::CallbackInfo& info) {
         self->world_->jump_wall_clock(node_of(info[0]), info[1].As<Napi::Number>().Int64Value());
     });
-    add_method(env_, object, "events", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "events", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         return Napi::Number::New(info.Env(), static_cast<double>(self->world_->events()));
     });
-    add_method(env_, object, "crash", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "crash", [self](const Napi::CallbackInfo& info) {
         self->world_->crash(node_of(info[0]), info[1].ToBoolean().Value());
     });
-    add_method(env_, object, "restart", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "restart", [self](const Napi::CallbackInfo& info) {
         NodeId node = node_of(info[0]);
         if (!self->world_->running(node)) self->world_->restart(node);
     });
-    add_method(env_, object, "cut", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "cut", [self](const Napi::CallbackInfo& info) {
         self->world_->partition_one_way(node_of(info[0]), node_of(info[1]));
     });
-    add_method(env_, object, "heal", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "heal", [self](const Napi::CallbackInfo& info) {
         self->world_->heal_one_way(node_of(info[0]), node_of(info[1]));
     });
-    add_method(env_, object, "plant", [self](const Napi::CallbackInfo& info) {
+    add_method(*self, object, "plant", [self](const Napi::CallbackInfo& info) {
         self->planted_ = info[0].As<Napi::Number>().Uint32Value();
     });
-    add_method(env_, object, "createEngine", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "createEngine", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         return create_sim_engine(*self, info);
     });
-    add_method(env_, object, "createClient", [self](const Napi::CallbackInfo& info) -> Napi::Value {
+    add_method(*self, object, "createClient", [self](const Napi::CallbackInfo& info) -> Napi::Value {
         return create_sim_client(*self, info);
     });
-    add_method(env_, object, "destroy", [self](const Napi::CallbackInfo&) {
-        self->calls_.clear();
-        self->world_->forget_contents();
-    });
+    add_method(*self, object, "destroy", [self](const Napi::CallbackInfo&) { self->destroy(); });
     return object;
 }
 

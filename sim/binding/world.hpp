@@ -8,9 +8,11 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "arena.hpp"
 #include "base/log.hpp"
 #include "runtime/sim_world.hpp"
 
@@ -19,13 +21,26 @@ namespace vitastor::sim {
 /// A call into JavaScript that waits for the end of the step.
 using JsCall = std::function<void(Napi::Env env)>;
 
+/// An engine or client as JavaScript has it. It may be dead before the world ends, and is never destroyed, as nothing of the world is.
+class Process {
+public:
+    /// From now on it says nothing, and holds no JavaScript object.
+    virtual void die() = 0;
+
+protected:
+    ~Process() = default;
+};
+
 class World {
 public:
     World(Napi::Env env, uint64_t seed);
 
     Napi::Env env() const { return env_; }
     runtime::SimWorld& native() { return *world_; }
-    void defer_call(JsCall call) { calls_.push_back(std::move(call)); }
+    void defer_call(JsCall call) { calls_->push_back(std::move(call)); }
+    void add_process(Process& process) { processes_->push_back(&process); }
+    /// False from destroy() on: then there is nothing but this.
+    bool exists() const { return world_ != nullptr; }
     /// Runs queued calls, those that they queue included. True: there was one. Stops at a JavaScript exception.
     bool deliver();
     /// Faults that engines are created with.
@@ -34,21 +49,35 @@ public:
     Napi::Object object();
 
 private:
+    void destroy();
+
     Napi::Env env_;
-    /// Never destroyed: crashed processes stop in the middle of operations, and nothing may run in them to clean up. Long runs use
-    /// a process per few seeds.
+    /// In the arena, with everything that runs on it: never destroyed, but forgotten.
     runtime::SimWorld* world_;
-    std::deque<JsCall> calls_;
+    std::deque<JsCall>* calls_;
+    std::vector<Process*>* processes_;
     uint32_t planted_ = 0;
 };
 
-/// Adds a method that calls `body(world, info)`.
+Napi::Value throw_error(Napi::Env env, const std::string& text);
+
+/// Adds a method that calls `body(info)`, in the arena. Throws when the world has been destroyed.
 template <class Body>
-void add_method(Napi::Env env, Napi::Object& object, const char* name, Body body) {
-    object.Set(name, Napi::Function::New(env, body, name));
+void add_method(World& world, Napi::Object& object, const char* name, Body body) {
+    auto method = [&world, body](const Napi::CallbackInfo& info) -> Napi::Value {
+        if (!world.exists()) return throw_error(info.Env(), "this world has been destroyed");
+        MemoryFrom memory(MemoryFrom::arena);
+        if constexpr (std::is_void_v<decltype(body(info))>) {
+            body(info);
+            return info.Env().Undefined();
+        } else {
+            return body(info);
+        }
+    };
+    MemoryFrom memory(MemoryFrom::heap);  // the garbage collector frees it later
+    object.Set(name, Napi::Function::New(world.env(), method, name));
 }
 
-Napi::Value throw_error(Napi::Env env, const std::string& text);
 uint64_t u64_of(const Napi::Value& value);
 
 /// createEngine(node, onEvents) and createClient(node, options) of sim/src/native.ts.

@@ -127,8 +127,6 @@ public:
     uint64_t disk_operations(const std::string& path) const;
     /// The operation with this number (from 1, as disk_operations() counts) ends with `error` (negative errno) and does nothing.
     void fail_operation(const std::string& path, uint64_t number, int error);
-    /// Gives back the memory of what disks hold: for worlds that are kept only because processes in them died in the middle of something.
-    void forget_contents();
     /// What a read would see, without event or fault.
     std::vector<uint8_t> peek(const std::string& path, uint64_t offset, uint64_t length) const;
     /// Changes the medium, durably, behind everyone's back: damage, or preparation.

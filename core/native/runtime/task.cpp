@@ -18,7 +18,8 @@ struct FreeFrame {
 struct FramePool {
     FreeFrame* free[kClasses] = {};
     unsigned count[kClasses] = {};
-    ~FramePool() {
+    ~FramePool() { clear(); }
+    void clear() {
         for (FreeFrame*& head : free) {
             while (head != nullptr) {
                 FreeFrame* frame = head;
@@ -26,6 +27,7 @@ struct FramePool {
                 ::free(frame);
             }
         }
+        for (unsigned& kept : count) kept = 0;
     }
 };
 
@@ -65,6 +67,8 @@ void free_frame(void* frame, size_t size) {
     pool.free[index] = block;
     pool.count[index]++;
 }
+
+void drop_free_frames() { pool.clear(); }
 
 void WaitList::notify_all() {
     List<Waiter> now;

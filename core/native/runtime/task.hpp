@@ -17,6 +17,8 @@ namespace vitastor::runtime {
 /// Frame memory; thread-local free lists by size class, bounded. Not for other use.
 void* allocate_frame(size_t size);
 void free_frame(void* frame, size_t size);
+/// Gives back what this thread's free lists hold.
+void drop_free_frames();
 
 namespace detail {
 struct FramePromise {

@@ -322,14 +322,6 @@ void SimWorld::fail_operation(const std::string& path, uint64_t number, int erro
     state_->disk(path).planned_errors[number] = error;
 }
 
-void SimWorld::forget_contents() {
-    for (auto& [path, d] : state_->disks) {
-        d.sectors.clear();
-        d.dirty.clear();
-        d.writes.clear();
-    }
-}
-
 std::vector<uint8_t> SimWorld::peek(const std::string& path, uint64_t offset, uint64_t length) const {
     return state_->disk(path).content(offset, length);
 }
