@@ -93,6 +93,10 @@ void bury(const Scheme& scheme, std::span<const OsdNum> current_set, const Objec
 
 }  // namespace
 
+bool moves_forward(std::span<const FlushAction> flush) {
+    return std::any_of(flush.begin(), flush.end(), [](const FlushAction& action) { return action.kind == FlushKind::stabilize; });
+}
+
 void judge_object(const Scheme& scheme, std::span<const OsdNum> current_set, const ObjectId& object,
                   std::span<const ListedEntry> entries, const Deletes& deletes, Verdict& out) {
     out.invalid = out.exists = false;

@@ -33,6 +33,9 @@ struct FlushAction {
     bool operator==(const FlushAction&) const = default;
 };
 
+/// Does it make versions stable? What was stable before is gone then.
+bool moves_forward(std::span<const FlushAction> flush);
+
 /// What is known of deletes of an object (safety 6, docs/adr/0046).
 struct Deletes {
     /// Tombstones as listed; `stable` means nothing.

@@ -258,6 +258,7 @@ private:
     // ---- pg_run.cpp
     runtime::Task<> run_pg(Pg& pg);
     runtime::Task<bool> peer_once(Pg& pg);
+    runtime::Task<bool> record_holders(Pg& pg);
     runtime::Task<> lock_peer(Pg& pg, OsdNum osd, uint32_t* failed);
     runtime::Task<> list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed);
     runtime::Task<> list_self(Pg& pg, store::Listing* out, uint32_t* failed);

@@ -335,6 +335,17 @@ void Osd::erase_pg(Pg* pg) {
     if (stopping_ && pgs_.empty()) events_.on_all_stopped();
 }
 
+/// Versions that peering makes stable replace what was there before, on the OSDs of the current set alone: these must stand in the history
+/// first, or the PG might go on without them, with too few chunks of either version. false: give the attempt up.
+runtime::Task<bool> Osd::record_holders(Pg& pg) {
+    need_epoch(pg, pg.epoch);
+    while (pg.confirmed_epoch < pg.epoch && !pg.disturbed && !pg.stop) {
+        runtime::WaitList::Waiter waiter = pg.changed.wait();
+        co_await waiter;
+    }
+    co_return !pg.disturbed && !pg.stop;
+}
+
 /// One attempt. true: active or incomplete now, wait for a disturbance; false: try again at once.
 runtime::Task<bool> Osd::peer_once(Pg& pg) {
     const PoolInfo& info = pg.pool->info;
@@ -441,16 +452,22 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.buried = merge.tombstones();
     pg.forget_after_ns = 0;
     pg.forget_epoch = 0;
+    uint32_t flags = 0;
+    if (pg.activation.cursize < info.scheme.pg_size) flags |= wire::pg_state::degraded;
+    if (!pg.activation.dead.empty()) flags |= wire::pg_state::left_on_dead;
+    const bool exact = (flags | pg.objects.flags()) == 0;
+    pg.epoch = pg::epoch_after_peering(std::max({merge.max_epoch(), pg.epoch, pg.wanted_epoch}), pg.confirmed_epoch, exact);
     if (!merge.flush().empty()) {
+        if (!exact && pg::moves_forward(merge.flush())) {
+            runtime::Task<bool> recording = record_holders(pg);
+            const bool recorded = co_await recording;
+            if (!recorded) co_return false;
+        }
         runtime::Task<bool> flushing = flush(pg, std::move(merge.flush()));
         bool flushed = co_await flushing;
         if (!flushed || pg.disturbed || pg.stop) co_return false;
     }
-    pg.flags = 0;
-    if (pg.activation.cursize < info.scheme.pg_size) pg.flags |= wire::pg_state::degraded;
-    if (!pg.activation.dead.empty()) pg.flags |= wire::pg_state::left_on_dead;
-    bool exact = (pg.flags | pg.objects.flags()) == 0;
-    pg.epoch = pg::epoch_after_peering(std::max({merge.max_epoch(), pg.epoch, pg.wanted_epoch}), pg.confirmed_epoch, exact);
+    pg.flags = flags;
     pg.others.clear();
     pg.connections.clear();
     pg.self_in_set = false;

@@ -57,6 +57,7 @@ void Osd::confirm_history(const PgId& id, uint64_t interval, uint64_t epoch) {
     if (epoch <= pg.confirmed_epoch) return;
     pg.confirmed_epoch = epoch;
     if (pg.forget_epoch && epoch >= pg.forget_epoch) begin_forget(pg);
+    if (!pg.active()) kick(pg);  // peering may wait for it
     List<Op::HistoryNode> ready;
     while (Op::HistoryNode* node = pg.history.list.pop_front()) ready.push_back(node);
     while (Op::HistoryNode* node = ready.pop_front()) start_modification(node->op);

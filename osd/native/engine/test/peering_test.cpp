@@ -195,6 +195,34 @@ TEST_CASE("replicas left unstable by somebody are rolled back") {
     CHECK(c.copies(kFirst) == std::map<OsdNum, Version>{{1, 1}, {2, 1}});
 }
 
+TEST_CASE("peering makes versions stable only on OSDs that stand in the history") {
+    ClusterOptions options;
+    options.scheme = 1;
+    options.pg_size = 3;
+    options.pg_minsize = 2;
+    Cluster c(options);
+    const MemoryDisk::Copy old{true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    for (OsdNum osd = 1; osd <= 3; osd++) c.disks[osd].objects[{kInode, osd - 1}][1] = old;
+    for (OsdNum osd = 1; osd <= 2; osd++) c.disks[osd].objects[{kInode, osd - 1}][2] = {false, old.data, old.bitmap};
+    c.confirm_histories = false;
+    c.stop(3);
+    c.publish();
+    c.start_pg(1, {1, 2, 3});
+    c.until("a history is wanted", [&] { return !c.node(1).wanted.empty(); });
+    c.turns(30);
+    const engine::HistoryWanted wanted = c.node(1).wanted.front();
+    CHECK(wanted.add_current_set);
+    CHECK(wanted.current_set == std::vector<OsdNum>{1, 2});
+    CHECK(!c.disks[1].objects[kFirst][2].stable);  // what is there and the chunk of OSD 3 are the old object still
+    CHECK((c.node(1).state(1) & ps::active) == 0);
+    c.node(1).post(engine::ConfirmHistory{{1, 1}, c.interval, wanted.epoch});
+    until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+    CHECK(c.disks[1].objects[kFirst][2].stable);
+    Client client(c, 0);
+    CHECK(client.write(1, kInode, 0, block(1)).version == 0x10001);  // of the same epoch
+    CHECK(c.node(1).wanted.size() == 1);
+}
+
 TEST_CASE("an impossible chunk makes the PG refuse") {
     Cluster c;
     c.disks[2].objects[{kInode, 1}][1] = {true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
