@@ -77,6 +77,7 @@ struct ConfigReplyJson {
     bool tombstones = false;  ///< ours: features.tombstones (safety.md 6, docs/adr/0046)
     bool late_stabilize = false;  ///< ours: features.late_stabilize: EC writes may be answered before SEC_STABILIZE (safety.md 7)
     bool write_base = false;  ///< ours: features.write_base: SEC_WRITE takes sub_flags::based and difference (docs/adr/0045)
+    bool ec_local_reads = false;  ///< ours: features.ec_local_reads: answers READs of chunks that it holds (docs/adr/0049)
     bool primary_enabled = true;
     bool blockstore_enabled = true;
     bool readonly = false;

@@ -126,7 +126,8 @@ struct Layout<DescribeReply> {  // 8.8
 template <>
 struct Layout<LockRequest> {  // 9.9
     static constexpr std::array rows{VITASTOR_FIELD(LockRequest, 24, flags), VITASTOR_FIELD(LockRequest, 32, pool),
-                                     VITASTOR_FIELD(LockRequest, 40, pg), VITASTOR_FIELD(LockRequest, 48, state)};
+                                     VITASTOR_FIELD(LockRequest, 40, pg), VITASTOR_FIELD(LockRequest, 48, state),
+                                     VITASTOR_FIELD(LockRequest, 56, roles)};
 };
 template <>
 struct Layout<LockReply> {  // 9.9

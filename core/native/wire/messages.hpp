@@ -183,6 +183,8 @@ struct LockRequest {
     uint64_t pool = 0;
     uint64_t pg = 0;
     uint64_t state = 0;  ///< PgState bits
+    /// Ours, of erasure-coded pools (docs/adr/0049): chunk n of the PG lies on the receiver: bit n. 0: as 3.0.8, nothing is said.
+    uint64_t roles = 0;
 };
 struct LockReply {
     OsdNum holder = 0;

@@ -3,16 +3,28 @@
 
 #include <cerrno>
 
+#include "wire/messages.hpp"
+
 namespace vitastor::pg {
 
-int LockTable::lock(const PgId& pg, OsdNum osd, ConnectionSerial connection, uint32_t state, OsdNum* holder) {
+int LockTable::lock(const PgId& pg, const PgLock& wanted, OsdNum* holder) {
     auto [it, fresh] = locks_.try_emplace(pg);
-    if (!fresh && it->second.osd != osd) {
-        *holder = it->second.osd;
+    PgLock& lock = it->second;
+    if (!fresh && lock.osd != wanted.osd) {
+        *holder = lock.osd;
         return -EBUSY;
     }
-    it->second = {osd, connection, state};
+    // Peering looks at everything anew.
+    const bool goes_on = !fresh && lock.connection == wanted.connection && wanted.state != wire::pg_state::peering;
+    const bool blind_delete = goes_on && lock.blind_delete;
+    lock = wanted;
+    lock.blind_delete = blind_delete;
     return 0;
+}
+
+void LockTable::note_blind_delete(const PgId& pg, uint32_t role) {
+    auto it = locks_.find(pg);
+    if (it != locks_.end() && it->second.holds(role)) it->second.blind_delete = true;
 }
 
 void LockTable::unlock(const PgId& pg, OsdNum osd) {

@@ -24,18 +24,23 @@ struct PgLock {
     OsdNum osd = 0;
     ConnectionSerial connection = 0;
     uint32_t state = 0;  ///< wire::pg_state bits as the holder announced them
+    uint64_t roles = 0;  ///< erasure-coded: chunks of the PG that lie here, as the holder announced them
+    bool blind_delete = false;  ///< erasure-coded: a chunk of these was deleted without a tombstone since the PG was peered
+    bool holds(uint32_t role) const { return role < 64 && (roles >> role & 1) != 0; }
 };
 
 /// Locks that other primaries hold on PGs here.
 class LockTable {
 public:
     /// 0, or -EBUSY with *holder. The same OSD takes its own lock over (new connection, new state).
-    int lock(const PgId& pg, OsdNum osd, ConnectionSerial connection, uint32_t state, OsdNum* holder);
+    int lock(const PgId& pg, const PgLock& wanted, OsdNum* holder);
     /// No effect when it is not held by osd.
     void unlock(const PgId& pg, OsdNum osd);
     /// The connection closed, or its OSD said hello on another one.
     void release_connection(ConnectionSerial connection);
     const PgLock* find(const PgId& pg) const;
+    /// That a chunk is missing here may be a delete that is not done everywhere.
+    void note_blind_delete(const PgId& pg, uint32_t role);
     bool any_in_pool(PoolId pool) const;
     size_t size() const { return locks_.size(); }
 

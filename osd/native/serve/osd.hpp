@@ -136,6 +136,14 @@ private:
     void on_chunk_read(Op* op);
     runtime::Task<int64_t> read_ec(LayerRead& read);
 
+    // ---- ec_holder.cpp: READ of chunks that lie here, by whoever does not lead the PG
+    const pg::PgLock* clean_lock(const Pool& pool, const ObjectId& object) const;
+    bool may_read_here(const Pool& pool, const ObjectId& object, uint32_t offset, uint32_t len) const;
+    Version held_version(const Pool& pool, const ObjectId& chunk) const;
+    void read_held_chunk(Op* op);
+    static void on_held_chunk(store::Operation* operation);
+    runtime::Task<int64_t> read_held_layer(LayerRead& read);
+
     // ---- ec_stabilize.cpp
     bool may_reply_early(const Op* op) const;
     UnstableObject* find_unstable(const ObjectId& object);
@@ -246,6 +254,7 @@ private:
     int check_access(const net::Request& request, const ObjectId& object, uint32_t flags, bool modifies);
     void handle_sub_io(Op* op);
     void handle_sub_delete(Op* op);
+    void note_blind_delete(const ObjectId& chunk);
     void handle_sub_sync(Op* op);
     void handle_lock(Op* op);
     runtime::Task<> handle_flush(Op* op);

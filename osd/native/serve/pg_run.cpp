@@ -394,6 +394,8 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         for (OsdNum osd : reachable) {
             const wire::ConfigReplyJson* config = peers_->peer_config(osd);
             if (!config || !config->pg_locks) continue;
+            // Whoever answers no reads of chunks needs no lock either, unless it asks for one.
+            if (pg.pool->codec && !config->ec_local_reads && settings_.lock_mode == pg::LockMode::localize_only) continue;
             pg.running++;
             runtime::spawn(lock_peer(pg, osd, &failed));
         }

@@ -63,6 +63,10 @@ runtime::Task<> Osd::announce_lock(Pg& pg, OsdNum osd, uint32_t state) {
     if (connection) {
         CallAwait call;
         wire::LockRequest message{wire::LockRequest::kLock, pg.id.pool, pg.id.pg, state};
+        const auto& current = pg.activation.current_set;
+        for (uint32_t role = 0; pg.pool->codec && role < std::min<size_t>(current.size(), 64); role++) {
+            if (current[role] == osd) message.roles |= uint64_t{1} << role;
+        }
         wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_lock}, message);
         connection->send(call);
         result = co_await call;

@@ -18,13 +18,7 @@ constexpr uint64_t kReplacedPauseNs = kNsPerMs;
 
 void Osd::handle_read(Op* op) {
     if (!route(op, false)) return;
-    if (!op->pg) {
-        PgId id{op->pool->info.id, op->pool->pg_of(op->object.stripe)};
-        const pg::PgLock* lock = op->pool->info.local_reads ? locks_.find(id) : nullptr;
-        if (!lock || !op->pool->info.scheme.replicated() || !pg::allows_local_reads(lock->state)) {
-            return answer(op, -EPIPE);
-        }
-    }
+    if (!op->pg && !may_read_here(*op->pool, op->object, op->offset, op->len)) return answer(op, -EPIPE);
     fill_bitmap_space(op);
     if (op->len) op->request->reply_buffer = loop_.buffers().allocate(op->len);
     // What a PG that is not clean shows may lie on its present OSDs alone. They must stand in the history before anything is
@@ -62,6 +56,8 @@ void Osd::start_read(Op* op) {
             return;
         }
         if (!op->pg->self_in_set || op->pg->gate || op->pg->objects.find(op->object)) return runtime::spawn(read_slow(op));
+    } else if (op->pool->codec) {
+        return read_held_chunk(op);
     }
     if (op->len == 0) {
         op->version = store_.peek(op->object, kNewestVersion, op->bitmap);
@@ -210,6 +206,11 @@ runtime::Task<int64_t> Osd::read_copy(LayerRead& read, OsdNum osd, Version versi
 }
 
 runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
+    if (!read.pg && read.pool->codec) {
+        runtime::Task<int64_t> chunk = read_held_layer(read);
+        const int64_t result = co_await chunk;
+        co_return result;
+    }
     if (!read.pg) {  // lock holder: own copy or nothing
         runtime::Task<int64_t> own = read_copy(read, osd_num_, kNewestVersion);
         int64_t result = co_await own;
@@ -323,8 +324,13 @@ runtime::Task<> Osd::read_chain(Op* op) {
             runtime::WaitList::Waiter gate = op->pg->gate_waiters.wait();
             co_await gate;
         }
+        if (!op->pg && !may_read_here(*op->pool, object, op->offset, op->len)) {  // the copy here may be gone by now
+            VITASTOR_PROBE("lock lost between two layers of a read");
+            result = -EPIPE;
+            break;
+        }
         // A layer that adds nothing needs no I/O: its bitmap is in memory when the own copy counts.
-        bool own = !op->pg || (!op->pool->codec && op->pg->active() && op->pg->self_in_set && !op->pg->objects.find(object));
+        bool own = !op->pool->codec && (!op->pg || (op->pg->active() && op->pg->self_in_set && !op->pg->objects.find(object)));
         Version version = 0;
         bool useful = true;
         if (own) {

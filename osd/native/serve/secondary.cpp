@@ -26,6 +26,7 @@ int Osd::check_access(const net::Request& request, const ObjectId& object, uint3
     pg::AccessQuestion question;
     question.mode = settings_.lock_mode;
     question.ignore_lock = (flags & wire::sub_flags::ignore_lock) != 0;
+    // Primaries of 3.0.8 take no locks of erasure-coded pools: there they are for local reads only.
     question.pool_local_reads = pool->info.scheme.replicated() && pool->info.local_reads;
     if (question.mode == pg::LockMode::never || question.ignore_lock) return 0;
     if (question.mode == pg::LockMode::localize_only && !question.pool_local_reads) return 0;
@@ -127,6 +128,7 @@ void Osd::on_sub_io(store::Operation* operation) {
             VITASTOR_PROBE("no room for a tombstone");
             op->local.tombstone = false;
             op->version = 0;
+            self->note_blind_delete(op->local.object);
             return self->store_.submit(op->local);
         }
         return self->answer(op, result < 0 ? result : 0, wire::SubDeleteReply{op->version});
@@ -160,6 +162,7 @@ void Osd::handle_sub_delete(Op* op) {
     op->version = message.version;
     op->local.store::Operation::op = store::StoreOp::del;
     op->local.tombstone = (message.flags & wire::sub_flags::tombstone) != 0;
+    if (!op->local.tombstone) note_blind_delete(message.object);
     op->local.object = message.object;
     op->local.version = message.version;
     op->local.offset = op->local.len = 0;
@@ -168,6 +171,14 @@ void Osd::handle_sub_delete(Op* op) {
     op->local.bitmap = nullptr;
     op->local.on_done = on_sub_io;
     store_.submit(op->local);
+}
+
+/// Whoever reads here cannot tell any more whether what is missing was never there or is being deleted everywhere.
+void Osd::note_blind_delete(const ObjectId& chunk) {
+    const Pool* pool = find_pool(pool_of(chunk.inode));
+    if (!pool || pool->info.pg_count == 0) return;
+    const uint64_t role = chunk.stripe & kRoleMask;
+    locks_.note_blind_delete({pool->info.id, pool->pg_of(chunk.stripe - role)}, static_cast<uint32_t>(role));
 }
 
 void Osd::handle_sub_sync(Op* op) {
@@ -195,7 +206,7 @@ void Osd::handle_lock(Op* op) {
     if (client->voided) return answer(op, -EBUSY, wire::LockReply{asking});
     if (pool->pgs[id.pg - 1]) return answer(op, -EBUSY, wire::LockReply{osd_num_});
     OsdNum holder = 0;
-    int result = locks_.lock(id, asking, client->serial, static_cast<uint32_t>(message.state), &holder);
+    int result = locks_.lock(id, {asking, client->serial, static_cast<uint32_t>(message.state), message.roles, false}, &holder);
     answer(op, result, wire::LockReply{holder});
 }
 

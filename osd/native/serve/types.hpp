@@ -107,7 +107,7 @@ struct Pool {
         return static_cast<PgNum>(stripe / info.pg_stripe_size % info.pg_count) + 1;
     }
     bool locks_apply(pg::LockMode mode) const {
-        if (mode == pg::LockMode::localize_only) return info.scheme.replicated() && info.local_reads;
+        if (mode == pg::LockMode::localize_only) return info.local_reads;
         return mode == pg::LockMode::required;
     }
 };

@@ -220,6 +220,12 @@ Version Blockstore::peek(const ObjectId& object, Version version, uint8_t* bitma
     return index_->at(slot).version;
 }
 
+Store::Newest Blockstore::newest(const ObjectId& object) const {
+    const uint32_t head = index_ ? index_->find(object) : kNoSlot;
+    if (head == kNoSlot) return {};
+    return {index_->at(head).version, index_->at(head).is_stable != 0};
+}
+
 Version Blockstore::tombstone(const ObjectId& object) const {
     const uint32_t slot = index_ ? index_->find_any(object) : kNoSlot;
     return slot != kNoSlot && index_->at(slot).state == SlotState::tombstone ? Version{index_->at(slot).version} : 0;

@@ -42,6 +42,7 @@ public:
     Version tombstone(const ObjectId& object) const override;
     void set_pool_pgs(PoolId pool, uint32_t pg_count, uint64_t pg_stripe_size) override;
     Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
+    Newest newest(const ObjectId& object) const override;
     void set_throttle(const ThrottleOptions& throttle) override { throttle_.configure(throttle); }
     void set_write_depth(uint32_t max_write_iodepth) override;
     StoreStats stats() const override;

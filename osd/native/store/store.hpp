@@ -178,6 +178,12 @@ public:
     virtual Version tombstone(const ObjectId& object) const = 0;
     /// Copies the external bitmap (bitmap_bytes(); nullptr: does not) of the newest version ≤ `version`; returns that version, 0 if none. Synchronous, memory only.
     virtual Version peek(const ObjectId& object, Version version, uint8_t* bitmap) = 0;
+    struct Newest {
+        Version version = 0;  ///< 0: there is none
+        bool is_stable = false;
+    };
+    /// The newest version of an object. Synchronous, memory only.
+    virtual Newest newest(const ObjectId& object) const = 0;
     /// Takes effect for what is submitted from here on.
     virtual void set_throttle(const ThrottleOptions& throttle) { static_cast<void>(throttle); }
     virtual void set_write_depth(uint32_t max_write_iodepth) { static_cast<void>(max_write_iodepth); }

@@ -11,7 +11,7 @@
 namespace vitastor::test {
 
 ClusterOptions EcRig::options(const EcScheme& scheme, const std::map<std::string, std::string>& settings,
-                              wire::ImmediateCommit mode, uint32_t spares) {
+                              wire::ImmediateCommit mode, uint32_t spares, bool local_reads) {
     ClusterOptions options;
     options.scheme = scheme.scheme;
     options.pg_size = scheme.data + scheme.parity;
@@ -19,14 +19,16 @@ ClusterOptions EcRig::options(const EcScheme& scheme, const std::map<std::string
     options.parity = scheme.parity;
     options.osds = options.pg_size + spares;
     options.mode = mode;
+    options.local_reads = local_reads;
     options.simulated = true;
     options.settings = {{"peer_connect_interval", "1"}};
     for (auto& [name, value] : settings) options.settings[name] = value;
     return options;
 }
 
-EcRig::EcRig(const EcScheme& scheme, const std::map<std::string, std::string>& settings, wire::ImmediateCommit mode, uint32_t spares)
-    : scheme(scheme), c(options(scheme, settings, mode, spares)), client(c, 0) {
+EcRig::EcRig(const EcScheme& scheme, const std::map<std::string, std::string>& settings, wire::ImmediateCommit mode, uint32_t spares,
+             bool local_reads)
+    : scheme(scheme), c(options(scheme, settings, mode, spares, local_reads)), client(c, 0) {
     for (OsdNum osd = 1; osd <= scheme.data + scheme.parity; osd++) set.push_back(osd);
     elect();
     until_clean();

@@ -19,9 +19,9 @@ inline constexpr uint32_t kChunk = 131072, kGranule = 4096;
 
 struct EcRig {
     explicit EcRig(const EcScheme& scheme, const std::map<std::string, std::string>& settings = {},
-                   wire::ImmediateCommit mode = wire::ImmediateCommit::all, uint32_t spares = 0);
+                   wire::ImmediateCommit mode = wire::ImmediateCommit::all, uint32_t spares = 0, bool local_reads = false);
     static ClusterOptions options(const EcScheme& scheme, const std::map<std::string, std::string>& settings,
-                                  wire::ImmediateCommit mode, uint32_t spares);
+                                  wire::ImmediateCommit mode, uint32_t spares, bool local_reads);
     uint64_t span() const { return uint64_t{scheme.data} * kChunk; }
     uint32_t state() { return primary ? c.node(primary).state(1) : 0; }
     bool up(OsdNum osd) const { return !down.contains(osd); }

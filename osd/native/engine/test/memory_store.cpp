@@ -70,6 +70,12 @@ Version MemoryStore::peek(const ObjectId& object, Version version, uint8_t* bitm
     return copy->first;
 }
 
+store::Store::Newest MemoryStore::newest(const ObjectId& object) const {
+    auto it = disk_.objects.find(object);
+    if (it == disk_.objects.end() || it->second.empty()) return {};
+    return {it->second.rbegin()->first, it->second.rbegin()->second.stable};
+}
+
 void MemoryStore::run() {
     if (disk_.hold && !done_) {
         if (!poll_.armed()) loop_.arm(poll_, loop_.now_ns() + runtime::kNsPerMs);

@@ -37,6 +37,7 @@ public:
     void forget_tombstones(PoolId pool, PgNum pg, Version version, runtime::Completion& done) override;
     Version tombstone(const ObjectId& object) const override;
     Version peek(const ObjectId& object, Version version, uint8_t* bitmap) override;
+    Newest newest(const ObjectId& object) const override;
     store::StoreStats stats() const override;
     std::vector<store::InodeSpace> space_by_inode() const override;
     void close(runtime::Completion& done) override;

@@ -11,10 +11,10 @@ using namespace vitastor::pg;
 TEST_CASE("locks: holder, takeover by the same OSD, release with the connection") {
     LockTable locks;
     OsdNum holder = 0;
-    CHECK(locks.lock({1, 1}, 2, 10, 0x2, &holder) == 0);
-    CHECK(locks.lock({1, 1}, 3, 11, 0x2, &holder) == -EBUSY);
+    CHECK(locks.lock({1, 1}, {2, 10, 0x2}, &holder) == 0);
+    CHECK(locks.lock({1, 1}, {3, 11, 0x2}, &holder) == -EBUSY);
     CHECK(holder == 2);
-    CHECK(locks.lock({1, 1}, 2, 12, 0x8, &holder) == 0);
+    CHECK(locks.lock({1, 1}, {2, 12, 0x8}, &holder) == 0);
     CHECK(locks.find({1, 1})->state == 0x8);
     locks.release_connection(10);
     CHECK(locks.find({1, 1}) != nullptr);
