@@ -60,6 +60,7 @@ struct EcWork {
     // ---- writes of clean objects whose row is known (RowCache)
     bool known = false;     ///< known_bitmaps are the data chunks' in op->old_version, which every role has
     bool long_way = false;  ///< some chunks did not have it: those are in `bad`, and everything else is read
+    bool buried = false;    ///< the object is new, and its tombstone is here
     uint8_t known_bitmaps[RowCache::kBitmapsMax];
 
     // ---- where the chunks are, by role

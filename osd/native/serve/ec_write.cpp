@@ -182,8 +182,10 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     for (auto& item : work.round()) {
         if (item->result >= 0) work.targets.push_back({item->role, 0, item->osd});
     }
-    // A new object has taken the place of its tombstone, if there was one: that comes back.
-    const bool bury = op->old_version == 0 && pg.tombstones;
+    // A new object has taken the place of its tombstone: that comes back. Here as well: the next attempt must lie above it.
+    const bool bury = work.buried && pg.tombstones;
+    const bool own = std::any_of(work.targets.begin(), work.targets.end(), [this](const auto& place) { return place.osd == osd_num_; });
+    if (bury && !own) work.targets.push_back({pg.self_in_set ? pg.own_role : 0, 0, osd_num_});
     change_chunks(work, Opcode::sec_rollback, op->object, bury ? op->version : op->old_version,
                   bury ? wire::sub_flags::tombstone : 0);
     ChunkCalls calls{work};
@@ -251,7 +253,9 @@ runtime::Task<> Osd::write_ec(Op* op) {
         finish_ec_write(op, result, old_state);
         co_return;
     }
-    op->version = pg::next_version(op->old_version ? op->old_version : buried_version(pg, op->object), pg.epoch);
+    const Version buried = op->old_version ? 0 : buried_version(pg, op->object);
+    work.buried = buried != 0;
+    op->version = pg::next_version(std::max(op->old_version, buried), pg.epoch);
     if (need_history(op)) {
         wait_history(op);  // starts again from the beginning
         co_return;

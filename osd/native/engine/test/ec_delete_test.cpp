@@ -147,3 +147,34 @@ TEST_CASE("EC: a new object that is rolled back gives its tombstone back") {
     CHECK(disks_are_empty(rig));
     until_forgotten(rig);
 }
+
+// Seed 4007 of the simulator: the tombstone of what was rolled back stood in the way of the next attempt, if the primary itself was full.
+TEST_CASE("EC: a new object that has no room on some OSD is tried again and again without a new peering") {
+    for (const bool deleted : {false, true}) {
+        for (const uint32_t role : {0u, 2u}) {
+            CAPTURE(deleted);
+            CAPTURE(role);
+            EcRig rig(kEcSchemes[1], {{"tombstone_interval", "3600"}});
+            const uint32_t span = static_cast<uint32_t>(rig.span());
+            if (deleted) {
+                REQUIRE(rig.write(0, rig.random_bytes(span)) == span);
+                REQUIRE(rig.client.remove(rig.primary, kInode, 0).result == 0);
+                rig.content.clear();
+                rig.present.clear();
+            }
+            const OsdNum full = rig.set[role];
+            rig.c.disks[full].fault = [](const store::Operation& op) { return op.op == store::StoreOp::write ? -ENOSPC : 0; };
+            const uint64_t epoch = rig.c.epoch;
+            for (int i = 0; i < 3; i++) {
+                CHECK(rig.client.write(rig.primary, kInode, 0, rig.random_bytes(span)).result == -ENOSPC);
+                CHECK(rig.client.write(rig.primary, kInode, kGranule, rig.random_bytes(kGranule)).result == -ENOSPC);
+            }
+            CHECK(rig.state() == ps::active);
+            CHECK(rig.c.epoch == epoch);
+            for (uint32_t other = 0; other < 4; other++) CHECK(rig.c.disks[rig.set[other]].tombstones.size() == (deleted ? 1 : 0));
+            rig.c.disks[full].fault = nullptr;
+            CHECK(rig.client.write(rig.primary, kInode, 0, rig.random_bytes(span)).result == span);
+            CHECK(rig.state() == ps::active);
+        }
+    }
+}
