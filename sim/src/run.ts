@@ -51,6 +51,7 @@ const DECAYS = 6;
 const OPERATIONS = 2000;
 const FAULTS = 5;
 const MORE_LIMIT_MS = 600_000;
+const STUCK_MS = 5000;
 
 export async function runSeed(native: NativeModule, solver: Solver, options: RunOptions): Promise<RunResult> {
   const run = new SeedRun(native, solver, options);
@@ -96,7 +97,7 @@ class SeedRun {
     this.#workload.start();
     this.#faults.start();
     await this.#until(this.#options.faultMs, () => this.#bad);
-    await this.#until(MORE_LIMIT_MS, () => this.#bad || (this.#workload.operations >= OPERATIONS && this.#faults.count >= FAULTS));
+    await this.#goOn();
     this.#workload.stop();
     this.#faults.endAll();
     if (!this.#bad && cluster.shape.isTight) await this.#makeRoom();
@@ -106,6 +107,16 @@ class SeedRun {
     if (!this.#bad && cluster.pgSize > 1) await this.#readWithoutOne();
     if (!this.#bad && cluster.pgSize > 1 && cluster.shape.checksums) await this.#decay();
     return this.#result();
+  }
+
+  /** Until enough has been done. Where everybody waits for room for long, somebody deletes something. */
+  async #goOn(): Promise<void> {
+    const isEnough = (): boolean => this.#bad || (this.#workload.operations >= OPERATIONS && this.#faults.count >= FAULTS);
+    for (let leftMs = MORE_LIMIT_MS; leftMs > 0; leftMs -= STUCK_MS) {
+      const before = this.#workload.operations;
+      if (await this.#until(STUCK_MS, isEnough)) return;
+      if (this.cluster.shape.isTight && this.#workload.operations === before) this.#workload.relieve();
+    }
   }
 
   get #bad(): boolean {

@@ -12,6 +12,7 @@ const EIO = -5;
 const ENOSPC = -28;
 /** About so many operations a minute of virtual time. */
 const OPERATIONS_PER_MINUTE = 7000;
+const RELIEF_OBJECTS = 4;
 
 export class Workload {
   readonly #cluster: SimCluster;
@@ -126,6 +127,17 @@ export class Workload {
       }
     }
     finish();
+  }
+
+  /** Discards a few objects, while everything else waits for room. */
+  relieve(): void {
+    for (let i = 0; i < RELIEF_OBJECTS; i++) {
+      const image = 2 * this.#random.between(1, Math.floor(this.#cluster.shape.images / 2));
+      const client = this.#cluster.clients.find((candidate) => this.imagesOf(candidate).includes(image));
+      if (!client?.isRunning || !client.isOpen(image)) continue;
+      const first = this.#random.below(this.#total / this.#objectGranules) * this.#objectGranules;
+      this.#discard(client, image, first, this.#objectGranules, () => undefined);
+    }
   }
 
   /** Deletes everything that may be deleted, to make room. `done` when all is answered. */
