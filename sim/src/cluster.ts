@@ -315,8 +315,13 @@ export class SimCluster {
     this.osd(num).etcd?.failNext(...Array.from({ length: count }, () => 'reply-lost' as const));
   }
 
-  /** The lease of this OSD is gone from etcd, as after an election with lost time. */
+  /**
+   * Etcd forgets the lease of this OSD before its time. Not while it lives and cannot hear of it: it may serve until the lease that it knows has ended,
+   * so whoever revokes a lease knows that its process is dead (safety.md 3).
+   */
   revokeLease(num: number): void {
+    const osd = this.osd(num);
+    if (osd.running && (osd.gate?.isStalled === true || osd.etcd?.connected === false)) return;
     const kv = this.etcd.pairs().find((pair) => pair.key === this.keys.osdState(num));
     if (kv && kv.lease !== 0n) this.etcd.revoke(kv.lease);
   }

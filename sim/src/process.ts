@@ -26,6 +26,10 @@ export class Gate {
     });
   }
 
+  get isStalled(): boolean {
+    return !this.#isOpen;
+  }
+
   stall(): void {
     this.#isOpen = false;
   }
