@@ -191,6 +191,7 @@ private:
     void free_calls(Op* op);
     runtime::Task<> write_unclean(Op* op);
     void note_unsynced(Op* op, bool whole_block);
+    void keep_marks(const Op* op);
     runtime::Task<> finish_gated(Op* op, int64_t retval);
     SubCall* new_call(Op* op, OsdNum osd, wire::Opcode opcode);
     void send_call(SubCall* call, net::Connection* connection);

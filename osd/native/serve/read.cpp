@@ -231,8 +231,9 @@ runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
     std::set<OsdNum> tried;
     for (;;) {
         if (!pg.active()) co_return -EPIPE;
-        pg::UncleanObject* unclean = pg.objects.find(read.object);
-        Version target = unclean ? unclean->target : kNewestVersion;
+        const pg::UncleanObject* before = pg.objects.find(read.object);
+        const bool unclean = before != nullptr;
+        const Version target = unclean ? before->target : kNewestVersion;
         std::vector<pg::Location> where = locations_of(pg, read.object);
         OsdNum choice = 0;
         for (const pg::Location& location : where) {
@@ -252,26 +253,27 @@ runtime::Task<int64_t> Osd::read_object(LayerRead& read) {
         if (result == static_cast<int64_t>(read.len)) co_return result;
         if (result == -EPIPE) co_return -EPIPE;  // the PG re-peers
         if (!pg.active()) co_return -EPIPE;
-        if (read.of_client && result == -ENOENT) {
-            // A write to another part, or recovery, may have replaced the version that was asked for: no copy is bad then.
-            const pg::UncleanObject* now = pg.objects.find(read.object);
-            if (!now || now->target != target || find_queue(read.object)) {
-                VITASTOR_PROBE("a version was replaced while it was read");
-                Pause pause(loop_, kReplacedPauseNs);
-                co_await pause;
+        // A write to another part, or recovery, may have replaced the version that was asked for: no copy is bad then.
+        const pg::UncleanObject* now = pg.objects.find(read.object);
+        const bool replaced = unclean ? !now || now->target != target : now != nullptr;
+        if (replaced || (read.of_client && result == -ENOENT && find_queue(read.object))) {
+            VITASTOR_PROBE("a version was replaced while it was read");
+            Pause pause(loop_, kReplacedPauseNs);
+            co_await pause;
+            if (read.of_client) {
                 runtime::Task<> overlap = wait_overlap(read.object, read.offset, read.len);
                 co_await overlap;
-                tried.clear();
-                continue;
             }
+            tried.clear();
+            continue;
         }
         VITASTOR_PROBE("copy unreadable");
         log(logger_, LogLevel::warning, "object %llx:%llx: the copy on OSD %llu cannot be read (%s): trying another",
             static_cast<unsigned long long>(read.object.inode), static_cast<unsigned long long>(read.object.stripe),
             static_cast<unsigned long long>(choice), strerror(static_cast<int>(-result)));
         uint32_t flag = result == -ENOENT ? wire::DescribeItem::kOutdated : wire::DescribeItem::kCorrupted;
-        Version known = unclean ? target : store_.peek(read.object, kNewestVersion, read.bitmap);
-        mark_copy(pg, read.object, 0, choice, flag, known);
+        const Version known = unclean ? target : store_.peek(read.object, kNewestVersion, read.bitmap);
+        if (known) mark_copy(pg, read.object, 0, choice, flag, known);  // else the version that counts is not known here
     }
 }
 

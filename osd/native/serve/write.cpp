@@ -290,11 +290,20 @@ void Osd::note_unsynced(Op* op, bool whole_block) {
     }
 }
 
+/// The object was clean when its write began. A reader of another part has met a bad copy meanwhile: it is as bad in the new version.
+void Osd::keep_marks(const Op* op) {
+    pg::UncleanObject* unclean = op->pg->objects.find(op->object);
+    if (!unclean) return;
+    VITASTOR_PROBE("a copy was found bad beside a write");
+    unclean->target = op->version;
+}
+
 void Osd::write_done(Op* op) {
     Pg& pg = *op->pg;
     int64_t result = judge_write(op);
     if (result == 0) {
         if (op->old_version == 0) pg.objects.add_clean();
+        keep_marks(op);
         note_unsynced(op, op->len == block_size_);
         result = op->len;
     }
@@ -422,7 +431,8 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                 }
                 free_calls(op);
                 if (pg.active() && undecided) pg.objects.set_unclean(op->object, old_state, old_places, op->version);
-                if (pg.active() && !undecided) pg.objects.set_clean(op->object);
+                if (pg.active() && rewrite) pg.objects.set_clean(op->object);
+                if (pg.active() && !was_unclean) keep_marks(op);
             }
             note_unsynced(op, len == block_size_);  // last: a SYNC that begins here covers all of it
             if (pg.active()) update_state(pg);

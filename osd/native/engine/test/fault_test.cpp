@@ -112,6 +112,31 @@ TEST_CASE("a bad own copy: served from another one, repaired by recovery") {
     CHECK(client.read(1, kInode, 0, 4096).data == block(3));
 }
 
+// Seed 4108 of the simulator: the mark kept the version before the write, which no copy had any more.
+TEST_CASE("a copy that is found bad beside a write of another part is bad in the version of that write") {
+    ClusterOptions options;
+    options.settings = {{"peer_connect_interval", "1"}};
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    REQUIRE(client.write(1, kInode, 0, block(1)).result == 4096);
+    bool bad = true;
+    c.disks[1].fault = [&](const store::Operation& op) {
+        if (op.op == store::StoreOp::write_stable && op.len == 131072) bad = false;
+        return op.op == store::StoreOp::read && bad ? -EDOM : 0;
+    };
+    c.disks[1].hold = true;
+    auto read = client.start_read(1, kInode, 0, 4096);
+    auto write = client.start_write(1, kInode, 65536, block(2));
+    c.until("the other copy has it", [&] { return c.copies(kFirst)[2] == 2; });
+    c.disks[1].hold = false;
+    CHECK(client.wait(read).data == block(1));
+    CHECK(client.wait(write).result == 4096);
+    CHECK(client.read(1, kInode, 65536, 4096).data == block(2));
+    c.until("repaired", [&] { return !bad; });
+    until_state(c, 1, ps::active);
+}
+
 TEST_CASE("dirty clients are disconnected when their PG stops, others are not") {
     ClusterOptions options;
     options.mode = wire::ImmediateCommit::none;
