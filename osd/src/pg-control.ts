@@ -90,6 +90,7 @@ const sameSet = (a: readonly number[], b: readonly number[]): boolean =>
 
 /** Equality of what matters to peering; the epoch and next_scrub do not. */
 function sameMembers(a: PgHistory, b: PgHistory): boolean {
+  if (a === b) return true;
   const sets = (h: PgHistory): string => h.osdSets.map((set) => osdSetOf(set).join()).sort().join(';');
   return sameSet(osdSetOf(a.allPeers), osdSetOf(b.allPeers)) && sets(a) === sets(b);
 }

@@ -166,9 +166,7 @@ private:
             // Nobody listens any more.
         } else if (request->returns_data) {
             size_t size = result > 0 ? static_cast<size_t>(result) : 0;
-            auto data = Napi::Uint8Array::New(env, size);
-            std::copy(request->buffer.data(), request->buffer.data() + size, data.Data());
-            request->done.Call({number, at, data});
+            request->done.Call({number, at, world_.lent_bytes(request->buffer.data(), size)});
         } else {
             request->done.Call({number, at});
         }

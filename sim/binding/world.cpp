@@ -114,12 +114,20 @@ World::World(Napi::Env env, uint64_t seed) : env_(env) {
 void World::destroy() {
     for (Process* process : *processes_) process->die();
     world_->set_trace(nullptr);
+    lent_.Reset();
     world_ = nullptr;
     calls_ = nullptr;
     processes_ = nullptr;
     if (--living_worlds > 0) return;
     runtime::drop_free_frames();
     clear_arena();
+}
+
+Napi::Value World::lent_bytes(const uint8_t* data, size_t size) {
+    if (lent_.IsEmpty() || lent_.Value().ByteLength() < size) lent_ = Napi::Persistent(Napi::ArrayBuffer::New(env_, size));
+    Napi::ArrayBuffer memory = lent_.Value();
+    if (size > 0) memcpy(memory.Data(), data, size);
+    return Napi::Uint8Array::New(env_, size, memory, 0);
 }
 
 bool World::deliver() {

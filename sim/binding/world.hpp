@@ -39,6 +39,8 @@ public:
     runtime::SimWorld& native() { return *world_; }
     void defer_call(JsCall call) { calls_->push_back(std::move(call)); }
     void add_process(Process& process) { processes_->push_back(&process); }
+    /// A Uint8Array with these bytes, until the next call: one piece of memory for all of them, or there would be much garbage.
+    Napi::Value lent_bytes(const uint8_t* data, size_t size);
     /// False from destroy() on: then there is nothing but this.
     bool exists() const { return world_ != nullptr; }
     /// Runs queued calls, those that they queue included. True: there was one. Stops at a JavaScript exception.
@@ -57,6 +59,7 @@ private:
     std::deque<JsCall>* calls_;
     std::vector<Process*>* processes_;
     uint32_t planted_ = 0;
+    Napi::Reference<Napi::ArrayBuffer> lent_;
 };
 
 Napi::Value throw_error(Napi::Env env, const std::string& text);

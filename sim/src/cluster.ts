@@ -41,7 +41,6 @@ interface Summary {
   clean: boolean;
   settled: boolean;
   scrubbed: boolean;
-  inconsistent: boolean;
 }
 
 interface SimMonitor {
@@ -345,8 +344,16 @@ export class SimCluster {
 
   /** A scrub has found copies that differ. */
   get isInconsistent(): boolean {
-    return this.#summarise().inconsistent;
+    const { revision } = this.etcd;
+    if (this.#inconsistent.revision !== revision) {
+      const pairs = this.etcd.pairs(this.keys.at('pg/state/'));
+      this.#inconsistent = { revision, is: pairs.some((kv) => kv.value.includes('"has_inconsistent"')) };
+    }
+    return this.#inconsistent.is;
   }
+
+  /** Asked after every event, in all phases. */
+  #inconsistent = { revision: 0n, is: false };
 
   /** Every scrub that scrubAll() asked for has ended. */
   get isScrubbed(): boolean {
@@ -355,8 +362,7 @@ export class SimCluster {
 
   /** Of all PGs. */
   #histories(): { key: string; value: string }[] {
-    const prefix = this.keys.at('pg/history/');
-    return this.etcd.pairs().filter((kv) => kv.key.startsWith(prefix));
+    return this.etcd.pairs(this.keys.at('pg/history/'));
   }
 
   /** What etcd says of the PGs at this revision: asked after every event, looked at once per change. */
@@ -373,8 +379,7 @@ export class SimCluster {
     const histories = this.#histories().map((kv) => JSON.parse(kv.value) as { osd_sets?: unknown[]; next_scrub?: number });
     const settled = clean && histories.every((history) => (history.osd_sets ?? []).length === 0);
     const scrubbed = histories.every((history) => (history.next_scrub ?? 0) !== 1);
-    const inconsistent = states.some((state) => state?.includes('"has_inconsistent"') === true);
-    return (this.#summary = { revision, active, clean, settled, scrubbed, inconsistent });
+    return (this.#summary = { revision, active, clean, settled, scrubbed });
   }
 
   /** Every PG is active. */
@@ -416,7 +421,7 @@ export class SimCluster {
   }
 
   pgStates(): string {
-    return this.etcd.pairs().filter((kv) => kv.key.startsWith(this.keys.at('pg/state/'))).map((kv) => `${kv.key.split('/').slice(-2).join('/')} ${kv.value}`).join(' ');
+    return this.etcd.pairs(this.keys.at('pg/state/')).map((kv) => `${kv.key.split('/').slice(-2).join('/')} ${kv.value}`).join(' ');
   }
 
   destroy(): void {

@@ -59,7 +59,7 @@ export interface SimClient {
   apply(events: NativePair[], revision: bigint): void;
   /** done(0) or done(-errno). image: chosen by the caller. */
   openImage(image: number, name: string, done: (result: number) => void): void;
-  /** data: `length` bytes when result ≥ 0. version: of the object, 0n if the range touches several. */
+  /** data: `length` bytes when result ≥ 0, until done() returns. version: of the object, 0n if the range touches several. */
   read(image: number, offset: bigint, length: number, done: (result: number, version: bigint, data: Uint8Array) => void): void;
   write(image: number, offset: bigint, data: Uint8Array, done: (result: number, version: bigint) => void): void;
   /** Within one object, and only if its version is `expected`. */

@@ -83,9 +83,9 @@ export class Oracle {
   /** Null: explained. Else why not. `began`: now() before the read was sent. */
   checkRead(image: number, granule: number, value: number, began: number): string | null {
     const { effects, evidence } = this.#of(image, granule);
-    const where = `image ${image} granule ${granule}`;
+    const where = (): string => `image ${image} granule ${granule}`;
     const candidates = effects.filter((effect) => effect.value === value);
-    if (candidates.length === 0) return `${where}: read value ${value}, which was never written there`;
+    if (candidates.length === 0) return `${where()}: read value ${value}, which was never written there`;
     let against: Evidence | null = null;
     const explained = candidates.some((effect) => {
       against = contradiction(evidence, effect, began);
@@ -93,7 +93,7 @@ export class Oracle {
     });
     if (!explained) {
       const other = against as Evidence | null;
-      return `${where}: read ${named(value)}, which had ended before ${named(other?.value ?? 0)} was written or read there (${other?.began} to ${other?.ended}, this read began at ${began})`;
+      return `${where()}: read ${named(value)}, which had ended before ${named(other?.value ?? 0)} was written or read there (${other?.began} to ${other?.ended}, this read began at ${began})`;
     }
     if (!this.isRegular || candidates.some((effect) => effect.ended < began)) evidence.push({ value, began, ended: this.now() });
     return null;
@@ -210,9 +210,8 @@ export function fillGranule(target: Uint8Array, offset: number, id: number): voi
 
 /** The write it comes from; null: torn or foreign bytes. */
 export function granuleValue(data: Uint8Array, offset: number): number | null {
-  const halves = new Uint32Array(data.buffer, data.byteOffset + offset, GRANULE / 4);
-  const low = halves[0] ?? 0;
-  const high = halves[1] ?? 0;
-  for (let i = 2; i < halves.length; i += 2) if (halves[i] !== low || halves[i + 1] !== high) return null;
-  return high < 0x200000 ? high * 0x100000000 + low : null;
+  const bytes = Buffer.from(data.buffer, data.byteOffset + offset, GRANULE);
+  if (bytes.compare(bytes, 8, GRANULE, 0, GRANULE - 8) !== 0) return null;
+  const high = bytes.readUInt32LE(4);
+  return high < 0x200000 ? high * 0x100000000 + bytes.readUInt32LE(0) : null;
 }

@@ -3,22 +3,23 @@
 
 import type { Random } from '@vitastor/core';
 
-const MASK = (1n << 64n) - 1n;
+/** What V8 computes in registers, other than `& (2n ** 64n - 1n)`. */
+const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
 
 export class SeededRandom implements Random {
   #state: bigint;
 
   constructor(seed: bigint, stream: string) {
-    let state = seed & MASK;
-    for (const char of stream) state = (state * 0x100000001b3n ^ BigInt(char.codePointAt(0) ?? 0)) & MASK;
+    let state = u64(seed);
+    for (const char of stream) state = u64(state * 0x100000001b3n ^ BigInt(char.codePointAt(0) ?? 0));
     this.#state = state;
   }
 
   u64(): bigint {
-    this.#state = (this.#state + 0x9e3779b97f4a7c15n) & MASK;
+    this.#state = u64(this.#state + 0x9e3779b97f4a7c15n);
     let z = this.#state;
-    z = ((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n) & MASK;
-    z = ((z ^ (z >> 27n)) * 0x94d049bb133111ebn) & MASK;
+    z = u64((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n);
+    z = u64((z ^ (z >> 27n)) * 0x94d049bb133111ebn);
     return z ^ (z >> 31n);
   }
 

@@ -73,9 +73,11 @@ export class MemoryEtcd {
     return this.#compacted;
   }
 
-  /** All pairs in key order. */
-  pairs(): KeyValue[] {
-    return inKeyOrder([...this.#data.values()]);
+  /** All pairs whose keys begin so, in key order. */
+  pairs(prefix = ''): KeyValue[] {
+    const found: KeyValue[] = [];
+    for (const kv of this.#data.values()) if (kv.key.startsWith(prefix)) found.push(kv);
+    return inKeyOrder(found);
   }
 
   get(key: string): string | undefined {
@@ -151,13 +153,12 @@ export class MemoryEtcd {
   eventsSince(revision: bigint, ranges: readonly KeyRange[]): Batch[] {
     let first = this.#history.length;
     while (first > 0 && (this.#history[first - 1]?.revision ?? 0n) >= revision) first--;
-    return this.#history
-      .slice(first)
-      .map((batch) => ({
-        revision: batch.revision,
-        events: batch.events.filter((e) => ranges.some((r) => inRange(e.key, r))),
-      }))
-      .filter((batch) => batch.events.length > 0);
+    const found: Batch[] = [];
+    for (const batch of this.#history.slice(first)) {
+      const events = batch.events.filter((e) => ranges.some((r) => inRange(e.key, r)));
+      if (events.length > 0) found.push({ revision: batch.revision, events });
+    }
+    return found;
   }
 
   #select(range: KeyRange): KeyValue[] {
@@ -178,9 +179,10 @@ export class MemoryEtcd {
 
   #check(ops: readonly TxnOp[]): void {
     const put = new Set<string>();
+    const deletes = ops.filter((op) => op.op === 'delete');
     for (const op of ops) {
       if (op.op !== 'put') continue;
-      if (put.has(op.key) || ops.some((o) => o.op === 'delete' && inRange(op.key, o.range))) {
+      if (put.has(op.key) || deletes.some((o) => inRange(op.key, o.range))) {
         throw new VitastorError('ERR_ETCD_REQUEST', `one transaction changes key ${op.key} twice`);
       }
       put.add(op.key);
