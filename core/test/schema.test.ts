@@ -110,7 +110,7 @@ describe('pools', () => {
 
   test('defaults, strings for numbers, the global layout, jerasure', () => {
     const { pools, problems } = decodePools('k', stringifyJson({
-      1: rep, 2: { name: 'ec', scheme: 'jerasure', pg_size: '4', parity_chunks: '2', pg_minsize: '2', pg_count: '256', failure_domain: 'osd', block_size: '1M', pg_stripe_size: 4194304, used_for_fs: 'meta' },
+      1: rep, 2: { name: 'ec', scheme: 'jerasure', pg_size: '4', parity_chunks: '2', pg_minsize: '2', pg_count: '256', failure_domain: 'osd', block_size: '1M', pg_stripe_size: 4194304, used_for_fs: 'meta', local_reads: 'nearest' },
     }), globalBlockLayout({ block_size: '256k', immediate_commit: 'small' }));
     assert.deepEqual(problems, []);
     const { raw: _1, ...one } = pools.get(1) ?? assert.fail();
@@ -120,8 +120,8 @@ describe('pools', () => {
       osdTags: [], primaryAffinityTags: [], scrubIntervalSeconds: null, usedForApp: '', localReads: 'primary',
     });
     const two = pools.get(2) ?? assert.fail();
-    assert.deepEqual([two.scheme, two.dataChunks, two.parityChunks, two.pgCount, two.blockSizeBytes, two.pgStripeSizeBytes, two.failureDomain, two.usedForApp],
-      ['ec', 2, 2, 256, 1048576, 4194304, 'osd', 'fs:meta']);
+    assert.deepEqual([two.scheme, two.dataChunks, two.parityChunks, two.pgCount, two.blockSizeBytes, two.pgStripeSizeBytes, two.failureDomain, two.usedForApp, two.localReads],
+      ['ec', 2, 2, 256, 1048576, 4194304, 'osd', 'fs:meta', 'nearest']);
   });
 
   test('an invalid entry is skipped with a message that names key and field; the others stay', () => {

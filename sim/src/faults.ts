@@ -311,7 +311,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'local reads', weight: 2, applies: (cluster) => cluster.shape.scheme === 'replicated' && cluster.shape.immediateCommit === 'all',
+    name: 'local reads', weight: 2, applies: (cluster) => cluster.shape.scheme !== 'replicated' || cluster.shape.immediateCommit === 'all',
     run: ({ cluster, workload, random }) => {
       const mode = random.pick(['primary', 'nearest', 'random']);
       workload.allowLocalReads();

@@ -41,7 +41,7 @@ export interface WriteToken {
 export class Oracle {
   readonly #granules = new Map<number, Granule>();
   /**
-   * Local reads are used: copies get a write one after the other, so a reader may see it on one and then not yet on another, until it is
+   * Local reads of copies are used: they get a write one after the other, so a reader may see it on one and then not yet on another, until it is
    * acknowledged (semantics.md: no linearizability). A read of a write in progress proves nothing then.
    */
   isRegular = false;

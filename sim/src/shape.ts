@@ -115,7 +115,8 @@ function drawOptions(random: SeededRandom, shape: Shape): Shape {
   if (random.chance(40)) clientOptions['client_max_dirty_ops'] = random.pick(['2', '16']);
   if (shape.isTight && random.chance(30)) clientOptions['client_retry_enospc'] = '0';
   const network = { ...shape.network, lateSentChance: random.chance(30) ? 0.1 : 0 };
-  return { ...shape, osdOptions, clientOptions, network, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
+  const localReads = shape.scheme !== 'replicated' && random.chance(40) ? random.pick(['nearest', 'random'] as const) : shape.localReads;
+  return { ...shape, localReads, osdOptions, clientOptions, network, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
 }
 
 function drawPlainShape(random: SeededRandom): Shape {

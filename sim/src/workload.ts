@@ -49,9 +49,9 @@ export class Workload {
     this.#pauseMs = (shape.clients * shape.depth * 60_000) / OPERATIONS_PER_MINUTE;
   }
 
-  /** Local reads are in use from now on. */
+  /** Local reads are in use from now on. Those of chunks are linearizable as all others (docs/adr/0049). */
   allowLocalReads(): void {
-    this.#oracle.isRegular = true;
+    if (this.#cluster.shape.scheme === 'replicated') this.#oracle.isRegular = true;
   }
 
   start(): void {

@@ -7,6 +7,44 @@ import { withTwoCopies } from './two-copies.js';
 
 const ONE_WAY_MS = 1;
 
+const LOCAL_EC = { scheme: 'ec', pgSize: 3, parityChunks: 1, pgMinSize: 2, osds: 3, hosts: 3, blockSize: 131072, imageBytes: 8 * 262144 } as const;
+
+/** Round trips of a read of each chunk of an object of an EC 2+1 pool. */
+async function chunkReads(localReads: 'primary' | 'nearest' | 'random'): Promise<number[]> {
+  const disk = { sizeBytes: 96n << 20n, volatileCache: false, latencyNs: 0, jitterNs: 0, syncLatencyNs: 0, bytesPerUs: 0 };
+  const network = { latencyNs: ONE_WAY_MS * 1e6, jitterNs: 0, bytesPerUs: 0, shortChance: 0, killChance: 0 };
+  return await withTwoCopies({ ...LOCAL_EC, immediateCommit: 'all', localReads, disk, network }, async ({ cluster, client, until }) => {
+    const ended = async (start: (done: (result: number) => void) => void): Promise<number> => {
+      const beganMs = cluster.clock.nowMs();
+      let result: number | null = null;
+      let endMs = 0;
+      start((value) => {
+        result = value;
+        endMs = cluster.clock.nowMs();
+      });
+      assert.ok(await until(() => result !== null));
+      assert.ok((result ?? -1) >= 0, `answered ${result}`);
+      return Math.round((endMs - beganMs) / (2 * ONE_WAY_MS));
+    };
+    await ended((done) => client.open(1, 'image1', done));
+    await ended((done) => client.native?.write(1, 0n, new Uint8Array(262144).fill(1), done));
+    const trips: number[] = [];
+    for (const chunk of [0n, 1n]) {
+      const read = (done: (result: number) => void): void => client.native?.read(1, chunk * 131072n, 4096, done);
+      // The first ones connect, and wait until the version is stable.
+      for (let i = 0; i < 20; i++) await ended(read);
+      trips.push(await ended(read));
+    }
+    return trips;
+  });
+}
+
+test('with local reads a read of an erasure-coded object takes one round trip, whoever holds the chunk', async () => {
+  assert.deepEqual(await chunkReads('nearest'), [1, 1]);
+  assert.deepEqual(await chunkReads('random'), [1, 1]);
+  assert.deepEqual((await chunkReads('primary')).sort(), [1, 2]);
+});
+
 /** Round trips of a read, a write, and a write with a flush, of the first client. */
 async function measure(immediateCommit: CommitMode): Promise<{ read: number; write: number; flushed: number }> {
   const disk = { sizeBytes: 96n << 20n, volatileCache: immediateCommit !== 'all', latencyNs: 0, jitterNs: 0, syncLatencyNs: 0, bytesPerUs: 0 };

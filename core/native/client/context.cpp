@@ -143,6 +143,8 @@ void Context::rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> 
     view.pool = std::move(pool);
     view.primary.clear();
     view.nearest.clear();
+    view.holders.clear();
+    view.no_holders_until_ns.clear();
     if (!view.pool) return;
     const cluster::Pool& p = *view.pool;
     view.object_size = p.object_size();
@@ -151,6 +153,7 @@ void Context::rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> 
     view.immediate = p.immediate_commit == wire::ImmediateCommit::all;
     view.primary.reserve(p.pgs.size());
     for (auto& pg : p.pgs) view.primary.push_back(pg.usable() ? link(pg.primary) : nullptr);
+    if (p.local_reads != cluster::LocalReads::primary && p.scheme != cluster::Scheme::replicated) return find_holders(view);
     if (p.local_reads != cluster::LocalReads::nearest) return;
     std::map<OsdNum, int> distances;
     for (auto& pg : p.pgs) {
@@ -169,6 +172,21 @@ void Context::rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> 
             }
         }
         view.nearest.push_back(best);
+    }
+}
+
+void Context::find_holders(PoolView& view) {
+    const cluster::Pool& p = *view.pool;
+    const uint32_t chunks = p.data_chunks();
+    view.holders.assign(p.pgs.size() * chunks, nullptr);
+    view.no_holders_until_ns.assign(p.pgs.size(), 0);
+    for (size_t i = 0; i < p.pgs.size(); i++) {
+        const cluster::Pg& pg = p.pgs[i];
+        if (!pg.usable() || !allows_local_reads(pg) || pg.osd_set.size() != p.pg_size) continue;
+        for (uint32_t chunk = 0; chunk < chunks; chunk++) {
+            const OsdNum osd = pg.osd_set[chunk];
+            if (osd && osd != pg.primary) view.holders[i * chunks + chunk] = link(osd);
+        }
     }
 }
 
@@ -226,6 +244,8 @@ void Context::reset_link(OsdLink* link, net::Connection* used, const std::string
 void Context::on_peer_up(OsdNum osd) {
     OsdLink* up = link(osd);
     up->connection = peers_->get(osd);
+    const wire::ConfigReplyJson* hello = peers_->peer_config(osd);
+    up->reads_chunks = hello && hello->ec_local_reads;
     up->epoch = shared_.next_connection_epoch();
     for (Image* image : unsynced_) replay_stale(*image);
     if (!rechecker_.linked()) loop_.defer(rechecker_);

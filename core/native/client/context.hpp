@@ -24,6 +24,7 @@ struct OsdLink {
     uint64_t epoch = 0;  ///< of the connection
     uint64_t greetings = 0;  ///< hellos sent again
     bool wanted = false;
+    bool reads_chunks = false;  ///< answers READs of chunks that it holds (docs/adr/0049)
 };
 
 /// A pool of the current map, prepared for finding OSDs without a look-up.
@@ -34,7 +35,10 @@ struct PoolView {
     uint32_t bitmap_bytes = 0;  ///< of a whole object
     bool immediate = true;
     std::vector<OsdLink*> primary;  ///< PG n at n - 1; nullptr: not usable now
-    std::vector<OsdLink*> nearest;  ///< local_reads=nearest: where to read; empty otherwise
+    std::vector<OsdLink*> nearest;  ///< local_reads=nearest of copies: where to read; empty otherwise
+    /// Local reads of an erasure-coded pool: chunk c of PG n at (n - 1) * data chunks + c; nullptr: read it through the primary. Empty otherwise.
+    std::vector<OsdLink*> holders;
+    std::vector<uint64_t> no_holders_until_ns;  ///< of each PG: one of them held no lock; empty without holders
     OsdLink* primary_of(uint64_t stripe) const {
         return primary.empty() ? nullptr : primary[stripe / pg_stripe_size % primary.size()];
     }
@@ -53,6 +57,11 @@ struct InodeView {
     bool looped = false;         ///< parents form a ring
     bool limbo = false;          ///< the name is gone and the inode has become read-only: a snapshot is being made by hand
 };
+
+/// Exactly {active} or {active, left_on_dead}: others than the primary may be asked.
+inline bool allows_local_reads(const cluster::Pg& pg) {
+    return (pg.state & ~wire::pg_state::left_on_dead) == wire::pg_state::active;
+}
 
 class Purge;
 
@@ -138,7 +147,10 @@ private:
     void check_opened_images();
     void finish_open(Op& op);
     int tree_distance(const std::string& osd_host, OsdNum osd) const;
+    void find_holders(PoolView& view);
     OsdLink* read_link(const PoolView& pool, uint64_t stripe, Part& part);
+    OsdLink* holder_link(const PoolView& pool, uint64_t stripe, size_t index, Part& part);
+    void read_at_primary(Part& part, int64_t result);
 
     // io.cpp
     void slice(Op& op, const InodeView& view);

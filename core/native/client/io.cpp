@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t kMaxZeroWrite = 4u << 20;
 constexpr size_t kZeroBytes = 1u << 20;
 constexpr uint32_t kMaxPartsPerOp = 256;  ///< made at a time; the rest follows as they end
+constexpr uint64_t kNoHoldersNs = runtime::kNsPerSecond;  ///< reads go to the primary after a holder has said that it has no lock
 constexpr uint16_t kMaxLimboRounds = 320;  ///< with the default interval 16 s
 /// Never written to. One copy a process, in .bss.
 alignas(4096) uint8_t zeroes[kZeroBytes];
@@ -189,9 +190,12 @@ OsdLink* Context::read_link(const PoolView& pool, uint64_t stripe, Part& part) {
     auto mode = pool.pool->local_reads;
     part.local_read = false;
     if (mode == cluster::LocalReads::primary || !primary || part.force_primary) return primary;
+    // Whether unsynced writes are to be replayed is judged by who acknowledged them; of erasure-coded objects they are not stable either.
+    if (!pool.immediate && !part.op->internal && !part.op->image->unsynced.empty()) return primary;
     size_t index = stripe / pool.pg_stripe_size % pool.primary.size();
+    if (!pool.holders.empty()) return holder_link(pool, stripe, index, part);
     const cluster::Pg& pg = pool.pool->pgs[index];
-    if ((pg.state & ~wire::pg_state::left_on_dead) != wire::pg_state::active) return primary;
+    if (!allows_local_reads(pg)) return primary;
     OsdLink* chosen = nullptr;
     if (mode == cluster::LocalReads::nearest) {
         chosen = pool.nearest[index];
@@ -204,6 +208,30 @@ OsdLink* Context::read_link(const PoolView& pool, uint64_t stripe, Part& part) {
     if (!connect(chosen) && primary->connection) return primary;
     part.local_read = chosen->connection != nullptr;
     return part.local_read ? chosen : primary;
+}
+
+/// Of an erasure-coded pool: the OSD that holds the chunk, if the part lies in one (docs/adr/0049).
+OsdLink* Context::holder_link(const PoolView& pool, uint64_t stripe, size_t index, Part& part) {
+    OsdLink* primary = pool.primary[index];
+    const uint32_t block = pool.pool->block_size;
+    const uint64_t inside = part.offset - stripe;
+    const uint64_t chunk = inside / block;
+    if (part.length == 0 || (inside + part.length - 1) / block != chunk) return primary;
+    OsdLink* holder = pool.holders[index * pool.pool->data_chunks() + chunk];
+    if (!holder || !connect(holder) || !holder->reads_chunks || loop_.now_ns() < pool.no_holders_until_ns[index]) return primary;
+    part.local_read = true;
+    return holder;
+}
+
+/// A local read was refused: its primary answers it. -EPIPE: the PG is not locked there, and the next read need not try.
+void Context::read_at_primary(Part& part, int64_t result) {
+    part.force_primary = true;
+    PoolView* pool = pool_view(pool_of(part.inode));
+    if (result == -EPIPE && pool && !pool->holders.empty()) {
+        const uint64_t stripe = part.offset / pool->object_size * pool->object_size;
+        pool->no_holders_until_ns[stripe / pool->pg_stripe_size % pool->primary.size()] = loop_.now_ns() + kNoHoldersNs;
+    }
+    dispatch(part);
 }
 
 void Context::dispatch(Part& part) {
@@ -385,6 +413,10 @@ void Context::on_reply(Part& part) {
         return part_failed(part, static_cast<int>(result));
     }
     part.greeted = false;
+    if (part.local_read && part.status == 0 && (result == -EPIPE || result == -EAGAIN)) {
+        VITASTOR_PROBE("local read refused");
+        return read_at_primary(part, result);
+    }
     bool replay = op.kind == OpKind::replay;
     switch (result) {
     case -EPIPE:

@@ -169,7 +169,6 @@ std::optional<PoolSpec> decode_pool(Value& value, const JsonObject& pool, const 
     if (reads == "nearest") spec.local_reads = LocalReads::nearest;
     else if (reads == "random") spec.local_reads = LocalReads::random;
     else if (!reads.empty() && reads != "primary") value.wrong(path + "local_reads", "primary, nearest or random");
-    if (spec.scheme != Scheme::replicated) spec.local_reads = LocalReads::primary;
     spec.used_for_app = value.string(pool, "used_for_app", path);
     if (spec.used_for_app.empty()) {
         std::string fs = value.string(pool, "used_for_fs", path);

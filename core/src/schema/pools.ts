@@ -165,10 +165,7 @@ export function decodePool(id: number, value: JsonValue, layout: BlockLayout, pa
       primaryAffinityTags: f.optional('primary_affinity_tags', stringList(), []),
       scrubIntervalSeconds: f.optional('scrub_interval', duration, null),
       usedForApp: f.optional('used_for_app', name, '') || (app === '' ? '' : `fs:${app}`),
-      localReads:
-        scheme === 'replicated'
-          ? f.optional('local_reads', oneOf('primary', 'nearest', 'random'), 'primary')
-          : 'primary',
+      localReads: f.optional('local_reads', oneOf('primary', 'nearest', 'random'), 'primary'),
       raw: f.raw,
     };
   })(value, path);

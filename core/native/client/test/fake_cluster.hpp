@@ -35,6 +35,8 @@ constexpr uint32_t kBlock = 131072, kGranule = 4096, kBitmapBytes = kBlock / kGr
 class Osd : public net::ServerHandler {
 public:
     Osd(runtime::Loop& loop, OsdNum number, Logger& logger) : loop_(loop), number_(number), logger_(logger) { start(); }
+    uint32_t span = kBlock;      ///< bytes of an object
+    bool reads_chunks = false;  ///< says so in its hello, after restart()
     ~Osd() override { stop(); }
 
     Objects objects, durable;
@@ -74,6 +76,7 @@ public:
         options.config.block_size = kBlock;
         options.config.bitmap_granularity = kGranule;
         options.config.immediate_commit = wire::ImmediateCommit::all;
+        options.config.ec_local_reads = reads_chunks;
         server_ = std::make_unique<net::Server>(loop_, options, *this, logger_);
         Status status = server_->start();
         VITASTOR_ASSERT(status.ok());
@@ -107,25 +110,26 @@ public:
             return connection.reply(request);
         }
         auto io = wire::decode<wire::ClientRequest>(header);
-        ObjectId id{io.inode, io.offset / kBlock * kBlock};
+        ObjectId id{io.inode, io.offset / span * span};
+        const uint32_t bitmap_bytes = kBitmapBytes * (span / kBlock);
         switch (request.opcode) {
         case wire::Opcode::read: {
             reads++;
             last_meta_revision = io.meta_revision;
             auto found = objects.find(id);
-            request.reply_buffer = loop_.buffers().allocate(kBlock + 4096);
-            memset(request.reply_buffer.data(), 0, kBlock + 4096);
+            request.reply_buffer = loop_.buffers().allocate(span + 4096);
+            memset(request.reply_buffer.data(), 0, span + 4096);
             uint8_t* data = request.reply_buffer.data() + 4096;
             wire::ReadReply body;
-            body.bitmap_len = kBitmapBytes;
+            body.bitmap_len = bitmap_bytes;
             if (found != objects.end()) {
                 body.version = found->second.version;
-                memcpy(request.reply_buffer.data(), found->second.bitmap.data(), kBitmapBytes);
+                memcpy(request.reply_buffer.data(), found->second.bitmap.data(), bitmap_bytes);
                 memcpy(data, found->second.data.data() + (io.offset - id.stripe), io.len);
             }
             out.retval = io.len;
             wire::encode_reply(reply, out, body);
-            request.reply_iov[0] = {request.reply_buffer.data(), kBitmapBytes};
+            request.reply_iov[0] = {request.reply_buffer.data(), bitmap_bytes};
             request.reply_iov[1] = {data, io.len};
             request.reply_count = io.len ? 2 : 1;
             break;
@@ -140,8 +144,8 @@ public:
                 break;
             }
             if (object.data.empty()) {
-                object.data.resize(kBlock);
-                object.bitmap.resize(kBitmapBytes);
+                object.data.resize(span);
+                object.bitmap.resize(bitmap_bytes);
             }
             memcpy(object.data.data() + (io.offset - id.stripe), request.data(), io.len);
             for (uint64_t g = (io.offset - id.stripe) / kGranule; g < (io.offset - id.stripe + io.len) / kGranule; g++)
@@ -250,6 +254,8 @@ struct World {
     uint64_t revision = 100;
     std::string mode = "all";
     std::string pool_extra;
+    std::string pool_scheme = R"("scheme":"replicated","pg_size":2,"pg_minsize":1)";      ///< of pool 1
+    std::string pool_pgs = R"({"1":{"osd_set":[1,2],"primary":1},"2":{"osd_set":[2,1],"primary":2}})";
 
     explicit World(std::string commit = "all", runtime::LoopKind kind = runtime::LoopKind::epoll) : mode(std::move(commit)) {
         runtime::LoopOptions options;
@@ -290,13 +296,13 @@ struct World {
         return "{\"primary\":" + std::to_string(primary) + ",\"state\":[" + words + "],\"peers\":[1,2]}";
     }
     std::string pools() {
-        return R"({"1":{"name":"p","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":2,"immediate_commit":")" + mode +
+        return R"({"1":{"name":"p",)" + pool_scheme + R"(,"pg_count":2,"immediate_commit":")" + mode +
                "\"" + pool_extra + R"(},"2":{"name":"q","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":1}})";
     }
     /// Pools 1 (PGs 1, 2 led by OSDs 1, 2) and 2 (PG 1 led by 2); image "img" = inode 1 of pool 1.
     void feed() {
         std::vector<cluster::EtcdKeyValue> pairs = {pair("/config/pools", pools(), 1),
-            pair("/pg/config", R"({"items":{"1":{"1":{"osd_set":[1,2],"primary":1},"2":{"osd_set":[2,1],"primary":2}},"2":{"1":{"osd_set":[2,1],"primary":2}}}})", 1),
+            pair("/pg/config", R"({"items":{"1":)" + pool_pgs + R"(,"2":{"1":{"osd_set":[2,1],"primary":2}}}})", 1),
             pair("/pg/state/1/1", pg_state(1), 1), pair("/pg/state/1/2", pg_state(2), 1), pair("/pg/state/2/1", pg_state(2), 1),
             pair("/config/inode/1/1", R"({"name":"img","size":1073741824})", 50)};
         for (auto& [number, osd] : osds) pairs.push_back(pair("/osd/state/" + std::to_string(number), osd_state(number), 1));

@@ -474,6 +474,89 @@ TEST_CASE("local reads go near while the PG is clean, to the primary otherwise")
     CHECK(world.osds[2]->reads == 0);
 }
 
+TEST_CASE("local reads of an erasure-coded pool ask the chunk's holder") {
+    for (const std::string mode : {"all", "none"}) {
+        CAPTURE(mode);
+        World world(mode);
+        world.pool_scheme = R"("scheme":"ec","pg_size":3,"parity_chunks":1,"pg_minsize":2)";
+        world.pool_pgs = R"({"1":{"osd_set":[1,2,3],"primary":1},"2":{"osd_set":[2,3,1],"primary":2}})";
+        world.pool_extra = R"(,"local_reads":"nearest")";
+        for (OsdNum osd : {1, 2, 3}) {
+            world.add_osd(osd);
+            world.osds[osd]->span = 2 * kBlock;
+            world.osds[osd]->reads_chunks = osd != 3;
+            world.osds[osd]->restart();
+        }
+        Osd &primary = *world.osds[1], &holder = *world.osds[2], &old = *world.osds[3];
+        world.feed();
+        client::Image* image = world.open();
+        auto data = pattern(4 * kBlock, 1);
+        REQUIRE(world.write(image, 0, data) == static_cast<int64_t>(data.size()));
+        auto piece = [&](uint64_t offset, size_t length) { return std::vector<uint8_t>(&data[offset], &data[offset] + length); };
+        auto share = [&] {
+            const auto first = primary.objects, second = holder.objects;
+            for (auto& [number, osd] : world.osds) {
+                osd->objects = first;
+                osd->objects.insert(second.begin(), second.end());
+            }
+        };
+        share();
+        auto reads = [&] { return std::vector<int>{primary.reads, holder.reads, old.reads}; };
+        if (mode == "none") {  // what is not synced is the primary's
+            CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+            CHECK(reads() == std::vector<int>{1, 0, 0});
+            CHECK(world.run(OpKind::flush, image, 0, 0, {}) == 0);
+        }
+        auto settled = [&](uint64_t offset, OsdNum osd) {
+            return world.until([&] {
+                const int before = world.osds[osd]->reads;
+                CHECK(world.read(image, offset, 4096) == piece(offset, 4096));
+                return world.osds[osd]->reads > before;
+            });
+        };
+        CHECK(settled(kBlock + 8192, 2));
+        primary.reads = holder.reads = old.reads = 0;
+        CHECK(world.read(image, kBlock, kBlock) == piece(kBlock, kBlock));
+        CHECK(reads() == std::vector<int>{0, 1, 0});
+        CHECK(world.read(image, kBlock - 4096, 8192) == piece(kBlock - 4096, 8192));  // of two chunks
+        CHECK(reads() == std::vector<int>{1, 1, 0});
+        CHECK(world.read(image, 0, 4096) == piece(0, 4096));
+        CHECK(reads() == std::vector<int>{2, 1, 0});
+        // OSD 3 does not say in its hello that it can: it is never asked.
+        for (int i = 0; i < 20; i++) CHECK(world.read(image, 3 * kBlock, 4096) == piece(3 * kBlock, 4096));
+        CHECK(old.reads == 0);
+        // The object is being changed: the primary answers at once, and the next read asks the holder again.
+        primary.reads = holder.reads = 0;
+        int refusals = 1;
+        holder.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::read && refusals-- > 0 ? -EAGAIN : 0; };
+        CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+        CHECK(reads() == std::vector<int>{1, 0, 0});
+        CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+        CHECK(reads() == std::vector<int>{1, 1, 0});
+        // It holds no lock: not asked for a while.
+        int asked = 0;
+        holder.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::read ? (asked++, -EPIPE) : 0; };
+        for (int i = 0; i < 5; i++) CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+        CHECK(asked == 1);
+        CHECK(primary.reads == 6);
+        holder.fault = nullptr;
+        CHECK(settled(kBlock, 2));
+        // Not clean, or the chunk's OSD is gone: the primary.
+        holder.reads = 0;
+        world.put("/pg/state/1/1", World::pg_state(1, R"("active","has_degraded")"));
+        REQUIRE(world.until_generation(2));
+        CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+        CHECK(holder.reads == 0);
+        world.put("/pg/state/1/1", World::pg_state(1, R"("active","left_on_dead")"));
+        REQUIRE(world.until_generation(3));
+        CHECK(settled(kBlock, 2));
+        holder.reads = 0;
+        holder.stop();
+        CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
+        CHECK(holder.reads == 0);
+    }
+}
+
 namespace {
 struct Purged {
     bool done = false;
