@@ -187,8 +187,9 @@ void Unsynced::synced(OsdNum osd, uint64_t epoch, uint64_t sync_seq) {
     for (auto it = objects_.begin(); it != objects_.end();) {
         Object& object = it->second;
         if (object.removed && durable(object.removal)) object.removed = false;
+        // Where the deletion has to be sent again, so has everything behind it.
         for (auto range = object.ranges.begin(); range != object.ranges.end();) {
-            if (!durable(range->second)) {
+            if (object.removed || !durable(range->second)) {
                 ++range;
                 continue;
             }

@@ -161,6 +161,43 @@ TEST_CASE("deletions are sent again as well, before what was written afterwards"
     CHECK(memcmp(world.durable(1, 0).data.data(), expected.data(), kBlock) == 0);
 }
 
+// Seed 20098 of the simulator: the OSD restarted between the two, and a SYNC covered the second alone.
+TEST_CASE("while a deletion may have to be sent again, so may what was written behind it") {
+    client::Unsynced unsynced;
+    using client::Unsynced;
+    const ObjectId object{full_inode(1, 1), 0};
+    auto write = [&](bool removed) {
+        REQUIRE(unsynced.begin(object, {1, 1}, true) == Unsynced::Verdict::go);
+        Unsynced::WriteEnd end;
+        end.kind = Unsynced::WriteEnd::Kind::written;
+        end.removed = removed;
+        end.length = removed ? 0 : 4096;
+        end.osd = 1;
+        end.epoch = 1;
+        unsynced.end_write(object, std::move(end));
+    };
+    write(true);
+    write(false);
+    auto claim = [&] {
+        std::vector<Unsynced::ReplayItem> items;
+        REQUIRE(unsynced.claim(object, nullptr, items));
+        REQUIRE(items.size() == 2);
+        CHECK(items[0].remove);
+        return items;
+    };
+    auto items = claim();
+    unsynced.replayed(object, 0, true, items[0].range.user_seq, 1, 2, 0);
+    unsynced.replayed(object, 0, false, items[1].range.user_seq, 1, 3, 0);  // it had no room before
+    unsynced.release(object);
+    unsynced.synced(1, 3, unsynced.next_seq());
+    CHECK(unsynced.begin(object, {1, 3}, false) == Unsynced::Verdict::replay);
+    items = claim();
+    for (auto& item : items) unsynced.replayed(object, 0, item.remove, item.range.user_seq, 1, 3, 0);
+    unsynced.release(object);
+    unsynced.synced(1, 3, unsynced.next_seq());
+    CHECK(unsynced.empty());
+}
+
 TEST_CASE("compare and write is followed by SYNC, and is not replayed") {
     NoneWorld world;
     auto plain = pattern(8192, 1), cas = pattern(4096, 2);
