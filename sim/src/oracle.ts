@@ -8,8 +8,8 @@
 // read. A write without an answer may take effect at any time.
 
 export const GRANULE = 4096;
-/** Of an image. */
-const GRANULES_MAX = 2 ** 32;
+/** Of an image. Small, so that keys of granules are small integers to V8. */
+const GRANULES_MAX = 2 ** 24;
 
 /** A write or discard, as one granule sees it. Numbers are the oracle's, in order of happening. */
 interface Effect {
@@ -209,9 +209,8 @@ export function fillGranule(target: Uint8Array, offset: number, id: number): voi
 }
 
 /** The write it comes from; null: torn or foreign bytes. */
-export function granuleValue(data: Uint8Array, offset: number): number | null {
-  const bytes = Buffer.from(data.buffer, data.byteOffset + offset, GRANULE);
-  if (bytes.compare(bytes, 8, GRANULE, 0, GRANULE - 8) !== 0) return null;
-  const high = bytes.readUInt32LE(4);
-  return high < 0x200000 ? high * 0x100000000 + bytes.readUInt32LE(0) : null;
+export function granuleValue(data: Buffer, offset: number): number | null {
+  if (data.compare(data, offset + 8, offset + GRANULE, offset, offset + GRANULE - 8) !== 0) return null;
+  const high = data.readUInt32LE(offset + 4);
+  return high < 0x200000 ? high * 0x100000000 + data.readUInt32LE(offset) : null;
 }

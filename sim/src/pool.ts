@@ -34,7 +34,7 @@ const SEEDS_PER_PROCESS = 5000;
 /** A process that has more is not used again. */
 const MEMORY_MAX_MB = 3000;
 /** Garbage is collected when there is much of it: V8 would look for it all the time, in other threads, at a third of what a seed costs. */
-const HEAP = ['--initial-heap-size=512', '--min-semi-space-size=32', '--max-semi-space-size=64'];
+const HEAP = ['--initial-heap-size=512', '--min-semi-space-size=32', '--max-semi-space-size=64', '--no-flush-bytecode'];
 /** Memory that comes and goes all the time is not given back to the system each time. */
 const MEMORY_KEPT = { MALLOC_MMAP_THRESHOLD_: '1073741824', MALLOC_TRIM_THRESHOLD_: '1073741824', MALLOC_TOP_PAD_: '16777216' };
 

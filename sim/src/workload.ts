@@ -324,8 +324,9 @@ export class Workload {
 
   #checkRead(image: number, first: number, count: number, version: bigint, data: Uint8Array, began: number): void {
     const values = new Map<number, number>();
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
     for (let i = 0; i < count; i++) {
-      const value = granuleValue(data, i * GRANULE);
+      const value = granuleValue(bytes, i * GRANULE);
       if (value === null) this.fail(`image ${image} granule ${first + i}: torn or foreign bytes`);
       else if (!this.#unsure.has(value)) {
         const wrong = this.#oracle.checkRead(image, first + i, value, began);

@@ -76,7 +76,7 @@ test('what a dead client had not made durable may be gone', () => {
 test('a value that was never written is refused, and a torn granule is noticed', () => {
   const oracle = new Oracle();
   assert.match(oracle.checkRead(1, 0, 77, oracle.now()) ?? '', /never written/);
-  const data = new Uint8Array(GRANULE);
+  const data = Buffer.alloc(GRANULE);
   fillGranule(data, 0, 5);
   assert.equal(granuleValue(data, 0), 5);
   data[2048] = 9;

@@ -120,6 +120,7 @@ public:
 
     // ---- disks: files that open_file() of any node finds by this path
     void add_disk(const std::string& path, const SimDiskOptions& options);
+    /// Nothing may be in flight on it.
     void remove_disk(const std::string& path);
     void set_disk(const std::string& path, const SimDiskOptions& options);  ///< size_bytes may only grow
     SimDiskOptions disk(const std::string& path) const;

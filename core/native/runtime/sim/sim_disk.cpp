@@ -18,28 +18,35 @@ constexpr size_t kVersionsKept = 8;
 
 // ---- content
 
-std::vector<uint8_t>& SimDisk::sector(uint64_t index) {
-    std::vector<uint8_t>& bytes = sectors[index];
-    if (bytes.empty()) bytes.resize(options.sector_bytes);
-    return bytes;
+void SimDisk::copy_in(uint64_t offset, uint64_t length, const uint8_t* from) {
+    for (uint64_t done = 0; done < length;) {
+        const uint64_t index = (offset + done) / kExtentBytes, inside = (offset + done) % kExtentBytes;
+        const uint64_t part = std::min(kExtentBytes - inside, length - done);
+        if (extents.size() <= index) extents.resize(index + 1);
+        if (!extents[index]) extents[index] = std::make_unique<uint8_t[]>(kExtentBytes);
+        memcpy(extents[index].get() + inside, from + done, part);
+        done += part;
+    }
 }
 
 void SimDisk::apply(uint64_t offset, const std::vector<uint8_t>& bytes, bool durable) {
     write_number++;
-    for (uint64_t done = 0; done < bytes.size();) {
-        uint64_t index = (offset + done) / options.sector_bytes, inside = (offset + done) % options.sector_bytes;
-        uint64_t part = std::min<uint64_t>(options.sector_bytes - inside, bytes.size() - done);
-        std::vector<uint8_t>& content = sector(index);
-        if (!durable && !dirty.count(index)) dirty[index].durable = content;
-        std::copy_n(bytes.begin() + static_cast<int64_t>(done), part, content.begin() + static_cast<int64_t>(inside));
-        if (durable) {
-            dirty.erase(index);
-        } else {
-            auto& versions = dirty[index].versions;
-            if (versions.size() == kVersionsKept) versions.erase(versions.begin());
-            versions.push_back({write_number, content});
-        }
-        done += part;
+    if (bytes.empty()) return;
+    const uint64_t first = offset / options.sector_bytes, last = (offset + bytes.size() - 1) / options.sector_bytes;
+    if (durable) {
+        copy_in(offset, bytes.size(), bytes.data());
+        dirty.erase(dirty.lower_bound(first), dirty.upper_bound(last));
+        return;
+    }
+    for (uint64_t index = first; index <= last; index++) {
+        auto [history, is_new] = dirty.try_emplace(index);
+        if (is_new) history->second.durable = content(index * options.sector_bytes, options.sector_bytes);
+    }
+    copy_in(offset, bytes.size(), bytes.data());
+    for (uint64_t index = first; index <= last; index++) {
+        auto& versions = dirty[index].versions;
+        if (versions.size() == kVersionsKept) versions.erase(versions.begin());
+        versions.push_back({write_number, content(index * options.sector_bytes, options.sector_bytes)});
     }
 }
 
@@ -51,11 +58,10 @@ std::vector<uint8_t> SimDisk::content(uint64_t offset, uint64_t length) const {
 
 void SimDisk::copy_out(uint64_t offset, uint64_t length, uint8_t* out) const {
     for (uint64_t done = 0; done < length;) {
-        uint64_t index = (offset + done) / options.sector_bytes, inside = (offset + done) % options.sector_bytes;
-        uint64_t part = std::min<uint64_t>(options.sector_bytes - inside, length - done);
-        auto found = sectors.find(index);
-        if (found != sectors.end()) {
-            memcpy(out + done, found->second.data() + inside, part);
+        const uint64_t index = (offset + done) / kExtentBytes, inside = (offset + done) % kExtentBytes;
+        const uint64_t part = std::min(kExtentBytes - inside, length - done);
+        if (index < extents.size() && extents[index]) {
+            memcpy(out + done, extents[index].get() + inside, part);
         } else {
             memset(out + done, 0, part);
         }
@@ -86,10 +92,11 @@ uint64_t SimDisk::lose_power(SimRandom& random) {
     for (auto& [index, history] : dirty) {
         uint64_t fate = mood == Mood::keep_all ? 0 : mood == Mood::lose_all ? 1 : random.below(4);
         const auto& versions = history.versions;
+        std::vector<uint8_t> now;
         if (fate == 0) {
-            sectors[index] = versions.back().bytes;
+            now = versions.back().bytes;
         } else if (fate == 1) {
-            sectors[index] = history.durable;
+            now = history.durable;
         } else {
             size_t pick = random.below(versions.size());
             std::vector<uint8_t> result = versions[pick].bytes;
@@ -104,9 +111,9 @@ uint64_t SimDisk::lose_power(SimRandom& random) {
                     std::copy(before.begin(), before.begin() + cut, result.begin());
                 }
             }
-            sectors[index] = std::move(result);
+            now = std::move(result);
         }
-        const auto& now = sectors[index];
+        copy_in(index * options.sector_bytes, now.size(), now.data());
         digest = SimWorld::State::mix(digest ^ index ^ (uint64_t{crc32c(now.data(), now.size())} << 32));
     }
     dirty.clear();
@@ -142,9 +149,9 @@ int SimWorld::State::refuse_file_op(const SimDisk& d, const SimOp& op, const Fil
 void SimWorld::State::start_file_op(uint64_t op_id, const FileRequest& given) {
     FileRequest request = given;
     SimOp& op = *find_op(op_id);
-    SimDisk& d = disk(request.path);
+    SimDisk& d = *request.disk;
     const SimDiskOptions& o = d.options;
-    op.path = request.path;
+    op.disk = &d;
     op.number = ++d.operations;
     if (int error = refuse_file_op(d, op, request)) return finish_op_at(op_id, now, "refused", error);
     if (request.call != FileCall::sync) {
@@ -190,8 +197,7 @@ void SimWorld::State::start_file_op(uint64_t op_id, const FileRequest& given) {
 }
 
 /// The write reaches the medium, with the silent faults of the disk.
-void SimWorld::State::land(const std::string& path, uint64_t number) {
-    SimDisk& d = disk(path);
+void SimWorld::State::land(SimDisk& d, uint64_t number) {
     auto found = d.writes.find(number);
     if (found == d.writes.end()) return;
     SimDisk::InFlightWrite write = std::move(found->second);
@@ -213,7 +219,7 @@ void SimWorld::State::land(const std::string& path, uint64_t number) {
 
 void SimWorld::State::finish_file_op(uint64_t op_id, const FileRequest& request, uint64_t write_mark) {
     SimOp& op = *find_op(op_id);
-    SimDisk& d = disk(request.path);
+    SimDisk& d = *request.disk;
     auto result = static_cast<int64_t>(request.length);
     switch (request.call) {
     case FileCall::read: {
@@ -230,7 +236,7 @@ void SimWorld::State::finish_file_op(uint64_t op_id, const FileRequest& request,
         break;
     }
     case FileCall::write:
-        land(request.path, op.number);
+        land(d, op.number);
         break;
     case FileCall::sync:
         d.make_durable(write_mark);
@@ -279,8 +285,8 @@ void SimWorld::State::abandon_writes(const std::string& path, uint64_t loop, boo
         d.landing++;
         uint64_t at = now + d.options.latency_ns + disk_random.below(d.options.jitter_ns + 1);
         schedule(at, "late write", 0, number, [this, path, number] {
-            land(path, number);
             SimDisk& late = disk(path);
+            land(late, number);
             if (--late.landing > 0) return;
             if (std::exchange(late.release_when_landed, false)) late.lock_holder = 0;
             std::erase_if(late.area_locks, [this](const SimDisk::AreaLock& lock) { return !loops.count(lock.loop); });

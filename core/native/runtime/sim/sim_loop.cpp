@@ -261,6 +261,7 @@ Result<File> SimLoop::open_file(const std::string& path, const FileOptions& opti
     if (!options.lock_exclusive && options.lock_area) disk.area_locks.push_back({serial_, handle, from, to, shared});
     FileSlot& slot = files_.get(handle);
     slot.path = path;
+    slot.disk = &disk;
     slot.options = options;
     slot.info.size_bytes = disk.options.size_bytes;
     slot.info.logical_block = disk.options.logical_block;
@@ -282,7 +283,7 @@ void SimLoop::file_op(SimWorld::State::FileCall call, File file, const iovec* io
     if (iov != nullptr) world_.find_op(id)->iov.assign(iov, iov + count);
     SimWorld::State::FileRequest request;
     request.call = call;
-    request.path = slot.path;
+    request.disk = slot.disk;
     request.direct = slot.info.is_direct;
     request.through = slot.options.io == FileIo::direct_sync;
     request.writable = slot.options.mode == FileMode::read_write;

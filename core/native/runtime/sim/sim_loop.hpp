@@ -74,6 +74,7 @@ private:
         bool open = false;
         uint32_t generation = 0;
         std::string path;
+        SimDisk* disk = nullptr;
         FileOptions options;
         FileInfo info;
     };

@@ -6,9 +6,9 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -118,7 +118,7 @@ struct SimOp {
     std::vector<iovec> iov;
     EventKey event = kNoEvent;    ///< of its completion, when scheduled
     EventKey timeout = kNoEvent;  ///< of a connect
-    std::string path;             ///< of a file operation
+    struct SimDisk* disk = nullptr;  ///< of a file operation
     uint64_t number = 0;          ///< of a file operation on its disk
     bool timed() const { return event != kNoEvent; }
 };
@@ -135,7 +135,9 @@ struct SectorHistory {
 
 struct SimDisk {
     SimDiskOptions options;
-    std::unordered_map<uint64_t, std::vector<uint8_t>> sectors;  ///< never walked; newest content; absent: zeroes
+    /// Newest content, in pieces of kExtentBytes; null, and beyond the end: zeroes.
+    std::vector<std::unique_ptr<uint8_t[]>> extents;
+    static constexpr uint64_t kExtentBytes = 256 << 10;
     std::map<uint64_t, SectorHistory> dirty;
     uint64_t lock_holder = 0;     ///< serial of a loop; 0: free
     bool release_when_landed = false;
@@ -159,14 +161,12 @@ struct SimDisk {
     std::map<uint64_t, InFlightWrite> writes;  ///< by operation number
 
     void apply(uint64_t offset, const std::vector<uint8_t>& bytes, bool durable);
+    void copy_in(uint64_t offset, uint64_t length, const uint8_t* from);
     std::vector<uint8_t> content(uint64_t offset, uint64_t length) const;
     void copy_out(uint64_t offset, uint64_t length, uint8_t* out) const;
     void make_durable(uint64_t up_to_write);
     /// Returns a digest of what became of it.
     uint64_t lose_power(SimRandom& random);
-
-private:
-    std::vector<uint8_t>& sector(uint64_t index);
 };
 
 struct SimWorld::State {
@@ -227,7 +227,7 @@ struct SimWorld::State {
     enum class FileCall { read, write, sync, discard };
     struct FileRequest {
         FileCall call = FileCall::read;
-        std::string path;
+        SimDisk* disk = nullptr;
         bool direct = true;
         bool through = false;  ///< durable on completion whatever the disk's cache
         bool writable = true;
@@ -237,7 +237,7 @@ struct SimWorld::State {
     SimDisk& disk(const std::string& path);
     void start_file_op(uint64_t op, const FileRequest& request);
     void finish_file_op(uint64_t op, const FileRequest& request, uint64_t write_mark);
-    void land(const std::string& path, uint64_t number);
+    void land(SimDisk& disk, uint64_t number);
     int refuse_file_op(const SimDisk& disk, const SimOp& op, const FileRequest& request) const;
     void close_disk(const std::string& path, uint64_t loop);
     void abandon_writes(const std::string& path, uint64_t loop, bool power_loss);

@@ -133,7 +133,7 @@ void SimWorld::State::cancel_op(uint64_t id) {
     if (op->kind == SimOp::Kind::file) {
         // Mostly the request has already begun.
         if (!fault_random.chance(0.25)) return;
-        disk(op->path).writes.erase(op->number);
+        op->disk->writes.erase(op->number);
         return finish_op_at(id, now, "cancelled", -ECANCELED);
     }
     if (SimEndpoint* end = endpoint(op->endpoint)) {
