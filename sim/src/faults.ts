@@ -329,9 +329,11 @@ export const FAULT_NAMES: readonly string[] = [...FAULTS.map((fault) => fault.na
 
 /**
  * May the medium of one OSD decay while others fail? Only where every acknowledged write lies whole without that OSD too, and where the damage
- * is noticed.
+ * is noticed. Not on full disks of an erasure-coded pool: a write that reached k chunks only replaces what was acknowledged, and waits for room to
+ * have more (docs/reliability.md).
  */
 function mayDecay(shape: Shape): boolean {
+  if (shape.isTight && shape.scheme !== 'replicated') return false;
   return shape.checksums && shape.autoScrubS !== null && shape.scrubFindsBest && shape.pgMinSize > dataChunks(shape);
 }
 
