@@ -390,9 +390,10 @@ void Context::on_reply(Part& part) {
         return part_failed(part, -EIO);
     }
     end_tracked(part, false);
-    if (result == -EAGAIN && connection && part.kind != PartKind::read) {
+    if (result == -EAGAIN && part.kind != PartKind::read) {
         // Not done. For all that the OSD knows, it may have been sent before another OSD led the PG (docs/adr/0048).
-        if (!std::exchange(part.greeted, true)) {
+        // Without a connection: it has been given up meanwhile, and the answer was handed over when its request had left.
+        if (connection && !std::exchange(part.greeted, true)) {
             VITASTOR_PROBE("sent again behind a hello");
             greet(used, part.greetings);
             return dispatch(part);

@@ -438,6 +438,19 @@ TEST_CASE("an OSD that fears a request of long ago: hello again, and the request
     osd.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::write && refusals-- > 0 ? -EAGAIN : 0; };
     CHECK(world.write(image, 0, data) == 4096);
     CHECK(refusals < 0);
+    // Refusals that lie behind the one for which the connection was given up.
+    osd.fault = [](net::Request& request) { return request.opcode == wire::Opcode::write ? 1 : 0; };
+    for (Done& d : done) d = {};
+    for (size_t i = 0; i < done.size(); i++)
+        world.start(OpKind::write, image, i * 4096, 4096, {{data.data(), 4096}}, done[i]);
+    for (int again : {0, 1}) {
+        CAPTURE(again);
+        REQUIRE(world.until([&] { return osd.held() == done.size(); }));
+        osd.answer_held(-EAGAIN);
+    }
+    osd.fault = nullptr;
+    REQUIRE(world.until([&] { return std::all_of(done.begin(), done.end(), [](const Done& d) { return d.done; }); }));
+    for (const Done& d : done) CHECK(d.result == 4096);
 }
 
 TEST_CASE("local reads go near while the PG is clean, to the primary otherwise") {
