@@ -21,7 +21,9 @@ export class Workload {
   readonly #versions = new Map<string, VersionOracle>();
   /** Acknowledged writes of a client and image that no flush has covered: only where a write alone is not durable. */
   readonly #unsynced = new Map<string, Set<WriteToken>>();
-  /** Values that may vanish: their client died before it had flushed. */
+  /** The same, before they are answered. */
+  readonly #sent = new Map<ClientProcess, Set<WriteToken>>();
+  /** Values that may vanish: their client died before it had flushed, or will not send them again. */
   readonly #unsure = new Set<number>();
   readonly #objectGranules: number;
   readonly #total: number;
@@ -92,14 +94,25 @@ export class Workload {
     if (!client.isRunning) return;
     client.kill();
     for (const image of this.imagesOf(client)) {
-      for (const token of this.#unsynced.get(keyOf(client, image)) ?? []) {
-        this.#oracle.forget(token);
-        this.#unsure.add(token.id);
-      }
+      for (const token of this.#unsynced.get(keyOf(client, image)) ?? []) this.#forget(token);
       this.#unsynced.delete(keyOf(client, image));
     }
+    for (const token of this.#sent.get(client) ?? []) this.#forget(token);
+    this.#sent.delete(client);
     this.inFlight -= this.#pending.get(client) ?? 0;
     this.#pending.set(client, 0);
+  }
+
+  #forget(token: WriteToken): void {
+    this.#oracle.forget(token);
+    this.#unsure.add(token.id);
+  }
+
+  /** Of modes in which an answer alone does not make it durable. */
+  #sending(client: ClientProcess, token: WriteToken): void {
+    if (!this.#isLazy) return;
+    const sent = this.#sent.get(client) ?? new Set();
+    this.#sent.set(client, sent.add(token));
   }
 
   imagesOf(client: ClientProcess): number[] {
@@ -214,7 +227,9 @@ export class Workload {
     const token = this.#oracle.beginWrite(image, granules);
     const began = this.#oracle.now();
     this.#begin(client, 'write');
+    this.#sending(client, token);
     client.native?.write(image, offsetOf(first), filled(count, token.id), (result, version) => {
+      this.#sent.get(client)?.delete(token);
       this.#cluster.trace(() => `client${client.num} write ${token.id} at ${image}:${first}+${count} answers ${result} version ${version}`);
       if (result === ENOSPC && this.#mayBeFull) this.counts['no space'] = (this.counts['no space'] ?? 0) + 1;
       else if (result !== count * GRANULE) this.fail(`write ${token.id} at image ${image} granule ${first} answered ${result}`);
@@ -235,7 +250,10 @@ export class Workload {
         if (!client.native || !client.isOpen(image)) return;
         const token = this.#oracle.beginWrite(image, [first]);
         const began = this.#oracle.now();
+        // Sent once, and durable by a SYNC of its own: until it is answered well it may be read, and vanish with the power.
+        if (this.#isLazy) this.#unsure.add(token.id);
         client.native.compareWrite(image, offsetOf(first), filled(1, token.id), expected, (answer, version) => {
+          if (answer === GRANULE) this.#unsure.delete(token.id);
           this.#cluster.trace(() => `client${client.num} compare-and-set ${token.id} of version ${expected} at ${image}:${first} answers ${answer} version ${version}`);
           if (answer === GRANULE) this.#written(client, image, first, token, version, began, expected);
           else if (answer !== EINTR && !this.#mayFail(answer)) this.fail(`compare-and-set ${token.id} at image ${image} granule ${first} answered ${answer}`);
@@ -262,7 +280,9 @@ export class Workload {
     const isDelete = this.#cluster.shape.removes && count === this.#objectGranules && first % count === 0;
     const send = (done: (result: number) => void): void =>
       isDelete ? client.native?.remove(image, offsetOf(first), done) : client.native?.discard(image, offsetOf(first), count * GRANULE, done);
+    this.#sending(client, token);
     send((result) => {
+      this.#sent.get(client)?.delete(token);
       this.#cluster.trace(() => `client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
       if (result < 0 && !(result === ENOSPC && this.#mayBeFull)) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
       else if (result >= 0) this.#acknowledged(client, image, token);
