@@ -20,7 +20,7 @@ export const poolFlags = {
   'immediate-commit': string({ summary: 'all, small or none', helpValue: 'MODE' }),
   'level-placement': string({ summary: 'pattern such as dc=112233', helpValue: 'RULES' }),
   'raw-placement': string({ summary: 'placement rules', helpValue: 'RULES' }),
-  'local-reads': string({ summary: 'primary, nearest or random', helpValue: 'MODE' }),
+  'local-reads': string({ summary: 'Where clients read: primary, nearest or random copy; EC: nearest or random = the OSD of the chunk', helpValue: 'MODE' }),
   'primary-affinity-tags': string({ summary: 'prefer primaries with these tags', helpValue: 'A,B' }),
   'scrub-interval': string({ summary: 'such as 30d', helpValue: 'TIME' }),
   'used-for-app': string({ summary: 'reserve the pool, such as fs:NAME', helpValue: 'APP' }),

@@ -18,6 +18,7 @@ export interface PlantedFault extends Planted {
 const NO_LIST_FENCE = 1;
 const STALE_LIST = 2;
 const NO_TOMBSTONE = 4;
+const BELOW_UNSTABLE = 8;
 
 const HOUR_NS = 3_600_000_000_000n;
 
@@ -68,6 +69,11 @@ const COMPARED = (shape: Shape): Shape => {
   return { ...busy, pgSize: 3, depth: 8, checksums: false, autoScrubS: 1, scrubFindsBest: false };
 };
 const DELETING = (shape: Shape): Shape => ({ ...BUSY(shape), discardPercent: 40, removes: true });
+/** Small reads go to the holders of chunks. */
+const CHUNKS = (shape: Shape): Shape => {
+  const busy = BUSY({ ...shape, blockSize: 32768 });
+  return { ...busy, scheme: 'ec', parityChunks: 1, pgSize: 3, pgMinSize: 2, localReads: 'nearest', imageBytes: 4 * 65536, depth: 8 };
+};
 
 export const PLANTED: readonly PlantedFault[] = [
   {
@@ -78,6 +84,7 @@ export const PLANTED: readonly PlantedFault[] = [
   { name: 'no list fence', seeds: 20, shape: COMPARED, native: NO_LIST_FENCE, pauseMs: [5000, 9000], faults: ['late bytes to a deaf OSD'] },
   { name: 'trust a stale list', seeds: 20, shape: MIRROR, native: STALE_LIST, faults: ['isolated OSD', 'partition', 'etcd lost', 'lease revoked', 'kill'] },
   { name: 'delete chunks without a tombstone', seeds: 20, shape: DELETING, native: NO_TOMBSTONE, faults: ['blind client', 'kill'] },
+  { name: 'read below an unstable version', seeds: 20, shape: CHUNKS, native: BELOW_UNSTABLE, faults: ['kill', 'delay'] },
   { name: 'lease checked only in JavaScript', seeds: 20, shape: BUSY, wrapEngine: leaseInControl, faults: ['forgotten OSD'] },
 ];
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "serve/answer.hpp"
+#include "serve/planted.hpp"
 
 namespace vitastor::serve {
 
@@ -34,6 +35,7 @@ Version Osd::held_version(const Pool& pool, const ObjectId& chunk) const {
     const store::Store::Newest newest = store_.newest(chunk);
     if (newest.version != 0) {
         if (newest.is_stable) return newest.version;
+        if (planted_ & planted::kBelowUnstable) return store_.peek(chunk, newest.version - 1, nullptr);
         VITASTOR_PROBE("read of an unstable chunk left to the primary");
         return kNewestVersion;
     }

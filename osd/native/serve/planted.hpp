@@ -10,5 +10,6 @@ namespace vitastor::serve::planted {
 inline constexpr uint32_t kNoListFence = 1;   ///< a secondary takes writes from whoever sends them
 inline constexpr uint32_t kStaleList = 2;     ///< peering believes the first listing that it ever got from an OSD
 inline constexpr uint32_t kNoTombstone = 4;   ///< deletes leave no tombstone
+inline constexpr uint32_t kBelowUnstable = 8; ///< the holder of a chunk answers with the version below an unstable one
 
 }  // namespace vitastor::serve::planted

@@ -327,7 +327,6 @@ runtime::Task<> Osd::read_chain(Op* op) {
             co_await gate;
         }
         if (!op->pg && !may_read_here(*op->pool, object, op->offset, op->len)) {  // the copy here may be gone by now
-            VITASTOR_PROBE("lock lost between two layers of a read");
             result = -EPIPE;
             break;
         }

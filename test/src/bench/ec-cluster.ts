@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // EC 2+1 and 4+2 beside two copies: the same OSDs in RAM (three and six), one run after the other, and what reaches the devices for
-// each byte of the client once everything is stable. Targets: issue 4, "Speed"; 4+2 has none, its six OSDs share the two cores.
+// each byte of the client once everything is stable. Reads are measured twice: through the primary, and with local_reads from the
+// chunk's holder (docs/adr/0049). Targets: issue 4, "Speed"; 4+2 has none, its six OSDs share the two cores.
 
 import { type FioJob, type Lab, sleep } from '../lab/index.js';
 import { type Benchmark, type BenchContext, type Figure, median } from './figures.js';
@@ -21,6 +22,16 @@ const CODES: readonly Code[] = [
 ];
 const POOLS = ['copies', 'ec'] as const;
 type PoolName = (typeof POOLS)[number];
+/** What is compared: the two pools, and the second one with local reads. */
+type Variant = PoolName | 'local';
+
+interface Sample {
+  iops: number;
+  latencyUs: number;
+  /** Reads: SEC_READs between OSDs for each; writes: bytes written to devices for each byte. */
+  extra: number;
+}
+
 /** Blocks of data and parity fit into the files of the OSDs with room to spare. */
 const IMAGE = '256M';
 
@@ -47,22 +58,32 @@ async function fio(lab: Lab, args: readonly string[]): Promise<FioJob> {
   return job;
 }
 
-/** Of all OSDs, as of their last report. */
-async function deviceBytes(lab: Lab, osds: readonly number[]): Promise<number> {
+interface Reported {
+  store?: { device_bytes_written?: number | string };
+  subop_stats?: Record<string, { count?: number | string }>;
+}
+
+/** A figure of all OSDs together, as of their last report. */
+async function reported(lab: Lab, osds: readonly number[], of: (stats: Reported) => number | string | undefined): Promise<number> {
   let total = 0;
   for (const osd of osds) {
     const text = await lab.etcd.get(`${lab.prefix}/osd/stats/${osd}`);
-    const stats = JSON.parse(text ?? '{}') as { store?: { device_bytes_written?: number | string } };
-    total += Number(stats.store?.device_bytes_written ?? NaN);
+    total += Number(of(JSON.parse(text ?? '{}') as Reported) ?? NaN);
   }
   return total;
 }
+
+const deviceBytes = (lab: Lab, osds: readonly number[]): Promise<number> => reported(lab, osds, (stats) => stats.store?.device_bytes_written);
+/** SEC_READs that primaries have sent. */
+const forwardedReads = (lab: Lab, osds: readonly number[]): Promise<number> => reported(lab, osds, (stats) => stats.subop_stats?.['read']?.count ?? 0);
+
+const REPORT_MS = 2500;
 
 /** Once nothing more is written behind the last reply. */
 async function settledBytes(lab: Lab, osds: readonly number[]): Promise<number> {
   let last = NaN;
   for (let i = 0; i < 30; i++) {
-    await sleep(2500);
+    await sleep(REPORT_MS);
     const now = await deviceBytes(lab, osds);
     if (now === last) return now;
     last = now;
@@ -83,7 +104,7 @@ export function ecClusterBenchmark(withLab: WithLab): Benchmark {
 }
 
 async function run(lab: Lab, context: BenchContext, code: Code): Promise<Figure[]> {
-  const { osds, prefix } = code;
+  const { osds } = code;
   context.progress(`starting a cluster of ${osds.length} OSDs in RAM`);
   await lab.startEtcd();
   await lab.startMonitor();
@@ -98,39 +119,67 @@ async function run(lab: Lab, context: BenchContext, code: Code): Promise<Figure[
     await fio(lab, ['-name=fill', `-image=${pool}`, '-rw=write', '-bs=1M', '-iodepth=16']);
   }
   const figures: Figure[] = [];
-  for (const point of POINTS) {
-    const iops: Record<PoolName, number[]> = { copies: [], ec: [] };
-    const bytes: Record<PoolName, number[]> = { copies: [], ec: [] };
-    const latency: Record<PoolName, number[]> = { copies: [], ec: [] };
-    const ratios: number[] = [];
-    for (let i = 0; i < context.repeats; i++) {
-      for (const pool of POOLS) {
-        context.progress(`${code.name}: ${pool} ${point.name} (${i + 1} of ${context.repeats})`);
-        const before = point.deviceBytes === undefined ? 0 : await settledBytes(lab, osds);
-        const job = await fio(lab, [
-          `-name=${point.name}`, `-image=${pool}`, `-rw=${point.rw}`, '-bs=4k', `-iodepth=${point.depth}`, '-direct=1', '-time_based', `-runtime=${context.seconds}`,
-        ]);
-        const side = point.rw === 'randread' ? job.read : job.write;
-        iops[pool].push(side.iops);
-        latency[pool].push(side.latencyUsMean);
-        if (point.deviceBytes !== undefined) bytes[pool].push(((await settledBytes(lab, osds)) - before) / (side.ios * 4096));
-      }
-      ratios.push((iops.ec.at(-1) ?? 0) / (iops.copies.at(-1) ?? 1));
-    }
-    figures.push({
-      name: `${prefix}.${point.name}`, value: median(ratios), unit: 'ratio', ...(code.hasTargets ? { target: { atLeast: point.ratio } } : {}),
-      detail: {
-        [`EC ${code.name}`]: `${median(iops.ec).toFixed(0)} iops, ${median(latency.ec).toFixed(0)} us`,
-        'two copies': `${median(iops.copies).toFixed(0)} iops, ${median(latency.copies).toFixed(0)} us`,
-      },
-    });
-    if (point.deviceBytes !== undefined) {
-      figures.push({
-        name: `${prefix}.${point.name}.device-bytes`, value: median(bytes.ec), unit: 'ratio',
-        ...(code.hasTargets ? { target: { atMost: point.deviceBytes } } : {}),
-        detail: { 'two copies': median(bytes.copies).toFixed(2) },
-      });
+  for (const point of POINTS) figures.push(...await measure(lab, context, code, point));
+  return figures;
+}
+
+/** One point on copies and on the code; reads on the code with local reads as well. */
+async function measure(lab: Lab, context: BenchContext, code: Code, point: Point): Promise<Figure[]> {
+  const { osds, prefix } = code;
+  const isRead = point.rw === 'randread';
+  const variants: readonly Variant[] = isRead ? ['copies', 'ec', 'local'] : POOLS;
+  const samples = new Map<Variant, Sample[]>(variants.map((variant) => [variant, []]));
+  for (let i = 0; i < context.repeats; i++) {
+    for (const variant of variants) {
+      context.progress(`${code.name}: ${variant} ${point.name} (${i + 1} of ${context.repeats})`);
+      if (variant === 'local') await setLocalReads(lab, 'nearest');
+      if (isRead) await sleep(REPORT_MS);
+      const before = isRead ? await forwardedReads(lab, osds) : await settledBytes(lab, osds);
+      const job = await fio(lab, [
+        `-name=${point.name}`, `-image=${variant === 'copies' ? 'copies' : 'ec'}`, `-rw=${point.rw}`, '-bs=4k', `-iodepth=${point.depth}`, '-direct=1', '-time_based',
+        `-runtime=${context.seconds}`,
+      ]);
+      const side = isRead ? job.read : job.write;
+      if (isRead) await sleep(REPORT_MS);
+      const after = isRead ? await forwardedReads(lab, osds) : await settledBytes(lab, osds);
+      if (variant === 'local') await setLocalReads(lab, 'primary');
+      samples.get(variant)?.push({ iops: side.iops, latencyUs: side.latencyUsMean, extra: (after - before) / (isRead ? side.ios : side.ios * 4096) });
     }
   }
+  const of = (variant: Variant, value: (sample: Sample) => number): number => median((samples.get(variant) ?? []).map(value));
+  const shown = (variant: Variant): string => {
+    const speed = `${of(variant, (one) => one.iops).toFixed(0)} iops, ${of(variant, (one) => one.latencyUs).toFixed(0)} us`;
+    return isRead ? `${speed}, ${of(variant, (one) => one.extra).toFixed(2)} reads between OSDs each` : speed;
+  };
+  const ratio = (variant: Variant): number => {
+    const copies = samples.get('copies') ?? [];
+    return median((samples.get(variant) ?? []).map((one, i) => one.iops / (copies[i]?.iops ?? NaN)));
+  };
+  const target = code.hasTargets ? { target: { atLeast: point.ratio } } : {};
+  const figures: Figure[] = [{
+    name: `${prefix}.${point.name}`, value: ratio('ec'), unit: 'ratio', ...target,
+    detail: { [`EC ${code.name}`]: shown('ec'), 'two copies': shown('copies') },
+  }];
+  if (isRead) {
+    figures.push({
+      name: `${prefix}.${point.name}.local-reads`, value: ratio('local'), unit: 'ratio', ...target,
+      detail: { [`EC ${code.name}`]: shown('local'), 'two copies': shown('copies') },
+    });
+  }
+  if (point.deviceBytes !== undefined) {
+    figures.push({
+      name: `${prefix}.${point.name}.device-bytes`, value: of('ec', (one) => one.extra), unit: 'ratio',
+      ...(code.hasTargets ? { target: { atMost: point.deviceBytes } } : {}),
+      detail: { 'two copies': of('copies', (one) => one.extra).toFixed(2) },
+    });
+  }
   return figures;
+}
+
+/** Of the EC pool. Its PGs peer again. */
+async function setLocalReads(lab: Lab, mode: 'primary' | 'nearest'): Promise<void> {
+  const changed = await lab.cli(['modify-pool', 'ec', '--local_reads', mode]);
+  if (changed.code !== 0) throw new Error(changed.stdout + changed.stderr);
+  await sleep(1000);
+  await lab.waitActive({ clean: true });
 }
