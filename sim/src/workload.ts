@@ -231,7 +231,7 @@ export class Workload {
     client.native?.write(image, offsetOf(first), filled(count, token.id), (result, version) => {
       this.#sent.get(client)?.delete(token);
       this.#cluster.trace(() => `client${client.num} write ${token.id} at ${image}:${first}+${count} answers ${result} version ${version}`);
-      if (result === ENOSPC && this.#mayBeFull) this.counts['no space'] = (this.counts['no space'] ?? 0) + 1;
+      if (result === ENOSPC && this.#mayBeFull) this.#refused(token);
       else if (result !== count * GRANULE) this.fail(`write ${token.id} at image ${image} granule ${first} answered ${result}`);
       else this.#written(client, image, first, token, version, began, null);
       this.#end(client);
@@ -286,9 +286,16 @@ export class Workload {
       this.#cluster.trace(() => `client${client.num} discard ${token.id} at ${image}:${first}+${count} answers ${result}`);
       if (result < 0 && !(result === ENOSPC && this.#mayBeFull)) this.fail(`discard ${token.id} at image ${image} granule ${first} answered ${result}`);
       else if (result >= 0) this.#acknowledged(client, image, token);
+      else this.#refused(token);
       this.#end(client);
       then();
     });
+  }
+
+  /** There was no room. Some of it may be there, and what the client sends again of older writes may take that away. */
+  #refused(token: WriteToken): void {
+    this.counts['no space'] = (this.counts['no space'] ?? 0) + 1;
+    if (this.#isLazy) this.#forget(token);
   }
 
   #flush(client: ClientProcess, image: number, then: () => void): void {
