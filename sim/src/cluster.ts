@@ -449,7 +449,7 @@ export class SimCluster {
     return {
       osd_num: String(num), data_device: this.diskOf(num), bind_address: `10.0.0.${num}`, bind_port: '7000', hostname: this.hostOf(num),
       immediate_commit: shape.immediateCommit, block_size: String(shape.blockSize), data_csum_type: shape.checksums ? 'crc32c' : 'none',
-      disable_data_fsync: shape.disk.volatileCache ? '0' : '1', etcd_stats_interval: '5',
+      disable_data_fsync: shape.disk.volatileCache ? '0' : '1', etcd_stats_interval: '10',
       // As an administrator of such a disk would: it tears at its logical blocks.
       ...(shape.disk.tornSectors ? { atomic_write_size: '512' } : {}),
       ...(this.osd(num).disks > 1 ? { allow_fresh_disk: '1' } : {}),

@@ -4,7 +4,7 @@
 
 import type { CreateEngine } from '@vitastor/osd';
 import type { Planted } from './cluster.js';
-import { DISK_BYTES, type Shape } from './shape.js';
+import { DENSE, DISK_BYTES, type Shape } from './shape.js';
 
 export interface PlantedFault extends Planted {
   name: string;
@@ -66,7 +66,7 @@ const BUSY = (shape: Shape): Shape => {
 /** Copies are compared all the time, and nothing else would tell them apart. */
 const COMPARED = (shape: Shape): Shape => {
   const busy = BUSY({ ...shape, blockSize: 131072 });
-  return { ...busy, pgSize: 3, depth: 8, checksums: false, autoScrubS: 1, scrubFindsBest: false };
+  return { ...busy, pgSize: 3, depth: 8, operationsPerMinute: DENSE, checksums: false, autoScrubS: 1, scrubFindsBest: false };
 };
 const DELETING = (shape: Shape): Shape => ({ ...BUSY(shape), discardPercent: 40, removes: true });
 /** Small reads go to the holders of chunks. */

@@ -35,6 +35,8 @@ export interface Shape {
   clients: number;
   /** Operations that each client keeps in flight. */
   depth: number;
+  /** About so many, of virtual time. */
+  operationsPerMinute: number;
   images: number;
   imageBytes: number;
   disk: DiskOptions;
@@ -100,6 +102,10 @@ function tightened(shape: Shape): Shape {
   };
 }
 
+/** Operations a minute. Few are enough for most faults; some races need many. */
+const SPARSE = 4000;
+export const DENSE = 8000;
+
 /** Settings that matter rarely: each has its own branches. */
 function drawOptions(random: SeededRandom, shape: Shape): Shape {
   const osdOptions: Record<string, string> = {};
@@ -116,7 +122,8 @@ function drawOptions(random: SeededRandom, shape: Shape): Shape {
   if (shape.isTight && random.chance(30)) clientOptions['client_retry_enospc'] = '0';
   const network = { ...shape.network, lateSentChance: random.chance(30) ? 0.1 : 0 };
   const localReads = shape.scheme !== 'replicated' && random.chance(40) ? random.pick(['nearest', 'random'] as const) : shape.localReads;
-  return { ...shape, localReads, osdOptions, clientOptions, network, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
+  const operationsPerMinute = random.pick([SPARSE, SPARSE, SPARSE, DENSE]);
+  return { ...shape, localReads, osdOptions, clientOptions, network, operationsPerMinute, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
 }
 
 function drawPlainShape(random: SeededRandom): Shape {
@@ -125,7 +132,7 @@ function drawPlainShape(random: SeededRandom): Shape {
   const { pgSize } = redundancy;
   const osds = random.between(pgSize, Math.min(6, pgSize + 2));
   const hosts = random.chance(70) ? osds : random.between(pgSize, osds);
-  const blockSize = random.pick([32768, 131072, 131072]);
+  const blockSize = random.pick([32768, 131072]);
   const chunks = redundancy.scheme === 'replicated' ? 1 : pgSize - redundancy.parityChunks;
   const objects = random.pick([8, 24, 48]);
   const isLocal = redundancy.scheme === 'replicated' && immediateCommit === 'all' && random.chance(30);
@@ -141,6 +148,7 @@ function drawPlainShape(random: SeededRandom): Shape {
     pgLocks: isLocal || random.chance(20),
     clients: random.between(1, 3),
     depth: random.pick([1, 4, 8]),
+    operationsPerMinute: SPARSE,
     images: 2,
     imageBytes: objects * blockSize * chunks,
     disk: {

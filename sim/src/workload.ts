@@ -10,8 +10,6 @@ import { granulesOf, isShared, objectBytes } from './shape.js';
 const EINTR = -4;
 const EIO = -5;
 const ENOSPC = -28;
-/** About so many operations a minute of virtual time. */
-const OPERATIONS_PER_MINUTE = 7000;
 const RELIEF_OBJECTS = 4;
 
 export class Workload {
@@ -48,7 +46,7 @@ export class Workload {
     this.#objectGranules = objectBytes(shape) / GRANULE;
     this.#total = granulesOf(shape);
     this.#isLazy = shape.immediateCommit !== 'all';
-    this.#pauseMs = (shape.clients * shape.depth * 60_000) / OPERATIONS_PER_MINUTE;
+    this.#pauseMs = (shape.clients * shape.depth * 60_000) / shape.operationsPerMinute;
   }
 
   /** Local reads are in use from now on. Those of chunks are linearizable as all others (docs/adr/0049). */
