@@ -47,6 +47,8 @@ const STEADY_MS = 3000;
 /** After the last scrub, until etcd knows. */
 const CLEAN_LIMIT_MS = 5000;
 const DECAYS = 6;
+/** How often room is made again on full disks, at most. */
+const ROOM_ROUNDS = 2;
 /** What a seed does at least, however slow the faults make it. */
 const OPERATIONS = 2000;
 const FAULTS = 5;
@@ -153,6 +155,12 @@ class SeedRun {
       cluster.note(`the disk of osd${bad} is replaced: ${cluster.pgStates()}`);
       cluster.replaceDisk(bad);
       if (await heals()) return;
+    }
+    // Writes that had waited for room took it at once, and recovery needs more: somebody deletes again.
+    for (let round = 0; round < ROOM_ROUNDS && cluster.shape.isTight && !this.#bad; round++) {
+      cluster.note(`room is made once more: ${cluster.pgStates()}`);
+      await this.#makeRoom();
+      if (this.#bad || (await heals())) return;
     }
     for (const line of cluster.describe()) cluster.note(line);
     this.#failures.push(`${this.#workload.inFlight} operations unanswered, PGs ${cluster.pgStates()}: not well ${healMs} ms of virtual time after ${after}`);
