@@ -34,8 +34,8 @@ export function registeredProbes(): string[] {
     for (const entry of readdirSync(join(root, folder), { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath ?? entry.path, entry.name);
       if (!entry.isFile() || !/\.(cpp|hpp|ts)$/.test(path) || NOT_SIMULATED.test(path)) continue;
-      for (const match of readFileSync(path, 'utf8').matchAll(/(?:VITASTOR_PROBE\(|\bprobe\()\s*["']([^"']+)["']/g)) {
-        if (match[1] !== undefined && !ELSEWHERE.has(match[1])) names.add(match[1]);
+      for (const match of readFileSync(path, 'utf8').matchAll(/(?:VITASTOR_PROBE\(|\bprobe\()\s*(["'])(.+?)\1/g)) {
+        if (match[2] !== undefined && !ELSEWHERE.has(match[2])) names.add(match[2]);
       }
     }
   }
