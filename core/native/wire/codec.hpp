@@ -78,6 +78,7 @@ struct ConfigReplyJson {
     bool late_stabilize = false;  ///< ours: features.late_stabilize: EC writes may be answered before SEC_STABILIZE (safety.md 7)
     bool write_base = false;  ///< ours: features.write_base: SEC_WRITE takes sub_flags::based and difference (docs/adr/0045)
     bool ec_local_reads = false;  ///< ours: features.ec_local_reads: answers READs of chunks that it holds (docs/adr/0049)
+    bool write_settles = false;  ///< ours: features.write_settles: and sub_flags::settles
     bool primary_enabled = true;
     bool blockstore_enabled = true;
     bool readonly = false;

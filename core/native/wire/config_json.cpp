@@ -138,11 +138,12 @@ std::string encode_config_reply(const ConfigReplyJson& config) {
     if (config.late_stabilize) features.boolean("late_stabilize", true);
     if (config.write_base) features.boolean("write_base", true);
     if (config.ec_local_reads) features.boolean("ec_local_reads", true);
+    if (config.write_settles) features.boolean("write_settles", true);
     ObjectWriter out;
     if (config.bitmap_granularity) out.number("bitmap_granularity", *config.bitmap_granularity);
     if (config.block_size) out.number("block_size", *config.block_size);
     out.boolean("blockstore_enabled", config.blockstore_enabled);
-    if (config.pg_locks || config.tombstones || config.late_stabilize || config.write_base || config.ec_local_reads)
+    if (config.pg_locks || config.tombstones || config.late_stabilize || config.write_base || config.ec_local_reads || config.write_settles)
         out.raw("features", features.finish());
     if (config.immediate_commit) out.string("immediate_commit", to_string(*config.immediate_commit));
     if (config.lease_timeout) out.number("lease_timeout", config.lease_timeout);
@@ -177,6 +178,7 @@ Result<ConfigReplyJson> decode_config_reply(std::span<const uint8_t> payload) {
     config.late_stabilize = feature_of(object, "late_stabilize");
     config.write_base = feature_of(object, "write_base");
     config.ec_local_reads = feature_of(object, "ec_local_reads");
+    config.write_settles = feature_of(object, "write_settles");
     config.primary_enabled = boolean_of(object, "primary_enabled", true);
     config.blockstore_enabled = boolean_of(object, "blockstore_enabled", true);
     config.readonly = boolean_of(object, "readonly", false);

@@ -69,6 +69,9 @@ inline constexpr uint32_t based = 8;
 /// Together with `based`: the data is the difference to what that version holds in the range. -EDOM: that cannot be read.
 /// Source: docs/adr/0045.
 inline constexpr uint32_t difference = 16;
+/// Together with `based`, only to peers that advertise features.write_settles: every role has that version durably, it becomes stable
+/// along with the write. Nothing happens to it if the write is refused. Source: docs/adr/0045.
+inline constexpr uint32_t settles = 32;
 }  // namespace sub_flags
 
 /// READ, WRITE, DELETE, SCRUB. offset and len in bytes of the image.

@@ -188,6 +188,7 @@ private:
         options.config.late_stabilize = true;
         options.config.write_base = true;
         options.config.ec_local_reads = true;
+        options.config.write_settles = true;
         options.config.readonly = options_.readonly;
         options.config.lease_timeout = configure.lease_timeout_s;
         options.idle_ns = seconds_setting(settings_, "osd_idle_timeout", 5) * kNsPerSecond;

@@ -59,6 +59,7 @@ struct EcWork {
 
     // ---- writes of clean objects whose row is known (RowCache)
     bool known = false;     ///< known_bitmaps are the data chunks' in op->old_version, which every role has
+    bool settles = false;   ///< op->old_version becomes stable along with the write
     bool long_way = false;  ///< some chunks did not have it: those are in `bad`, and everything else is read
     bool buried = false;    ///< the object is new, and its tombstone is here
     uint8_t known_bitmaps[RowCache::kBitmapsMax];
@@ -96,7 +97,10 @@ struct UnstableObject : ListNode {
     Version syncing = 0;   ///< `unsynced` when the SYNC under way began
     Version wanted = 0;    ///< durable on all roles: to be stabilised
     Version sending = 0;   ///< being stabilised; counted in Pg::running
-    uint32_t versions = 0; ///< wanted since the last batch
+    uint64_t since_ns = 0; ///< `wanted` is set since then
+    uint64_t bytes = 0;    ///< in one chunk, written since then
+    uint64_t unsynced_bytes = 0;
+    uint32_t versions = 0; ///< wanted since one was made stable
     bool dropped = false;  ///< the PG re-peers: goes when `sending` is over
     bool awaited = false;  ///< a SYNC waits for it
 };

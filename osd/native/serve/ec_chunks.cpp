@@ -21,7 +21,7 @@ EcWork* Osd::new_ec(Pool& pool) {
     work->used = 0;
     work->pending = 0;
     work->waiter = nullptr;
-    work->known = work->long_way = work->buried = false;
+    work->known = work->settles = work->long_way = work->buried = false;
     work->bad.clear();
     return work;
 }

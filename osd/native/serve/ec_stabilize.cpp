@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Versions of erasure-coded objects that all roles have and that are not stable yet. Writes that may be answered before their
-// version is stable leave it here; so do writes that wait for a SYNC. One coroutine an OSD stabilises them in batches, one
-// SEC_STABILIZE per OSD for many objects of many PGs. What is lost with a PG that re-peers is found again by its peering.
+// version is stable leave it here; so do writes that wait for a SYNC. The next write of the object makes it stable along with
+// itself (sub_flags::settles); what is not written again, one coroutine an OSD stabilises in batches, one SEC_STABILIZE per OSD for
+// many objects of many PGs. What is lost with a PG that re-peers is found again by its peering.
 // Bounds: kUnstableMax objects, kVersionsMax versions of one, kDelayNs of waiting. Source: semantics 2.3, 3.2.4; safety 7.
 #include <algorithm>
 
@@ -13,10 +14,13 @@ using wire::Opcode;
 
 namespace {
 constexpr size_t kUnstableMax = 2048;    ///< objects; beyond it a write waits until its version is stable
-constexpr uint32_t kVersionsMax = 8;     ///< versions of one object since its last batch
-constexpr size_t kBatchMin = 128;        ///< objects that are sent without delay
+constexpr uint32_t kVersionsMax = 8;     ///< versions of one object that are not stable
+constexpr size_t kManyObjects = 1024;    ///< from so many on the oldest go without delay
+constexpr uint64_t kManyBytes = 16 << 20;  ///< and from so much data in one chunk of each: older versions keep their room
 constexpr size_t kBatchMax = 256;        ///< objects sent together
-constexpr uint64_t kDelayNs = 10 * runtime::kNsPerMs;
+/// An object that is written again within this time needs no message of its own: its next write takes it along.
+constexpr uint64_t kDelayNs = 100 * runtime::kNsPerMs;
+constexpr uint64_t kSlackNs = 25 * runtime::kNsPerMs;  ///< whatever is due so soon goes along
 }  // namespace
 
 /// All roles answer before a version is stable: peering of any member would roll it forward. Source: safety 7.
@@ -36,6 +40,7 @@ UnstableObject& Osd::get_unstable(Pg& pg, const ObjectId& object) {
     entry->object = object;
     entry->pg = &pg;
     entry->unsynced = entry->syncing = entry->wanted = entry->sending = 0;
+    entry->since_ns = entry->bytes = entry->unsynced_bytes = 0;
     entry->versions = 0;
     entry->dropped = entry->awaited = false;
     UnstableObject** bucket = &unstable_[ObjectIdHash{}(object) % unstable_.size()];
@@ -53,16 +58,25 @@ void Osd::free_unstable(UnstableObject* entry) {
     *link = entry->next_in_bucket;
     entry->unlink();
     unstable_count_--;
-    if (entry->wanted) wanted_count_--;
+    unwant_stable(*entry);
     if (entry->awaited) awaited_count_--;
     entry->pg->unstable--;
     unstable_pool_.put(entry);
 }
 
+namespace {
+uint64_t chunk_bytes(const Op& op) {
+    uint64_t most = 0;
+    for (const erasure::ChunkRange& store : op.ec->plan.stores) most = std::max<uint64_t>(most, store.len);
+    return most;
+}
+}  // namespace
+
 /// All roles have the version, not durably: a SYNC comes first.
 void Osd::add_unsynced(Op* op) {
     UnstableObject& entry = get_unstable(*op->pg, op->object);
     entry.unsynced = op->version;
+    entry.unsynced_bytes += chunk_bytes(*op);
     if (unstable_count_ > kUnstableMax && !autosync_queued_) {
         autosync_queued_ = true;
         runtime::spawn(autosync());
@@ -74,19 +88,51 @@ bool Osd::add_unstable(Op* op) {
     const bool known = find_unstable(op->object) != nullptr;
     if (!known && unstable_count_ >= kUnstableMax) return false;
     UnstableObject& entry = get_unstable(*op->pg, op->object);
-    want_stable(entry, op->version);
+    want_stable(entry, op->version, chunk_bytes(*op));
     return ++entry.versions <= kVersionsMax;
 }
 
-void Osd::want_stable(UnstableObject& entry, Version version) {
+void Osd::want_stable(UnstableObject& entry, Version version, uint64_t bytes) {
     if (entry.wanted == 0) {
-        if (wanted_count_++ == 0) wanted_since_ns_ = loop_.now_ns();
+        wanted_count_++;
+        entry.since_ns = loop_.now_ns();
+        entry.unlink();
+        unstable_list_.push_back(&entry);
     }
     entry.wanted = std::max(entry.wanted, version);
-    if (wanted_count_ >= kBatchMin) return stabilize_now();
-    if (!stabilizing_ && !stabilize_timer_.armed()) loop_.arm(stabilize_timer_, wanted_since_ns_ + kDelayNs);
+    entry.bytes += bytes;
+    wanted_bytes_ += bytes;
+    if (stabilizing_) return;
+    const bool now = are_many_unstable();
+    if (stabilize_timer_.armed() && !now) return;
+    loop_.disarm(stabilize_timer_);
+    loop_.arm(stabilize_timer_, now ? loop_.now_ns() : entry.since_ns + kDelayNs);
 }
 
+void Osd::unwant_stable(UnstableObject& entry) {
+    if (entry.wanted == 0) return;
+    entry.wanted = 0;
+    wanted_bytes_ -= std::exchange(entry.bytes, 0);
+    wanted_count_--;
+}
+
+/// The version is the newest that is to be stabilised of the object, and not on its way: a write of the object may do it.
+bool Osd::waits_for_stable(const ObjectId& object, Version version) {
+    const UnstableObject* entry = find_unstable(object);
+    return entry && entry->wanted == version && entry->sending == 0 && !entry->awaited;
+}
+
+/// op->old_version has become stable on all roles, along with the write.
+void Osd::settled_by_write(const Op* op) {
+    UnstableObject* entry = find_unstable(op->object);
+    if (!entry || entry->wanted != op->old_version || entry->awaited) return;
+    unwant_stable(*entry);
+    entry->versions = 0;
+}
+
+bool Osd::are_many_unstable() const { return wanted_count_ >= kManyObjects || wanted_bytes_ >= kManyBytes; }
+
+/// Takes the timer's turn, or begins at once.
 void Osd::stabilize_now() {
     if (stabilizing_ || wanted_count_ == 0) return;
     stabilizing_ = true;
@@ -94,16 +140,20 @@ void Osd::stabilize_now() {
     runtime::spawn(run_stabilizer());
 }
 
-/// Takes the oldest objects and adds their chunks to the batch of each OSD.
-void Osd::collect_batch() {
+/// Takes the oldest objects, those that are due if nothing presses, and adds their chunks to the batch of each OSD. When the next
+/// one is due.
+uint64_t Osd::collect_batch() {
     for (StabilizeBatch& batch : batches_) batch.triples.clear();
     sending_.clear();
+    const bool all = stabilize_waits_ > 0 || are_many_unstable();
     const uint64_t now = loop_.now_ns();
-    for (UnstableObject* entry = unstable_list_.front(); entry && sending_.size() < kBatchMax; entry = unstable_list_.next(entry)) {
+    for (UnstableObject* entry = unstable_list_.front(); entry; entry = unstable_list_.next(entry)) {
         if (entry->wanted == 0 || entry->sending) continue;
-        entry->sending = std::exchange(entry->wanted, 0);
+        if (sending_.size() == kBatchMax) return now;
+        if (!all && entry->since_ns + kDelayNs > now + kSlackNs) return entry->since_ns + kDelayNs;
+        entry->sending = entry->wanted;
+        unwant_stable(*entry);
         entry->versions = 0;
-        wanted_count_--;
         entry->pg->running++;
         sending_.push_back(entry);
         const auto& current = entry->pg->activation.current_set;
@@ -117,7 +167,7 @@ void Osd::collect_batch() {
             batch->triples.push_back({{entry->object.inode, entry->object.stripe | role}, entry->sending});
         }
     }
-    wanted_since_ns_ = now;
+    return now + kDelayNs;
 }
 
 void Osd::send_batch(EcWork& work) {
@@ -152,9 +202,10 @@ runtime::Task<> Osd::run_stabilizer() {
     work->osd = this;
     work->pending = 0;
     work->waiter = nullptr;
-    bool flush = true;
-    while (flush && wanted_count_ > 0) {
-        collect_batch();
+    uint64_t next_ns = 0;
+    while (wanted_count_ > 0) {
+        next_ns = collect_batch();
+        if (sending_.empty()) break;
         send_batch(*work);
         ChunkCalls calls{*work};
         co_await calls;
@@ -181,11 +232,10 @@ runtime::Task<> Osd::run_stabilizer() {
         }
         sending_.clear();
         stable_waiters_.notify_all();
-        flush = stabilize_waits_ > 0 || wanted_count_ >= kBatchMin || loop_.now_ns() >= wanted_since_ns_ + kDelayNs;
     }
     free_ec(work);
     stabilizing_ = false;
-    if (wanted_count_ > 0 && !shut_) loop_.arm(stabilize_timer_, wanted_since_ns_ + kDelayNs);
+    if (wanted_count_ > 0 && !shut_) loop_.arm(stabilize_timer_, next_ns);
     busy_--;
 }
 
@@ -200,7 +250,7 @@ void Osd::drop_unstable(Pg& pg) {
             continue;
         }
         entry->dropped = true;
-        if (std::exchange(entry->wanted, 0)) wanted_count_--;
+        unwant_stable(*entry);
         if (std::exchange(entry->awaited, false)) awaited_count_--;
         entry->unsynced = entry->syncing = 0;
     }
@@ -209,11 +259,12 @@ void Osd::drop_unstable(Pg& pg) {
 
 /// What is wanted goes at once; back when a batch has ended, or at once when none could begin.
 runtime::Task<> Osd::await_stabilizer() {
-    stabilize_now();
-    if (!stabilizing_) co_return;
     stabilize_waits_++;
-    runtime::WaitList::Waiter waiter = stable_waiters_.wait();
-    co_await waiter;
+    stabilize_now();
+    if (stabilizing_) {
+        runtime::WaitList::Waiter waiter = stable_waiters_.wait();
+        co_await waiter;
+    }
     stabilize_waits_--;
 }
 
@@ -264,11 +315,12 @@ void Osd::begin_sync_unstable() {
 
 /// The SYNC has ended. Success: what it covered is durable on all roles. Waits until that is stable where the reply has to.
 runtime::Task<> Osd::end_sync_unstable(bool success) {
-    for (UnstableObject* entry = unstable_list_.front(); entry; entry = unstable_list_.next(entry)) {
+    for (UnstableObject *entry = unstable_list_.front(), *next = nullptr; entry; entry = next) {
+        next = unstable_list_.next(entry);
         const Version covered = std::exchange(entry->syncing, 0);
         if (!success || covered == 0) continue;
         if (entry->unsynced == covered) entry->unsynced = 0;
-        want_stable(*entry, covered);
+        want_stable(*entry, covered, std::exchange(entry->unsynced_bytes, 0));
         const bool wait = !settings_.ec_early_reply || !entry->pg->peers_stabilize_late || !entry->pg->extras.empty();
         if (wait && !entry->awaited) {
             entry->awaited = true;

@@ -117,6 +117,7 @@ void Osd::write_chunks(Op* op) {
             chunk.local.iov = iov;
             chunk.local.iov_count = static_cast<int>(chunk.iov_count);
             chunk.local.bitmap = work.bitmap(chunk.role);
+            chunk.local.settles = work.settles ? op->old_version : 0;
             submit_chunk(chunk, StoreOp::write, part, op->version);
             continue;
         }
@@ -129,6 +130,7 @@ void Osd::write_chunks(Op* op) {
         message.flags = op->recovery ? wire::sub_flags::recovery : 0;
         if (work.known) {
             message.flags |= wire::sub_flags::based;
+            if (work.settles) message.flags |= wire::sub_flags::settles;
             message.base = op->old_version;
         }
         if (work.plan.differences.has(chunk.role)) message.flags |= wire::sub_flags::difference;
@@ -279,6 +281,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
     op->queue->read_version = op->old_version;
     changes_of(op->object)++;
     rows_.forget(op->object);
+    work.settles = work.known && pg.peers_settle && waits_for_stable(op->object, op->old_version);
     write_chunks(op);
     {
         ChunkCalls calls{work};
@@ -299,6 +302,7 @@ runtime::Task<> Osd::write_ec(Op* op) {
         co_return;
     }
     op->queue->overridden = false;
+    if (work.settles) settled_by_write(op);
     rows_.set(op->object, op->version, pg.activated, work.bitmaps.data(), data_bitmaps);
     std::vector<pg::Location> superfluous;
     if (was_unclean) {
@@ -358,7 +362,7 @@ runtime::Task<int64_t> Osd::stabilize_stored(Op* op, bool keeps_queue) {
     Pg& pg = *op->pg;
     EcWork& work = *op->ec;
     if (UnstableObject* entry = find_unstable(op->object)) {  // with the others, in order
-        want_stable(*entry, op->version);
+        want_stable(*entry, op->version, 0);
         runtime::Task<int64_t> settling = settle_object(op);
         const int64_t settled = co_await settling;
         co_return settled;

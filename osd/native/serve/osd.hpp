@@ -151,9 +151,13 @@ private:
     void free_unstable(UnstableObject* entry);
     void add_unsynced(Op* op);
     bool add_unstable(Op* op);
-    void want_stable(UnstableObject& entry, Version version);
+    void want_stable(UnstableObject& entry, Version version, uint64_t bytes);
+    void unwant_stable(UnstableObject& entry);
+    bool waits_for_stable(const ObjectId& object, Version version);
+    void settled_by_write(const Op* op);
     void stabilize_now();
-    void collect_batch();
+    bool are_many_unstable() const;
+    uint64_t collect_batch();
     void send_batch(EcWork& work);
     runtime::Task<> run_stabilizer();
     void drop_unstable(Pg& pg);
@@ -366,9 +370,9 @@ private:
     // ---- versions of erasure-coded objects that are not stable yet
     ObjectPool<UnstableObject> unstable_pool_;
     std::array<UnstableObject*, 1024> unstable_{};
-    List<UnstableObject> unstable_list_;  ///< all of them, oldest first
+    List<UnstableObject> unstable_list_;  ///< all of them; those that are wanted in that order
     size_t unstable_count_ = 0, wanted_count_ = 0, awaited_count_ = 0;
-    uint64_t wanted_since_ns_ = 0;
+    uint64_t wanted_bytes_ = 0;  ///< UnstableObject::bytes of all
     bool stabilizing_ = false;
     uint32_t stabilize_waits_ = 0;  ///< somebody waits: no delay
     runtime::WaitList stable_waiters_;

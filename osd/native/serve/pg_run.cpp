@@ -474,7 +474,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     pg.connections.clear();
     pg.self_in_set = false;
     pg.own_role = erasure::kRolesMax;
-    pg.peers_stabilize_late = pg.peers_take_base = true;
+    pg.peers_stabilize_late = pg.peers_take_base = pg.peers_settle = true;
     pg.activated = ++activations_;
     for (uint32_t role = 0; role < pg.activation.current_set.size(); role++) {
         const OsdNum osd = pg.activation.current_set[role];
@@ -486,6 +486,7 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         if (osd != 0 && osd != osd_num_) {
             pg.peers_stabilize_late &= config && config->late_stabilize;
             pg.peers_take_base &= config && config->write_base;
+            pg.peers_settle &= config && config->write_settles;
         }
         if (osd == 0 || osd == osd_num_) continue;
         if (std::find(pg.others.begin(), pg.others.end(), osd) != pg.others.end()) continue;

@@ -51,7 +51,8 @@ void Osd::handle_sub_io(Op* op) {
         bad |= (message.attr_len != 0 && message.attr_len != bitmap_bytes_) || message.version == 0 ||
                message.version == kNewestVersion;
         bad |= (message.flags & wire::sub_flags::based) && op->opcode != Opcode::sec_write;
-        bad |= (message.flags & wire::sub_flags::difference) && !(message.flags & wire::sub_flags::based);
+        const uint32_t needs_base = wire::sub_flags::difference | wire::sub_flags::settles;
+        bad |= (message.flags & needs_base) && !(message.flags & wire::sub_flags::based);
     }
     if (bad) return answer(op, -EINVAL, wire::SubReply{});
     if (int refused = check_access(request, message.object, message.flags, write)) {
@@ -75,6 +76,7 @@ void Osd::handle_sub_io(Op* op) {
     }
     op->local.iov = message.len ? &op->iov : nullptr;
     op->local.iov_count = message.len ? 1 : 0;
+    op->local.settles = message.flags & wire::sub_flags::settles ? message.base : 0;
     op->local.on_done = on_sub_io;
     if (write && (message.flags & wire::sub_flags::based)) {
         if (store_.peek(message.object, kNewestVersion, nullptr) != message.base) return answer(op, -ERANGE, wire::SubReply{});

@@ -218,6 +218,7 @@ struct Pg {
     bool self_in_set = false;
     bool peers_stabilize_late = false;  ///< erasure-coded: all OSDs of the current set let us reply before the stabilise
     bool peers_take_base = false;       ///< erasure-coded: and understand sub_flags::based and difference
+    bool peers_settle = false;          ///< erasure-coded: and sub_flags::settles
     uint64_t activated = 0;             ///< number of this activation, for RowCache
     uint32_t unstable = 0;              ///< objects of this PG among Osd's UnstableObjects
     uint32_t own_role = erasure::kRolesMax;  ///< erasure-coded: first role of this OSD in the current set

@@ -63,7 +63,7 @@ private:
         uint32_t readers = 0;
         bool writing = false;
         bool pumping = false;
-        std::vector<uint8_t> entry;     ///< of the modification at work
+        std::vector<uint8_t> entry;     ///< of the modification at work; before a write possibly the one that stabilises what is there
         bool entry_appended = false;    ///< it is in the log and not yet in the index
         uint32_t reserved = kNoSlot;    ///< slot of an object that is being created
         bool waits_for_spare = false;   ///< its writer has done nothing yet: the mover may change the object meanwhile

@@ -194,8 +194,12 @@ void Blockstore::encode_write(ActiveObject& active, const Operation& operation, 
                                         (header.flags & kEntrySpare ? sizeof(SparePlace) : 0) +
                                         (header.flags & kEntryBitmap ? geometry_.bitmap_bytes : 0) +
                                         (crcs ? 4 * size_t{plan.count} : 0));
-    active.entry.resize(header.size);
-    uint8_t* out = active.entry.data();
+    const bool settles = operation.op == StoreOp::write && plan.head != kNoSlot && !index_->at(plan.head).is_stable &&
+                         index_->at(plan.head).version == operation.settles;
+    if (settles) encode_simple(active, EntryType::stabilize, operation.settles);
+    const size_t before = settles ? active.entry.size() : 0;
+    active.entry.resize(before + header.size);
+    uint8_t* out = active.entry.data() + before;
     memcpy(out, &header, sizeof(header));
     out += sizeof(header);
     if (header.flags & kEntryBlock) {
@@ -363,11 +367,15 @@ Task<int> Blockstore::log_and_apply(ActiveObject& active, bool durable) {
 
 void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     EntryView entry;
-    const bool valid = decode_entry(geometry_, active.entry, entry);
-    VITASTOR_ASSERT(valid);
     release_position_ = position;
-    const bool applied = apply_to_index(entry, active.reserved);
-    VITASTOR_ASSERT(applied);
+    for (std::span<const uint8_t> bytes = active.entry; !bytes.empty(); bytes = bytes.subspan(entry.header.size)) {
+        uint32_t size;
+        memcpy(&size, bytes.data(), sizeof(size));
+        const bool valid = decode_entry(geometry_, bytes.first(size), entry);
+        VITASTOR_ASSERT(valid);
+        const bool applied = apply_to_index(entry, active.reserved);
+        VITASTOR_ASSERT(applied);
+    }
     const bool changes_list = entry.header.type == EntryType::write || entry.header.type == EntryType::rollback;
     if (lists_ && changes_list) note_list(index_->find(active.object), entry, position);
     if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);

@@ -95,6 +95,8 @@ struct Operation : ListNode {
     int iov_count = 0;
     /// write: nullptr = inherit, else exactly bitmap_bytes() bytes that replace the external bitmap. read: receives bitmap_bytes() bytes if set.
     uint8_t* bitmap = nullptr;
+    /// write (unstable): if this is the newest version, it becomes stable in one step with the write, as by `stabilize` before it.
+    Version settles = 0;
     /// 0 or len on success. -ENOENT (no version ≤), -EEXIST (write not newer than what is stored), -ENOSPC (nothing changed), -EDOM (checksum),
     /// -EIO, -EINVAL, -EROFS, -EBUSY (rollback: a newer stable version exists).
     int64_t result = 0;

@@ -56,7 +56,7 @@ bool kill_during_delete(const EcScheme& scheme, const Plan& plan, int events) {
     if (plan.rewrite) REQUIRE(rig.client.write(rig.primary, kInode, 0, fresh).result == span);
     for (uint32_t role : plan.victims) rig.revive(rig.set[role]);
     rig.until_clean();
-    rig.c.turns(100);
+    rig.c.turns(200);
     Reply again = rig.client.read(rig.primary, kInode, 0, span);
     REQUIRE(again.result == span);
     if (plan.rewrite) {
@@ -123,7 +123,7 @@ TEST_CASE("EC: deletes while chunks are away do not leave incomplete objects beh
             }
             rig.revive(rig.set[role]);
             rig.until_clean();
-            rig.c.turns(100);  // recovery counts as done before the last chunk is stable
+            rig.c.turns(200);  // recovery counts as done before the last chunk is stable
             rig.check_chunks();
             until_forgotten(rig);
         }

@@ -39,7 +39,7 @@ TEST_CASE("EC local reads: the chunk's holder answers in one round trip, nobody 
         const uint32_t span = static_cast<uint32_t>(rig.span());
         REQUIRE(rig.write(0, rig.random_bytes(span)) == span);
         REQUIRE(rig.write(span + 8192, rig.random_bytes(4096)) == 4096);
-        rig.c.turns(50);
+        rig.c.turns(150);
         for (uint64_t offset = 0; offset < 3 * rig.span(); offset += kChunk / 2) {  // the third object does not exist
             rig.check_same(offset);
             rig.check_same(offset + 4096, 16384);
@@ -65,17 +65,17 @@ TEST_CASE("EC local reads: an unstable version is the primary's to judge") {
         LocalRig rig(kEcSchemes[0], {{"autosync_interval", "0"}, {"autosync_writes", "0"}}, mode);
         REQUIRE(rig.write(0, rig.random_bytes(2 * kChunk)) == 2 * kChunk);
         REQUIRE(rig.client.simple(1, wire::Opcode::sync).result == 0);
-        rig.c.turns(50);
+        rig.c.turns(150);
         rig.check_same(kChunk);
         REQUIRE(rig.write(kChunk, rig.random_bytes(4096)) == 4096);
         CHECK(rig.read(kChunk).result == -EAGAIN);
         rig.check_read(kChunk, 4096);
         if (mode == ImmediateCommit::none) {
-            rig.c.turns(100);
+            rig.c.turns(200);
             CHECK(rig.read(kChunk).result == -EAGAIN);  // nothing has made it durable
             REQUIRE(rig.client.simple(1, wire::Opcode::sync).result == 0);
         }
-        rig.c.turns(50);
+        rig.c.turns(150);
         rig.check_same(kChunk);
         // A version that is being written and that nobody can have seen: it may be rolled back.
         auto& disk = rig.c.disks[3];
@@ -92,7 +92,7 @@ TEST_CASE("EC local reads: an unstable version is the primary's to judge") {
 TEST_CASE("EC local reads: what is missing may be a delete under way") {
     LocalRig rig(kEcSchemes[0], {{"tombstone_interval", "0"}});
     REQUIRE(rig.write(0, rig.random_bytes(2 * kChunk)) == 2 * kChunk);
-    rig.c.turns(50);
+    rig.c.turns(150);
     rig.check_same(kChunk);
     auto& disk = rig.c.disks[3];  // the parity: the delete cannot end
     disk.hold = true;
@@ -113,7 +113,7 @@ TEST_CASE("EC local reads: what is missing may be a delete under way") {
 TEST_CASE("EC local reads: a delete without a tombstone") {
     LocalRig rig(kEcSchemes[0], {{"tombstones", "0"}});
     for (uint64_t offset : {uint64_t{0}, rig.span()}) REQUIRE(rig.write(offset, rig.random_bytes(4096)) == 4096);
-    rig.c.turns(50);
+    rig.c.turns(150);
     rig.check_same(kChunk);
     rig.check_same(5 * rig.span() + kChunk);
     CHECK(rig.client.remove(1, kInode, 0).result == 0);
@@ -132,7 +132,7 @@ TEST_CASE("EC local reads: a bad chunk is the primary's, which repairs it") {
     LocalRig rig(kEcSchemes[0]);
     rig.c.options.settings.erase("no_recovery");
     REQUIRE(rig.write(0, rig.random_bytes(2 * kChunk)) == 2 * kChunk);
-    rig.c.turns(50);
+    rig.c.turns(150);
     bool bad = true;
     rig.c.disks[2].fault = [&](const store::Operation& op) -> int64_t {
         if (op.op == store::StoreOp::write) bad = false;
@@ -152,7 +152,7 @@ TEST_CASE("EC local reads: a bad chunk is the primary's, which repairs it") {
 TEST_CASE("EC local reads: only while the PG is clean, and only what the primary said last") {
     LocalRig rig(kEcSchemes[0], {}, ImmediateCommit::all, 1);
     REQUIRE(rig.write(0, rig.random_bytes(2 * kChunk)) == 2 * kChunk);
-    rig.c.turns(50);
+    rig.c.turns(150);
     rig.check_same(kChunk);
     rig.kill(3);
     rig.until_active();
@@ -194,7 +194,7 @@ TEST_CASE("EC local reads: layers of a chain, all from the holder") {
         REQUIRE(rig.client.write(1, base, at, block(1, 8192)).result == 8192);
         REQUIRE(rig.client.write(1, child, at + 4096, block(2)).result == 4096);
     }
-    rig.c.turns(50);
+    rig.c.turns(150);
     for (uint64_t at : {uint64_t{0}, uint64_t{kChunk}}) {
         const Reply own = rig.client.read(rig.holder(at), child, at, 16384, 20), other = rig.client.read(1, child, at, 16384, 20);
         CHECK(own.result == 16384);
@@ -208,6 +208,6 @@ TEST_CASE("EC local reads: layers of a chain, all from the holder") {
     // One layer of it is not stable.
     REQUIRE(rig.client.write(1, base, kChunk, block(3)).result == 4096);
     CHECK(rig.client.read(2, child, kChunk, 4096, 20).result == -EAGAIN);
-    rig.c.turns(50);
+    rig.c.turns(150);
     CHECK(rig.client.read(2, child, kChunk, 4096, 20).data == block(3));
 }

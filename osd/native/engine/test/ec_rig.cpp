@@ -143,7 +143,7 @@ void EcRig::check_read(uint64_t offset, uint32_t len) {
 void EcRig::check_chunks() {
     const std::vector<uint8_t> matrix = erasure::parity_matrix(scheme.data, scheme.parity);
     CAPTURE(scheme.name);
-    c.turns(20);  // versions become stable behind their replies
+    c.turns(150);  // versions become stable behind their replies
     for (auto& [stripe, bytes] : content) {
         CAPTURE(stripe);
         std::vector<std::vector<uint8_t>> chunks, bitmaps;

@@ -156,6 +156,9 @@ int64_t MemoryStore::write(store::Operation& op) {
         at += static_cast<uint32_t>(op.iov[i].iov_len);
     }
     if (op.bitmap) copy.bitmap.assign(op.bitmap, op.bitmap + bitmap_bytes());
+    if (!versions.empty() && op.op == StoreOp::write && versions.rbegin()->first == op.settles) {
+        for (auto& [version, older] : versions) older.stable = true;
+    }
     copy.stable = op.op == StoreOp::write_stable;
     if (copy.stable) versions.clear();
     versions[op.version] = std::move(copy);

@@ -178,13 +178,13 @@ TEST_CASE("scrub goes on in short listings, pauses with no_scrub, and goes on af
         return 0;
     };
     scrub_pg(c, 1);
-    c.turns(50);
+    c.turns(150);
     CHECK(reads.empty());
     CHECK(c.node(1).state(1) == ps::active);
     stop_at = 10;
     c.node(1).post(engine::Settings{{{"no_scrub", "0"}}});
     c.until("the pause", [&] { return seen >= 10 && c.node(1).state(1) == ps::active; });
-    c.turns(50);
+    c.turns(150);
     const int before = seen;
     CHECK(before <= 10 + 3);
     CHECK(c.node(1).scrubbed == 0);
@@ -241,7 +241,7 @@ TEST_CASE("EC: a scrub finds the wrong chunk of any role by what fits together, 
         CAPTURE(scheme.name);
         EcRig rig(scheme);
         for (uint32_t i = 0; i < 3; i++) rig.write(i * rig.span(), rig.random_bytes(static_cast<uint32_t>(rig.span())));
-        rig.c.turns(20);  // stable
+        rig.c.turns(150);  // stable
         for (uint32_t role = 0; role < scheme.data + scheme.parity; role++) {
             CAPTURE(role);
             chunk_of(rig, (role % 3) * rig.span(), role)[role * 1000 + 5] ^= 0x10;
@@ -258,7 +258,7 @@ TEST_CASE("EC: a scrub finds the wrong chunk of any role by what fits together, 
 TEST_CASE("EC: with one parity chunk a difference shows, and nobody can tell which chunk is wrong until one is deleted") {
     EcRig rig(kEcSchemes[0]);
     rig.write(0, rig.random_bytes(static_cast<uint32_t>(rig.span())));
-    rig.c.turns(20);  // stable
+    rig.c.turns(150);  // stable
     chunk_of(rig, 0, 1)[77] ^= 1;
     scrub_all(rig);
     rig.c.until("inconsistent", [&] { return rig.state() == (ps::active | ps::has_inconsistent); });
@@ -268,7 +268,7 @@ TEST_CASE("EC: with one parity chunk a difference shows, and nobody can tell whi
     // A small write does not hide it.
     CHECK(rig.write(kGranule * 4, rig.random_bytes(kGranule)) == kGranule);
     CHECK(rig.state() == (ps::active | ps::has_inconsistent));
-    rig.c.turns(20);
+    rig.c.turns(150);
     rig.c.disks[rig.set[1]].objects.erase({kInode, 1});
     CHECK(rig.client.scrub(rig.primary, kInode, 0).result == 0);
     rig.until_clean();

@@ -15,6 +15,7 @@ Steps letters(uint32_t object) {
         {Step::write_stable, object, 0, 8, 1, false},    // the whole block
         {Step::write_unstable, object, 2, 1, 1, false},
         {Step::write_unstable, object, 3, 3, 1, true},
+        {Step::write_settling, object, 2, 2, 1, false},
         {Step::stabilize, object, 0, 0, -1, false},
         {Step::rollback, object, 0, 0, 0, false},        // to the oldest version
         {Step::del, object, 0, 0, 1, true},
@@ -36,7 +37,7 @@ Steps random_steps(Random& random, uint32_t count, uint32_t objects, uint32_t gr
         step.flag = random.chance(40);
         const uint64_t kind = random.below(20);
         if (kind < 7) step.kind = Step::write_fitting;
-        else if (kind < 11) step.kind = Step::write_unstable;
+        else if (kind < 11) step.kind = kind < 9 ? Step::write_settling : Step::write_unstable;
         else if (kind < 14) step.kind = Step::stabilize;
         else if (kind < 15) step.kind = Step::rollback;
         else if (kind < 17) step.kind = random.chance(50) ? Step::bury : Step::del;

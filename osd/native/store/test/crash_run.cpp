@@ -148,8 +148,11 @@ void CrashRun::take_snapshot() {
     for (const Tracked& object : objects_) {
         std::vector<OracleObject> states = object.possible;
         OracleObject state = object.now;  // what is in flight may be there, in its order
-        for (const TestOp* op : object.flying)
+        for (const TestOp* op : object.flying) {
+            OracleObject half = state;
+            if (oracle_.apply_first_half(half, *op)) states.push_back(std::move(half));
             if (oracle_.apply(state, *op) >= 0) states.push_back(state);
+        }
         snapshot.push_back(std::move(states));
     }
     trace_.push_back({DiskEvent::Kind::mark, snapshots_.size(), {}, 0, {}, 0});
@@ -200,6 +203,7 @@ void CrashRun::completed(TestOp* op) {
         return;
     }
     const bool changed = !(next == object.now);
+    if (OracleObject half = object.now; oracle_.apply_first_half(half, *op)) object.possible.push_back(std::move(half));
     object.now = next;
     object.possible.push_back(std::move(next));
     if (op->result >= 0 && durable_at_once(*op, changed)) {

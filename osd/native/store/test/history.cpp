@@ -283,7 +283,8 @@ private:
         if (rig_.loop.crashed && op->result < 0) {
             // Not answered: it is there whole or not at all.
             if (object.maybe.empty()) {
-                OracleObject next = object.now;
+                OracleObject next = object.now, half = object.now;
+                if (oracle_.apply_first_half(half, *op)) object.maybe.push_back(half);
                 if (oracle_.apply(next, *op) >= 0) object.maybe.push_back(next);
             }
             return;
@@ -298,6 +299,7 @@ private:
             return;
         }
         changed_ = !(next == object.now);
+        if (OracleObject half = object.now; oracle_.apply_first_half(half, *op)) object.possible.push_back(half);
         object.now = next;
         if (changed_) object.possible.push_back(next);
         if (durable_at_once(*op)) {

@@ -177,6 +177,7 @@ Steps HistoryShape::generate() const {
             if (random.chance(5)) step.version -= 4;  // often not newer
             if (random.chance(3)) step.version += 65536;
             step.kind = replicated_only ? Step::write_stable : kind < 25 ? Step::write_fitting : Step::write_unstable;
+            if (step.kind == Step::write_unstable && random.chance(50)) step.kind = Step::write_settling;
             if (kind == 24) step.kind = Step::write_stable;  // over an unstable one: refused
             step.flag = random.chance(60);
         } else if (kind < 68) {

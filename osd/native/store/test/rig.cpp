@@ -28,6 +28,14 @@ uint32_t read_granule(const uint8_t* data, uint32_t size) {
     return tag;
 }
 
+bool Oracle::apply_first_half(OracleObject& object, const TestOp& op) const {
+    if (op.op != StoreOp::write || op.settles == 0 || object.empty() || op.wanted <= object.back().version) return false;
+    if (object.back().stable || object.back().version != op.settles) return false;
+    object.back().stable = true;
+    object.erase(object.begin(), object.end() - 1);
+    return true;
+}
+
 int64_t Oracle::apply(OracleObject& object, const TestOp& op) const {
     switch (op.op) {
         case StoreOp::write:
@@ -36,6 +44,7 @@ int64_t Oracle::apply(OracleObject& object, const TestOp& op) const {
             if (!object.empty() && op.wanted <= object.back().version) return -EEXIST;
             if (stable && !object.empty() && !object.back().stable) return -EINVAL;
             if (!object.empty() && object.back().tombstone) object.clear();
+            apply_first_half(object, op);
             OracleVersion next;
             if (object.empty()) {
                 next.granules.assign(granules, 0);

@@ -62,6 +62,8 @@ struct Oracle {
     uint32_t granules = 0;
     /// What the object becomes, and the result that the operation must give.
     int64_t apply(OracleObject& object, const TestOp& op) const;
+    /// What a power failure in the middle of a write that stabilises the version before it may leave. false: no such state.
+    bool apply_first_half(OracleObject& object, const TestOp& op) const;
 };
 
 class Rig {

@@ -49,6 +49,7 @@ std::string describe(const Step& step, uint32_t granularity) {
     switch (step.kind) {
         case Step::write_stable: return "write stable" + object + write;
         case Step::write_unstable: return "write unstable" + object + write;
+        case Step::write_settling: return "write unstable, with what was before made stable," + object + write;
         case Step::write_fitting: return "write (unstable if the object has unstable versions)" + object + write;
         case Step::del: return "delete" + object + (step.flag ? ", versions start again from 1" : "");
         case Step::bury: return "delete" + object + " with a tombstone";
@@ -98,6 +99,7 @@ std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const O
     switch (step.kind) {
         case Step::write_stable:
         case Step::write_unstable:
+        case Step::write_settling:
         case Step::write_fitting: {
             const int64_t wanted = static_cast<int64_t>(last_version) + step.version;
             const Version version = wanted < 1 ? 1 : static_cast<Version>(wanted);
@@ -105,6 +107,7 @@ std::unique_ptr<TestOp> make_operation(const Rig& rig, const Step& step, const O
             const bool stable = step.kind == Step::write_stable || (step.kind == Step::write_fitting && !unstable);
             auto op = rig.write(id, version, first, count, tag, stable);
             skew(*op, step);
+            if (step.kind == Step::write_settling && !now.empty()) op->settles = now.back().version;
             if (step.flag) {
                 for (size_t i = 0; i < op->bits.size(); i++) op->bits[i] = static_cast<uint8_t>((tag + i) * 37);
                 op->bitmap = op->bits.data();

@@ -16,6 +16,7 @@ struct Step {
     enum Kind : char {
         write_stable = 'w',
         write_unstable = 'u',
+        write_settling = 'U',  ///< unstable, and the newest version becomes stable with it
         write_fitting = 'a',  ///< unstable if the object has unstable versions, else stable
         del = 'd',
         bury = 'D',  ///< delete that leaves a tombstone
