@@ -152,6 +152,7 @@ private:
     void complete(Operation& operation, int64_t result);
     void begin_activity() { activity_++; }
     void end_activity();
+    bool admits_now() const { return writes_in_flight_ < write_depth_ && !log_is_low() && !log_->error(); }
     runtime::Task<int> admit();
     runtime::Task<int> wait_for_log_room();
     void release_token();
@@ -175,6 +176,7 @@ private:
                (plan.placement == Placement::announced && plan.count > 1);
     }
     runtime::Task<int> find_room(ActiveObject& active, WritePlan& plan, bool stable);
+    bool take_spare_now(WritePlan& plan);
     runtime::Task<bool> take_spare(ActiveObject& active, WritePlan& plan, bool stable);
     runtime::Task<void> wait_for_spare(ActiveObject& active);
     /// Sets an incompatible bit of the superblock, durably, if it is not set.
@@ -182,6 +184,7 @@ private:
     void settle_spare(const WritePlan& plan);
     void encode_write(ActiveObject& active, const Operation& operation, const WritePlan& plan);
     runtime::Task<int> write_data(const Operation& operation, const WritePlan& plan);
+    runtime::Task<int> write_copied(const Operation& operation, uint64_t offset);
     runtime::Task<int> write_rest(const Operation& operation, const WritePlan& plan);
     runtime::Task<int> write_part(const Operation& operation, uint32_t first, uint32_t count, uint64_t offset);
     runtime::Task<int> rewrite_block(const Operation& operation, const WritePlan& plan);

@@ -80,11 +80,18 @@ Task<int64_t> Blockstore::read_data(Operation& operation, uint32_t slot) {
 /// Granules [first, end) of a version into buffers that begin with granule `base`. What is not in use may hold anything then.
 /// At most kMaxBuffers buffers, aligned.
 Task<int> Blockstore::read_granules(uint32_t slot, uint32_t first, uint32_t end, const iovec* iov, int count, uint32_t base) {
+    const uint64_t granularity = geometry_.granularity;
     bool is_plain = true;
-    for (const Redirect& run : index_->redirects(slot)) is_plain = is_plain && (run.first >= end || run.end() <= first);
+    uint64_t offset = block_offset(index_->at(slot).block) + first * granularity;
+    for (const Redirect& run : index_->redirects(slot)) {
+        if (run.first >= end) break;
+        if (run.end() <= first) continue;
+        is_plain = run.first <= first && end <= run.end();
+        if (is_plain) offset = block_offset(run.block) + (run.place + (first - run.first)) * granularity;
+        break;
+    }
     if (is_plain) {  // the usual case: one transfer, nothing else
-        const uint64_t granularity = geometry_.granularity, length = (end - first) * granularity;
-        const uint64_t offset = block_offset(index_->at(slot).block) + first * granularity;
+        const uint64_t length = (end - first) * granularity;
         iovec parts[kMaxBuffers];
         int part_count = 0;
         visit_range(iov, count, (first - base) * granularity, length, [&](uint8_t* data, uint64_t bytes) {

@@ -21,8 +21,13 @@ constexpr int kPartPieces = 16;            // of a part of one; more are copied
 }  // namespace
 
 Task<void> Blockstore::run_modification(ActiveObject& active, Operation& operation) {
-    Task<int> admission = admit();
-    int64_t result = co_await admission;
+    int64_t result = 0;
+    if (admits_now()) {
+        writes_in_flight_++;
+    } else {
+        Task<int> admission = admit();
+        result = co_await admission;
+    }
     if (result == 0) {
         switch (operation.op) {
             case StoreOp::del: {
@@ -113,6 +118,7 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
     int64_t result = 0;
     active.was_moved = false;
     while (needs_room(plan)) {
+        if (take_spare_now(plan)) break;
         Task<int> finding = find_room(active, plan, stable);
         result = co_await finding;
         if (result != -EAGAIN) break;
@@ -130,7 +136,7 @@ Task<int64_t> Blockstore::write(ActiveObject& active, Operation& operation) {
 }
 
 Task<int64_t> Blockstore::write_planned(ActiveObject& active, Operation& operation, WritePlan& plan) {
-    if (index_->find_any(operation.object) == kNoSlot) {  // a tombstone gives its slot
+    if (plan.head == kNoSlot && index_->find_any(operation.object) == kNoSlot) {  // a tombstone gives its slot
         active.reserved = index_->reserve(operation.object);
         if (active.reserved == kNoSlot) co_return -ENOSPC;
         cover_slots();
@@ -227,10 +233,13 @@ Task<int> Blockstore::write_data(const Operation& operation, const WritePlan& pl
                                 ? block_offset(plan.spare.block) + uint64_t{plan.spare.place} * geometry_.granularity
                                 : block_offset(plan.block) + operation.offset;
     if (operation.iov_count <= kMaxPieces && iov_aligned(operation.iov, operation.iov_count, logical_block_)) {
-        Task<int> writing = data_->write(operation.iov, operation.iov_count, offset);
-        const int status = co_await writing;
-        co_return status;
+        return data_->write(operation.iov, operation.iov_count, offset);
     }
+    return write_copied(operation, offset);
+}
+
+/// From memory that the device does not take.
+Task<int> Blockstore::write_copied(const Operation& operation, uint64_t offset) {
     Buffer copy = loop_.buffers().allocate(std::min<uint64_t>(operation.len, kCopyBytes));
     for (uint64_t done = 0; done < operation.len;) {
         const uint64_t length = std::min<uint64_t>(operation.len - done, kCopyBytes);
@@ -356,10 +365,12 @@ Task<int> Blockstore::log_and_apply(ActiveObject& active, bool durable) {
     const uint64_t position = log_->appended();
     if (durable) {
         active.entry_appended = true;
-        Task<int> committing = log_->commit();
-        const int status = co_await committing;
+        if (!log_->error()) {
+            MetaLog::Waiter waiter = log_->wait_durable();
+            co_await waiter;
+        }
         active.entry_appended = false;
-        if (status < 0) co_return -EIO;
+        if (log_->error()) co_return -EIO;
     }
     apply_entry(active, position);
     co_return 0;
@@ -378,7 +389,7 @@ void Blockstore::apply_entry(ActiveObject& active, uint64_t position) {
     }
     const bool changes_list = entry.header.type == EntryType::write || entry.header.type == EntryType::rollback;
     if (lists_ && changes_list) note_list(index_->find(active.object), entry, position);
-    if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->find(active.object), position);
+    if (entry.has(kEntrySpare)) index_->set_redirect_position(index_->applied_slot(), position);
     active.reserved = kNoSlot;
     give_back_empty_spare();
 }

@@ -160,6 +160,10 @@ uint32_t Index::find(const ObjectId& object) const {
 }
 
 uint32_t Index::find_any(const ObjectId& object) const {
+    if (recent_ != kNoSlot && is_linked(recent_)) {
+        const Slot& record = at(recent_);
+        if (record.stripe == object.stripe && inodes_.inode(record.inode) == object.inode) return recent_;
+    }
     const uint32_t inode = inodes_.find(object.inode);
     if (inode == InodeTable::kNone) return kNoSlot;
     const uint64_t place = hash(inode, object.stripe);
@@ -167,7 +171,7 @@ uint32_t Index::find_any(const ObjectId& object) const {
     uint32_t slot = buckets_.first(place);
     while (slot != kNoSlot) {
         const Slot& record = at(slot);
-        if (record.stripe == object.stripe && record.inode == inode) return slot;
+        if (record.stripe == object.stripe && record.inode == inode) return recent_ = slot;
         slot = record.hash_next;
     }
     return kNoSlot;

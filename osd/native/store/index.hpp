@@ -292,6 +292,7 @@ private:
     bool apply_moved(const EntryView& entry, BlockSink& sink);
     void set_redirects(uint32_t slot, std::span<const Redirect> runs);
     void copy_redirects(uint32_t to, uint32_t from);
+    bool replace_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink);
     void cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink);
     void add_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink);
     void load_redirects(uint32_t head, const uint8_t* in, uint32_t count, BlockSink& sink);
@@ -318,8 +319,13 @@ private:
     Pool* last_pool_ = nullptr;
     Walker* walkers_ = nullptr;
     Redirects redirects_;
+    mutable uint32_t recent_ = kNoSlot;  ///< found last; most often asked for again. Believed only after a look at it
     std::vector<Redirect> kept_, cut_;  ///< of the call at work: no allocation for each
-    std::vector<std::span<const Redirect>> others_;
+    struct OtherRuns {  ///< of another version of the object
+        std::span<const Redirect> runs;
+        size_t next;  ///< the first that does not end before what is looked for
+    };
+    std::vector<OtherRuns> others_;
 };
 
 }  // namespace vitastor::store

@@ -46,38 +46,55 @@ void Index::set_redirects(uint32_t slot, std::span<const Redirect> runs) {
 }
 
 void Index::copy_redirects(uint32_t to, uint32_t from) {
-    const std::span<const Redirect> runs = redirects(from);
-    if (runs.empty() && !at(to).is_redirected) return;
-    const uint64_t position = redirects_.position(from);
-    kept_.assign(runs.begin(), runs.end());
-    set_redirects(to, kept_);
-    redirects_.set_position(to, position);
+    if (!at(from).is_redirected && !at(to).is_redirected) return;
+    redirects_.copy(to, from);
+    at(to).is_redirected = at(from).is_redirected;
 }
 
-/// Granules that no version but `except` has there are free. The runs of each version are looked up once, and each granule by halving:
-/// an object of many small overwrites has a run for nearly every granule.
+/// Granules that no version but `except` has there are free. cut: in order, not in the table of a version that the sink changes.
+/// An object of many small overwrites has a run for nearly every granule, and its versions have nearly all of them in common.
 void Index::release_redirects(uint32_t head, uint32_t except, std::span<const Redirect> cut, BlockSink& sink) {
     others_.clear();
     for (uint32_t slot = head; slot != kNoSlot; slot = at(slot).older)
-        if (slot != except && at(slot).is_redirected) others_.push_back(redirects_.of(slot));
+        if (slot != except && at(slot).is_redirected) others_.push_back({redirects_.of(slot), 0});
     for (const Redirect& run : cut) {
-        for (uint32_t i = 0; i < run.count; i++) {
+        bool is_shared = false;  // by a version that has the very same run
+        for (OtherRuns& other : others_) {
+            while (other.next < other.runs.size() && other.runs[other.next].end() <= run.first) other.next++;
+            if (other.next == other.runs.size()) continue;
+            const Redirect& same = other.runs[other.next];
+            is_shared |= same.first == run.first && same.count == run.count && same.block == run.block && same.place == run.place;
+        }
+        for (uint32_t i = 0; i < run.count && !is_shared; i++) {
             const uint32_t granule = uint32_t{run.first} + i;
-            const bool shared = std::any_of(others_.begin(), others_.end(), [&](std::span<const Redirect> runs) {
-                auto next = std::upper_bound(runs.begin(), runs.end(), granule, [](uint32_t value, const Redirect& other) {
-                    return value < other.first;
-                });
-                if (next == runs.begin()) return false;
-                const Redirect& other = *--next;
-                return other.block == run.block && granule < other.end() && other.place + (granule - other.first) == run.place + i;
+            const bool has_user = std::any_of(others_.begin(), others_.end(), [&](const OtherRuns& other) {
+                for (size_t k = other.next; k < other.runs.size() && other.runs[k].first <= granule; k++) {
+                    const Redirect& have = other.runs[k];
+                    if (granule < have.end()) return have.block == run.block && have.place + (granule - have.first) == run.place + i;
+                }
+                return false;
             });
-            if (!shared) sink.release_spare(run.block, run.place + i, 1);
+            if (!has_user) sink.release_spare(run.block, run.place + i, 1);
         }
     }
 }
 
+/// The range of `run` is a run of the version already: that one is given up. false: nothing has changed.
+bool Index::replace_redirect(uint32_t head, uint32_t slot, const Redirect& run, BlockSink& sink) {
+    if (!at(slot).is_redirected) return false;
+    Redirect old = run;
+    if (!redirects_.replace(slot, old)) return false;
+    release_redirects(head, slot, {&old, 1}, sink);
+    sink.use_spare(run, head);
+    return true;
+}
+
 void Index::cut_redirects(uint32_t head, uint32_t slot, uint32_t first, uint32_t end, BlockSink& sink) {
     if (!at(slot).is_redirected) return;
+    if (first == 0 && end >= geometry_.granules) {  // the version goes
+        release_redirects(head, slot, redirects_.of(slot), sink);
+        return set_redirects(slot, {});
+    }
     std::vector<Redirect>&kept = kept_, &cut = cut_;
     kept.clear();
     cut.clear();

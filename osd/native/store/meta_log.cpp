@@ -57,7 +57,7 @@ void MetaLog::Waiter::await_suspend(std::coroutine_handle<> waiting) noexcept {
 Task<int> MetaLog::commit() {
     if (error_) co_return error_;
     if (durable_ == appended_ && !data_dirty_ && !running_) co_return 0;
-    Waiter waiter{{}, this, nullptr, appended_, round_ + 1};
+    Waiter waiter = wait_durable();
     co_await waiter;
     co_return error_;
 }

@@ -48,6 +48,18 @@ public:
     void append(std::span<const uint8_t> entry);
     /// Waits until everything appended so far, and all data written so far, is durable. 0 or the error that ended the log.
     runtime::Task<int> commit();
+    struct Waiter : ListNode {
+        MetaLog* log;
+        std::coroutine_handle<> handle;
+        uint64_t position;
+        uint64_t round;
+        bool await_ready() const noexcept { return false; }
+        void await_suspend(std::coroutine_handle<> waiting) noexcept;
+        void await_resume() noexcept {}
+    };
+    /// commit() without a coroutine, right after append() and without an error before: MetaLog::Waiter waiter = log.wait_durable();
+    /// co_await waiter; then look at error().
+    Waiter wait_durable() { return Waiter{{}, this, nullptr, appended_, round_ + 1}; }
     /// Number of bytes ever appended, and how many of them are durable.
     uint64_t appended() const { return appended_; }
     uint64_t durable() const { return durable_; }
@@ -104,15 +116,6 @@ public:
     void* on_batch_arg = nullptr;
 
 private:
-    struct Waiter : ListNode {
-        MetaLog* log;
-        std::coroutine_handle<> handle;
-        uint64_t position;
-        uint64_t round;
-        bool await_ready() const noexcept { return false; }
-        void await_suspend(std::coroutine_handle<> waiting) noexcept;
-        void await_resume() noexcept {}
-    };
     struct Unflushed {
         uint64_t flush;
         uint64_t page;

@@ -146,6 +146,18 @@ uint64_t Blockstore::spare_limit() const {
     return std::clamp(free / 8 * 7, least, most);
 }
 
+/// Spare room for a write that needs nothing else, where it is there for the taking.
+bool Blockstore::take_spare_now(WritePlan& plan) {
+    if (plan.placement != Placement::spare || enabling_ || !(geometry_.incompatible & kSpareGranules) || plan.count >= geometry_.granules) return false;
+    const uint64_t more = (uint64_t{writes_in_flight_} + 1) * 2 * sizeof(Redirect);
+    if (index_->redirect_count() * sizeof(Redirect) + more > redirect_limit_) return false;
+    const std::optional<SparePlace> place = spare_.take(plan.spare_count());
+    if (!place) return false;
+    plan.spare = *place;
+    if (is_spare_short()) start_mover(false);
+    return true;
+}
+
 Task<bool> Blockstore::take_spare(ActiveObject& active, WritePlan& plan, bool stable) {
     const uint64_t more = (uint64_t{writes_in_flight_} + 1) * 2 * sizeof(Redirect);  // a run may cut another in two
     if (plan.count >= geometry_.granules || index_->redirect_count() * sizeof(Redirect) + more > redirect_limit_) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "store/redirects.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -78,26 +79,52 @@ void Redirects::erase(Row& row) {
     used_--;
 }
 
+/// Room for so many runs; what was in it is lost where the room changes.
+void Redirects::resize(Row& row, size_t size) {
+    run_count_ += size;
+    run_count_ -= row.size;
+    const size_t old_room = row.size > 1 ? std::bit_ceil(row.size) : 0;
+    const size_t new_room = size > 1 ? std::bit_ceil(size) : 0;
+    if (old_room != new_room) {
+        if (old_room) delete[] row.many;
+        heap_runs_ += new_room;
+        heap_runs_ -= old_room;
+        if (new_room) row.many = new Redirect[new_room];
+    }
+    row.size = static_cast<uint32_t>(size);
+}
+
 void Redirects::set(uint32_t slot, std::span<const Redirect> runs) {
     Row* row = find(slot);
     if (!row && runs.empty()) return;
     if (!row) row = &insert(slot);
-    run_count_ += runs.size();
-    run_count_ -= row->size;
-    const size_t old_room = row->size > 1 ? std::bit_ceil(row->size) : 0;
-    const size_t new_room = runs.size() > 1 ? std::bit_ceil(runs.size()) : 0;
-    if (old_room != new_room) {
-        if (old_room) delete[] row->many;
-        heap_runs_ += new_room;
-        heap_runs_ -= old_room;
-        if (new_room) row->many = new Redirect[new_room];
-    }
-    row->size = static_cast<uint32_t>(runs.size());
+    resize(*row, runs.size());
     if (runs.empty()) {
         erase(*row);
         return;
     }
-    memcpy(new_room ? row->many : &row->one, runs.data(), runs.size() * sizeof(Redirect));
+    memcpy(runs.size() > 1 ? row->many : &row->one, runs.data(), runs.size() * sizeof(Redirect));
+}
+
+void Redirects::copy(uint32_t to, uint32_t from) {
+    if (!find(from)) return set(to, {});
+    if (!find(to)) insert(to);
+    Row &target = *find(to), &source = *find(from);  // the table may have grown
+    resize(target, source.size);
+    memcpy(target.size > 1 ? target.many : &target.one, source.size > 1 ? source.many : &source.one, source.size * sizeof(Redirect));
+    target.position = source.position;
+}
+
+bool Redirects::replace(uint32_t slot, Redirect& run) {
+    Row* row = find(slot);
+    if (!row) return false;
+    Redirect* runs = row->size > 1 ? row->many : &row->one;
+    Redirect* place = std::lower_bound(runs, runs + row->size, run.first, [](const Redirect& other, uint32_t first) {
+        return other.first < first;
+    });
+    if (place == runs + row->size || place->first != run.first || place->count != run.count) return false;
+    std::swap(*place, run);
+    return true;
 }
 
 uint64_t Redirects::memory_bytes() const {

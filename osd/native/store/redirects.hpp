@@ -22,6 +22,10 @@ public:
     std::span<const Redirect> of(uint32_t slot) const;
     /// Replaces all runs of a slot; none: the slot leaves the table. runs must not point into the table.
     void set(uint32_t slot, std::span<const Redirect> runs);
+    /// The runs and the position of another slot.
+    void copy(uint32_t to, uint32_t from);
+    /// The run of a slot that covers the same granules takes another place; `run` becomes what it was. false: there is none.
+    bool replace(uint32_t slot, Redirect& run);
     /// Log position from which on the redirects of the slot are durable. 0 for slots that have none.
     uint64_t position(uint32_t slot) const;
     void set_position(uint32_t slot, uint64_t position);
@@ -43,6 +47,7 @@ private:
     size_t home(uint32_t slot) const { return (slot * 0x9e3779b97f4a7c15ull >> 32) & (rows_.size() - 1); }
     Row* find(uint32_t slot) const;
     Row& insert(uint32_t slot);
+    void resize(Row& row, size_t size);
     void erase(Row& row);
     void grow();
 

@@ -177,6 +177,7 @@ bool Index::apply_write(const EntryView& entry, uint32_t reserved, BlockSink& si
     }
     if (entry.bitmap) memcpy(bitmap(head), entry.bitmap, geometry_.bitmap_bytes);
     put_granules(head, header.first, header.count, entry.crcs);
+    if (entry.has(kEntrySpare) && !entry.has(kEntryBlock) && !header.decider && replace_redirect(head, head, entry.spare_run(), sink)) return true;
     if (!entry.has(kEntryBlock)) cut_redirects(head, head, header.first, uint32_t{header.first} + header.count, sink);
     if (entry.has(kEntrySpare)) {
         add_redirect(head, head, entry.spare_run(), sink);
