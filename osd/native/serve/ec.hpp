@@ -97,8 +97,8 @@ struct UnstableObject : ListNode {
     Version syncing = 0;   ///< `unsynced` when the SYNC under way began
     Version wanted = 0;    ///< durable on all roles: to be stabilised
     Version sending = 0;   ///< being stabilised; counted in Pg::running
-    uint64_t since_ns = 0; ///< `wanted` is set since then
-    uint64_t bytes = 0;    ///< in one chunk, written since then
+    uint64_t due_ns = 0;   ///< `wanted` is sent by then, if no write takes it along
+    uint64_t bytes = 0;    ///< in one chunk, written since it is wanted
     uint64_t unsynced_bytes = 0;
     uint32_t versions = 0; ///< wanted since one was made stable
     bool dropped = false;  ///< the PG re-peers: goes when `sending` is over

@@ -20,6 +20,7 @@ constexpr uint64_t kManyBytes = 16 << 20;  ///< and from so much data in one chu
 constexpr size_t kBatchMax = 256;        ///< objects sent together
 /// An object that is written again within this time needs no message of its own: its next write takes it along.
 constexpr uint64_t kDelayNs = 100 * runtime::kNsPerMs;
+constexpr uint64_t kLocalDelayNs = 10 * runtime::kNsPerMs;  ///< pools with local reads: holders refuse what is not stable
 constexpr uint64_t kSlackNs = 25 * runtime::kNsPerMs;  ///< whatever is due so soon goes along
 }  // namespace
 
@@ -40,7 +41,7 @@ UnstableObject& Osd::get_unstable(Pg& pg, const ObjectId& object) {
     entry->object = object;
     entry->pg = &pg;
     entry->unsynced = entry->syncing = entry->wanted = entry->sending = 0;
-    entry->since_ns = entry->bytes = entry->unsynced_bytes = 0;
+    entry->due_ns = entry->bytes = entry->unsynced_bytes = 0;
     entry->versions = 0;
     entry->dropped = entry->awaited = false;
     UnstableObject** bucket = &unstable_[ObjectIdHash{}(object) % unstable_.size()];
@@ -95,7 +96,7 @@ bool Osd::add_unstable(Op* op) {
 void Osd::want_stable(UnstableObject& entry, Version version, uint64_t bytes) {
     if (entry.wanted == 0) {
         wanted_count_++;
-        entry.since_ns = loop_.now_ns();
+        entry.due_ns = loop_.now_ns() + (entry.pg->pool->info.local_reads ? kLocalDelayNs : kDelayNs);
         entry.unlink();
         unstable_list_.push_back(&entry);
     }
@@ -104,9 +105,15 @@ void Osd::want_stable(UnstableObject& entry, Version version, uint64_t bytes) {
     wanted_bytes_ += bytes;
     if (stabilizing_) return;
     const bool now = are_many_unstable();
-    if (stabilize_timer_.armed() && !now) return;
+    const uint64_t due_ns = now ? loop_.now_ns() : entry.due_ns;
+    if (stabilize_timer_.armed() && stabilize_due_ns_ <= due_ns) return;
+    arm_stabilizer(due_ns);
+}
+
+void Osd::arm_stabilizer(uint64_t due_ns) {
     loop_.disarm(stabilize_timer_);
-    loop_.arm(stabilize_timer_, now ? loop_.now_ns() : entry.since_ns + kDelayNs);
+    stabilize_due_ns_ = due_ns;
+    loop_.arm(stabilize_timer_, due_ns);
 }
 
 void Osd::unwant_stable(UnstableObject& entry) {
@@ -147,10 +154,14 @@ uint64_t Osd::collect_batch() {
     sending_.clear();
     const bool all = stabilize_waits_ > 0 || are_many_unstable();
     const uint64_t now = loop_.now_ns();
+    uint64_t next_ns = now + kDelayNs;
     for (UnstableObject* entry = unstable_list_.front(); entry; entry = unstable_list_.next(entry)) {
         if (entry->wanted == 0 || entry->sending) continue;
         if (sending_.size() == kBatchMax) return now;
-        if (!all && entry->since_ns + kDelayNs > now + kSlackNs) return entry->since_ns + kDelayNs;
+        if (!all && entry->due_ns > now + kSlackNs) {
+            next_ns = std::min(next_ns, entry->due_ns);
+            continue;
+        }
         entry->sending = entry->wanted;
         unwant_stable(*entry);
         entry->versions = 0;
@@ -167,7 +178,7 @@ uint64_t Osd::collect_batch() {
             batch->triples.push_back({{entry->object.inode, entry->object.stripe | role}, entry->sending});
         }
     }
-    return now + kDelayNs;
+    return next_ns;
 }
 
 void Osd::send_batch(EcWork& work) {
@@ -235,7 +246,7 @@ runtime::Task<> Osd::run_stabilizer() {
     }
     free_ec(work);
     stabilizing_ = false;
-    if (wanted_count_ > 0 && !shut_) loop_.arm(stabilize_timer_, next_ns);
+    if (wanted_count_ > 0 && !shut_) arm_stabilizer(next_ns);
     busy_--;
 }
 

@@ -152,6 +152,7 @@ private:
     void add_unsynced(Op* op);
     bool add_unstable(Op* op);
     void want_stable(UnstableObject& entry, Version version, uint64_t bytes);
+    void arm_stabilizer(uint64_t due_ns);
     void unwant_stable(UnstableObject& entry);
     bool waits_for_stable(const ObjectId& object, Version version);
     void settled_by_write(const Op* op);
@@ -372,6 +373,7 @@ private:
     std::array<UnstableObject*, 1024> unstable_{};
     List<UnstableObject> unstable_list_;  ///< all of them; those that are wanted in that order
     size_t unstable_count_ = 0, wanted_count_ = 0, awaited_count_ = 0;
+    uint64_t stabilize_due_ns_ = 0;  ///< of the armed timer
     uint64_t wanted_bytes_ = 0;  ///< UnstableObject::bytes of all
     bool stabilizing_ = false;
     uint32_t stabilize_waits_ = 0;  ///< somebody waits: no delay
