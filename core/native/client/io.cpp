@@ -420,6 +420,7 @@ void Context::on_reply(Part& part) {
     }
     bool replay = op.kind == OpKind::replay;
     switch (result) {
+    case -EAGAIN:  // a read for a primary that does not lead the PG now: it answered as a holder of chunks
     case -EPIPE:
         if (part.local_read) part.force_primary = true;
         else if (part.status == 0) reset_link(used, connection, "it does not serve the object now");

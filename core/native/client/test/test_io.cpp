@@ -438,6 +438,11 @@ TEST_CASE("an OSD that fears a request of long ago: hello again, and the request
     osd.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::write && refusals-- > 0 ? -EAGAIN : 0; };
     CHECK(world.write(image, 0, data) == 4096);
     CHECK(refusals < 0);
+    // A read that reaches its primary as a mere holder of chunks (seed 22842 of the simulator).
+    refusals = 1;
+    osd.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::read && refusals-- > 0 ? -EAGAIN : 0; };
+    CHECK(world.read(image, 0, 4096) == data);
+    CHECK(refusals < 0);
     // Refusals that lie behind the one for which the connection was given up.
     osd.fault = [](net::Request& request) { return request.opcode == wire::Opcode::write ? 1 : 0; };
     for (Done& d : done) d = {};
