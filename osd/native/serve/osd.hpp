@@ -241,6 +241,7 @@ private:
     // ---- sync.cpp
     runtime::Task<> sync_op(Op* op);
     bool counts_on(OsdNum osd) const;
+    runtime::Task<int64_t> sync_on(OsdNum osd);
     runtime::Task<int64_t> sync_all(bool background);
     runtime::Task<> autosync();
 

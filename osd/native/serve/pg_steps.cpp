@@ -239,10 +239,6 @@ runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
             if (action.kind == kind) by_osd[action.osd].push_back(action.what);
         }
         for (auto& [osd, all] : by_osd) {
-            if (kind == pg::FlushKind::bury && pg.pool->info.immediate_commit == wire::ImmediateCommit::none) {
-                unsynced_osds_.insert(osd);
-                unsynced_writes_++;
-            }
             for (size_t i = 0; i < all.size(); i += kFlushTriples) {
                 size_t n = std::min(kFlushTriples, all.size() - i);
                 std::vector<ObjectVersion> batch(all.begin() + static_cast<long>(i), all.begin() + static_cast<long>(i + n));
@@ -258,6 +254,14 @@ runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
         runtime::Task<> drained = wait_running(pg);
         co_await drained;
         if (failed || pg.disturbed || pg.stop) co_return false;
+        if (kind != pg::FlushKind::bury || pg.pool->info.immediate_commit != wire::ImmediateCommit::none) continue;
+        // A clean PG forgets who has had copies: none may come back there.
+        for (auto& [osd, all] : by_osd) {
+            runtime::Task<int64_t> syncing = sync_on(osd);
+            const int64_t synced = co_await syncing;
+            if (synced < 0) pg.step_failed = true;
+            if (synced < 0 || pg.disturbed || pg.stop) co_return false;
+        }
     }
     co_return true;
 }

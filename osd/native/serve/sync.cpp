@@ -42,6 +42,28 @@ bool Osd::counts_on(OsdNum osd) const {
     });
 }
 
+/// What was done on one OSD before is durable there. 0 or an error; -EPIPE: it cannot be reached.
+runtime::Task<int64_t> Osd::sync_on(OsdNum osd) {
+    int64_t result = -EPIPE;
+    if (osd == osd_num_) {
+        StoreAwait own;
+        own.op = store::StoreOp::sync;
+        store_.submit(own);
+        result = co_await own;
+    } else if (net::Connection* connection = peers_->get(osd)) {
+        CallAwait call;
+        wire::SubSyncRequest message{wire::sub_flags::recovery};
+        wire::encode_request(wire::HeaderBytes(call.request), {0, Opcode::sec_sync}, message);
+        connection->send(call);
+        result = co_await call;
+        subop_stats_[static_cast<size_t>(Opcode::sec_sync)].add(0, 0);
+        if (result < 0 && call.status == 0 && peers_->get(osd)) {
+            peers_->reset(osd, "SEC_SYNC failed with error " + std::to_string(result));
+        }
+    }
+    co_return result;
+}
+
 /// Everything written before is durable afterwards. On an error all that was not done counts as unsynced again.
 runtime::Task<int64_t> Osd::sync_all(bool background) {
     while (sync_running_) {
@@ -112,7 +134,8 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
         unsynced_pgs_.insert(pgs.begin(), pgs.end());
         unsynced_writes_ += writes;
     } else {
-        // The new copies are durable: the superfluous ones may go. Their deletion is durable after the next SYNC.
+        // The new copies are durable: the superfluous ones may go. The PG counts them until their deletion is durable too: a clean one
+        // forgets who has had copies, and what was deleted.
         for (const PgId& id : pgs) {
             auto it = pgs_.find(id);
             if (it == pgs_.end() || !it->second->active() || it->second->extras.empty()) continue;
@@ -123,6 +146,7 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
             pg.extras.erase(pg.extras.begin(), later);
             attach_pg(op, &pg);
             op->pending = 1;
+            std::set<OsdNum> deleted_on;
             for (const Pg::Extra& extra : extras) {
                 if (extra.osd == osd_num_) {
                     StoreAwait own;
@@ -138,13 +162,18 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
                     wire::encode_request(wire::HeaderBytes(call->request), {0, Opcode::sec_delete}, message);
                     send_call(call, peers_->get(extra.osd));
                 }
-                unsynced_osds_.insert(extra.osd);
+                deleted_on.insert(extra.osd);
             }
             if (--op->pending > 0) {
                 Parts deletes{op};
                 co_await deletes;
             }
             free_calls(op);
+            for (OsdNum osd : deleted_on) {
+                runtime::Task<int64_t> syncing = sync_on(osd);
+                const int64_t synced = co_await syncing;
+                if (synced < 0 && pg.active()) disturb(pg);  // peering sees what is left
+            }
             if (pg.active()) {
                 for (const Pg::Extra& extra : extras) {
                     const ObjectId object{extra.what.object.inode, extra.what.object.stripe & ~kRoleMask};
@@ -156,8 +185,10 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
                 }
                 update_state(pg);
             }
-            unsynced_pgs_.insert(id);
-            unsynced_writes_++;
+            if (pg.active() && !pg.extras.empty()) {
+                unsynced_pgs_.insert(id);
+                unsynced_writes_++;
+            }
             op->pg = nullptr;
             release(pg);
         }

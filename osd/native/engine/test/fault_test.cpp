@@ -214,6 +214,31 @@ TEST_CASE("mode none: superfluous copies go only after a SYNC") {
     until_state(c, 1, ps::active);
 }
 
+TEST_CASE("mode none: a PG is clean only when the deletion of superfluous copies is durable") {
+    ClusterOptions options;
+    options.mode = wire::ImmediateCommit::none;
+    options.settings["autosync_interval"] = "0";
+    options.settings["autosync_writes"] = "0";
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    client.simple(1, Opcode::sync);
+    c.stop_pg(1);
+    c.history_sets = {{1, 2}};
+    activate(c, 1, {1, 3}, ps::active | ps::has_misplaced);
+    client.write(1, kInode, 4096, block(2));
+    c.disks[2].hold_syncs = true;
+    auto sync = client.start_simple(1, Opcode::sync);
+    c.until("the copy is deleted", [&] { return !c.copies(kFirst).contains(2); });
+    c.turns(30);
+    CHECK(c.node(1).state(1) == (ps::active | ps::has_misplaced));
+    CHECK(!sync->done);
+    c.disks[2].hold_syncs = false;
+    CHECK(client.wait(sync).result == 0);
+    until_state(c, 1, ps::active);
+}
+
 TEST_CASE("mode none: a SYNC that had begun before new copies were written takes no superfluous ones away") {
     ClusterOptions options;
     options.mode = wire::ImmediateCommit::none;
