@@ -371,7 +371,8 @@ void Context::on_reply(Part& part) {
         } else {
             auto reply = wire::decode<wire::DeleteReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize));
             op.version = part.version = 0;
-            if (op.kind == OpKind::discard && (reply.flags & wire::DeleteReply::kLeftOnDead)) {
+            const bool again = op.kind == OpKind::replay && part.length > 0 && !make_view(op.fixed_inode, true).has_parent;
+            if ((op.kind == OpKind::discard || again) && (reply.flags & wire::DeleteReply::kLeftOnDead)) {
                 // The object may come back with an OSD: zeroes are newer than what it has (safety.md 8).
                 end_tracked(part, true);
                 part.kind = PartKind::zero;

@@ -144,9 +144,11 @@ bool Context::more_replay(Op& op) {
 }
 
 void Context::note_replayed(Part& part) {
-    ObjectId object = part.op->replay->object;
+    const ReplayState& state = *part.op->replay;
+    const ObjectId object = state.object;
+    const bool removed = state.items[state.next - 1].remove;  // goes alone; perhaps as zeroes in the end
     part.op->image->unsynced.replayed(object, static_cast<uint32_t>(part.offset - object.stripe),
-        part.kind == PartKind::remove, part.range_seq, part.link->osd, part.send_epoch, part.version);
+        removed, part.range_seq, part.link->osd, part.send_epoch, part.version);
 }
 
 void Context::replay_done(Op& op) {

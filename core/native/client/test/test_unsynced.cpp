@@ -161,6 +161,25 @@ TEST_CASE("deletions are sent again as well, before what was written afterwards"
     CHECK(memcmp(world.durable(1, 0).data.data(), expected.data(), kBlock) == 0);
 }
 
+// Seed 22637 of the simulator: nobody had room to remember the deletion when it was sent again, and the object came back with an OSD.
+TEST_CASE("a discard that is sent again leaves zeroes where the object may come back") {
+    NoneWorld world;
+    Osd& osd = *world.osds[1];
+    auto data = pattern(4096, 1);
+    CHECK(world.write(world.image, 0, data) == 4096);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(world.run(OpKind::discard, world.image, 0, kBlock, {}) == kBlock);
+    CHECK(osd.deletes == 1);
+    const int writes = osd.writes;
+    osd.left_on_dead_once = 1;
+    world.crash(1);
+    CHECK(world.flush(world.image) == 0);
+    CHECK(osd.deletes == 2);
+    CHECK(osd.writes == writes + 1);
+    CHECK(world.read(world.image, 0, 4096) == std::vector<uint8_t>(4096));
+    CHECK(world.image->unsynced.empty());
+}
+
 // Seed 20098 of the simulator: the OSD restarted between the two, and a SYNC covered the second alone.
 TEST_CASE("while a deletion may have to be sent again, so may what was written behind it") {
     client::Unsynced unsynced;
