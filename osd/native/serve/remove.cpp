@@ -148,6 +148,10 @@ runtime::Task<> Osd::remove_object(Op* op) {
         if (result < 0) {
             if (pg.active()) disturb(pg);  // peering finds what is left of the object
         } else if (pg.active()) {
+            if (!remembered && buried_version(pg, op->object) < op->version) {
+                // No room here, others may remember: whatever is created next must lie above what they know.
+                pg.epoch = std::max({pg.epoch, pg.confirmed_epoch, pg.wanted_epoch}) + 1;
+            }
             if (bury && pg.buried++ == 0 && pg.state() == wire::pg_state::active) {
                 pg.forget_after_ns = loop_.now_ns() + settings_.tombstone_interval_s * kNsPerSecond;
             }

@@ -344,3 +344,18 @@ TEST_CASE("a primary that knows no tombstones finds none in its way; nobody else
     CHECK(c.disks[2].tombstones.empty());
     CHECK(stranger.sub_write(2, kFirst, 1, block(7)).result == 4096);
 }
+
+// Seed 23793 of the simulator: the new object had the version of the tombstone, and the next peering took it for deleted.
+TEST_CASE("a primary without room for a tombstone creates above what others remember") {
+    ClusterOptions options;
+    options.settings["tombstone_interval"] = "3600";
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    REQUIRE(client.write(1, kInode, 0, block(1)).result == 4096);
+    c.disks[1].fault = [](const store::Operation& op) { return op.op == store::StoreOp::del && op.tombstone ? -ENOSPC : 0; };
+    REQUIRE(client.remove(1, kInode, 0).result == 0);
+    const Version buried = c.disks[2].tombstones[kFirst];
+    CHECK(buried > 0);
+    CHECK(client.write(1, kInode, 0, block(2)).version > buried);
+}
