@@ -60,6 +60,17 @@ TEST_CASE("EC local reads: the chunk's holder answers in one round trip, nobody 
     }
 }
 
+TEST_CASE("EC local reads: a client of 3.0.8 that asks by an old map is sent to the primary in its own words") {
+    LocalRig rig(kEcSchemes[0]);
+    REQUIRE(rig.write(0, rig.random_bytes(2 * kChunk)) == 2 * kChunk);
+    rig.until_read(kChunk);
+    Client old(rig.c, 0, 0);
+    CHECK(old.read(rig.holder(kChunk), kInode, kChunk, kGranule).result == -EPIPE);
+    REQUIRE(rig.write(kChunk, rig.random_bytes(4096)) == 4096);
+    CHECK(old.read(rig.holder(kChunk), kInode, kChunk, kGranule).result == -EPIPE);
+    CHECK(rig.read(kChunk).result == -EAGAIN);
+}
+
 TEST_CASE("EC local reads: an unstable version is the primary's to judge") {
     for (auto mode : {ImmediateCommit::all, ImmediateCommit::none}) {
         LocalRig rig(kEcSchemes[0], {{"autosync_interval", "0"}, {"autosync_writes", "0"}}, mode);
