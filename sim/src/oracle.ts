@@ -42,7 +42,7 @@ export class Oracle {
   readonly #granules = new Map<number, Granule>();
   /**
    * Local reads of copies are used: they get a write one after the other, so a reader may see it on one and then not yet on another, until it is
-   * acknowledged (semantics.md: no linearizability). A read of a write in progress proves nothing then.
+   * acknowledged (semantics.md: no linearizability). A read of a write in progress proves nothing then, nor do zeroes while a discard is.
    */
   isRegular = false;
   #sequence = 0;
@@ -95,7 +95,7 @@ export class Oracle {
       const other = against as Evidence | null;
       return `${where()}: read ${named(value)}, which had ended before ${named(other?.value ?? 0)} was written or read there (${other?.began} to ${other?.ended}, this read began at ${began})`;
     }
-    if (!this.isRegular || candidates.some((effect) => effect.ended < began)) evidence.push({ value, began, ended: this.now() });
+    if (!this.isRegular || candidates.every((effect) => effect.ended < began)) evidence.push({ value, began, ended: this.now() });
     return null;
   }
 

@@ -61,6 +61,36 @@ test('after a discard only zeroes are explained', () => {
   assert.match(oracle.checkRead(1, 0, a.id, oracle.now()) ?? '', /zeroes was written or read/);
 });
 
+// Seed 300454: zeroes were read from a copy that had got the deletion, then the write from one that was cut off.
+test('where copies are read, zeroes prove something when no discard is in progress', () => {
+  const oracle = new Oracle();
+  oracle.isRegular = true;
+  const read = (value: number): string | null => oracle.checkRead(1, 0, value, oracle.now());
+  const a = oracle.beginWrite(1, [0]);
+  oracle.endWrite(a);
+  const discard = oracle.beginDiscard(1, [0]);
+  assert.equal(read(0), null);
+  assert.equal(read(a.id), null);
+  oracle.endWrite(discard);
+  assert.match(read(a.id) ?? '', /zeroes was written or read/);
+  const b = oracle.beginWrite(1, [0]);
+  assert.equal(read(b.id), null);
+  assert.equal(read(0), null);
+  oracle.endWrite(b);
+  assert.notEqual(read(0), null);
+});
+
+test('where copies are read, zeroes that no discard in progress explains are evidence', () => {
+  const oracle = new Oracle();
+  oracle.isRegular = true;
+  const write = oracle.beginWrite(1, [0]);
+  const discard = oracle.beginDiscard(1, [0]);
+  oracle.endWrite(write);
+  oracle.endWrite(discard);
+  assert.equal(oracle.checkRead(1, 0, 0, oracle.now()), null);
+  assert.match(oracle.checkRead(1, 0, write.id, oracle.now()) ?? '', /zeroes was written or read/);
+});
+
 test('what a dead client had not made durable may be gone', () => {
   const oracle = new Oracle();
   const a = oracle.beginWrite(1, [0]);
