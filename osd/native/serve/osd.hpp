@@ -302,6 +302,7 @@ private:
 
     // ---- recovery.cpp
     void wake_recovery();
+    void put_off_recovery(const ObjectId& object);
     void retry_recovery();
     void run_recovery();
     bool pick_recovery(Pg** pg, ObjectId* object, bool* degraded);
@@ -405,7 +406,7 @@ private:
     static constexpr uint64_t kBusySlotNs = 10'000'000;
     uint64_t busy_slots_ = 0, last_busy_slot_ = 0;  ///< slots of time in which one of them ended
     uint64_t tune_ticks_ = 0, tuned_ns_ = 0, tuned_client_us_ = 0;
-    uint64_t recovery_forget_ns_ = 0;
+    uint64_t recovery_forget_ns_ = 0;  ///< when all of recovery_failed_ get another chance
     struct RecoveryKick : runtime::Deferred {
         Osd* osd = nullptr;
     } recovery_kick_;

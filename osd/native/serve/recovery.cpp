@@ -19,13 +19,14 @@ void Osd::wake_recovery() {
     loop_.defer(recovery_kick_);
 }
 
-/// Objects that failed get another chance, but not at the pace of the others.
+/// It failed: another chance, but not at the pace of the others.
+void Osd::put_off_recovery(const ObjectId& object) {
+    if (recovery_failed_.empty()) recovery_forget_ns_ = loop_.now_ns() + kRetryNs;
+    recovery_failed_.insert(object);
+}
+
 void Osd::retry_recovery() {
-    uint64_t now = loop_.now_ns();
-    if (now >= recovery_forget_ns_) {
-        recovery_failed_.clear();
-        recovery_forget_ns_ = now + kRetryNs;
-    }
+    if (loop_.now_ns() >= recovery_forget_ns_) recovery_failed_.clear();
     wake_recovery();
 }
 
@@ -114,7 +115,7 @@ void Osd::recovery_ended(Op* op, bool success, bool was_degraded) {
     const uint64_t now = loop_.now_ns();
     Counters& stats = was_degraded ? recovery_degraded_ : recovery_misplaced_;
     if (success) stats.add((now - op->start_ns) / 1000, op->pool->object_span());
-    if (!success) recovery_failed_.insert(op->object);
+    if (!success) put_off_recovery(op->object);
     const bool needs_sync = success && op->pool->info.immediate_commit != wire::ImmediateCommit::all;
     leave_queue(op);
     recovering_--;
@@ -169,7 +170,9 @@ void Osd::run_recovery() {
         autosync_queued_ = true;
         runtime::spawn(autosync());
     }
-    if (!recovery_failed_.empty() && !recovery_retry_.armed()) loop_.arm(recovery_retry_, now + kRetryNs);
+    if (recovery_failed_.empty()) return;
+    const uint64_t due_ns = std::max(recovery_forget_ns_, now);
+    if (!recovery_retry_.armed() || recovery_retry_.deadline_ns > due_ns) loop_.arm(recovery_retry_, due_ns);
 }
 
 }  // namespace vitastor::serve

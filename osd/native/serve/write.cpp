@@ -256,7 +256,7 @@ int64_t Osd::judge_write(Op* op) {
             pg.objects.add_clean();
         }
         pg.objects.set_unclean(op->object, wire::object_state::degraded, where, op->version);
-        recovery_failed_.insert(op->object);  // not again at once: the reason may still hold
+        put_off_recovery(op->object);  // not again at once: the reason may still hold
         std::vector<OsdNum> holders;
         for (const pg::Location& place : where) {
             if (place.good()) holders.push_back(place.osd);

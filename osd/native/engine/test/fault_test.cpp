@@ -290,6 +290,32 @@ TEST_CASE("mode none: recovery writes an object once, however often the OSDs flu
     }
 }
 
+// Seed 300109 of the simulator: whatever recovery did next moved the second chance further away.
+TEST_CASE("an object that could not be recovered is tried again after five seconds, however long the others take") {
+    ClusterOptions options;
+    options.simulated = true;
+    options.settings = {{"peer_connect_interval", "1"}, {"recovery_tune_interval", "0"}, {"recovery_sleep_us", "600000"}};
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    for (uint64_t object = 0; object < 8; object++) REQUIRE(client.write(1, kInode, object * 131072, block(1)).result == 4096);
+    c.stop_pg(1);
+    c.history_sets = {{1, 2}};
+    std::vector<uint64_t> tried_ns;
+    const ObjectId second{kInode, 131072};
+    c.disks[3].fault = [&](const store::Operation& op) {
+        if (op.op != store::StoreOp::write_stable || !(op.object == second)) return 0;
+        tried_ns.push_back(c.world->now_ns());
+        return tried_ns.size() == 1 ? -ENOSPC : 0;
+    };
+    c.start_pg(1, {1, 3});
+    c.until("recovery has failed", [&] { return !tried_ns.empty(); });
+    until_state(c, 1, ps::active);
+    REQUIRE(tried_ns.size() == 2);
+    CHECK(tried_ns[1] - tried_ns[0] >= 4'900'000'000);
+    CHECK(tried_ns[1] - tried_ns[0] <= 5'100'000'000);
+}
+
 TEST_CASE("scrub finds a wrong copy, recovery repairs it") {
     ClusterOptions options;
     options.pg_size = 3;
