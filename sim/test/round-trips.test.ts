@@ -3,29 +3,34 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CommitMode } from '../src/shape.js';
-import { withTwoCopies } from './two-copies.js';
+import { withTwoCopies, type TwoCopies } from './two-copies.js';
 
 const ONE_WAY_MS = 1;
 
 const LOCAL_EC = { scheme: 'ec', pgSize: 3, parityChunks: 1, pgMinSize: 2, osds: 3, hosts: 3, blockSize: 131072, imageBytes: 8 * 262144 } as const;
+
+/** Counts round trips of one operation, which must succeed. */
+function counter({ cluster, until }: Pick<TwoCopies, 'cluster' | 'until'>): (start: (done: (result: number) => void) => void) => Promise<number> {
+  return async (start) => {
+    const beganMs = cluster.clock.nowMs();
+    let result: number | null = null;
+    let endMs = 0;
+    start((value) => {
+      result = value;
+      endMs = cluster.clock.nowMs();
+    });
+    assert.ok(await until(() => result !== null));
+    assert.ok((result ?? -1) >= 0, `answered ${result}`);
+    return Math.round((endMs - beganMs) / (2 * ONE_WAY_MS));
+  };
+}
 
 /** Round trips of a read of each chunk of an object of an EC 2+1 pool. */
 async function chunkReads(localReads: 'primary' | 'nearest' | 'random'): Promise<number[]> {
   const disk = { sizeBytes: 96n << 20n, volatileCache: false, latencyNs: 0, jitterNs: 0, syncLatencyNs: 0, bytesPerUs: 0 };
   const network = { latencyNs: ONE_WAY_MS * 1e6, jitterNs: 0, bytesPerUs: 0, shortChance: 0, killChance: 0 };
   return await withTwoCopies({ ...LOCAL_EC, immediateCommit: 'all', localReads, disk, network }, async ({ cluster, client, until }) => {
-    const ended = async (start: (done: (result: number) => void) => void): Promise<number> => {
-      const beganMs = cluster.clock.nowMs();
-      let result: number | null = null;
-      let endMs = 0;
-      start((value) => {
-        result = value;
-        endMs = cluster.clock.nowMs();
-      });
-      assert.ok(await until(() => result !== null));
-      assert.ok((result ?? -1) >= 0, `answered ${result}`);
-      return Math.round((endMs - beganMs) / (2 * ONE_WAY_MS));
-    };
+    const ended = counter({ cluster, until });
     await ended((done) => client.open(1, 'image1', done));
     await ended((done) => client.native?.write(1, 0n, new Uint8Array(262144).fill(1), done));
     const trips: number[] = [];
@@ -50,18 +55,7 @@ async function measure(immediateCommit: CommitMode): Promise<{ read: number; wri
   const disk = { sizeBytes: 96n << 20n, volatileCache: immediateCommit !== 'all', latencyNs: 0, jitterNs: 0, syncLatencyNs: 0, bytesPerUs: 0 };
   const network = { latencyNs: ONE_WAY_MS * 1e6, jitterNs: 0, bytesPerUs: 0, shortChance: 0, killChance: 0 };
   return await withTwoCopies({ immediateCommit, disk, network }, async ({ cluster, client, until }) => {
-    const trips = async (start: (done: (result: number) => void) => void): Promise<number> => {
-      const beganMs = cluster.clock.nowMs();
-      let result: number | null = null;
-      let endMs = 0;
-      start((value) => {
-        result = value;
-        endMs = cluster.clock.nowMs();
-      });
-      assert.ok(await until(() => result !== null));
-      assert.ok((result ?? -1) >= 0, `answered ${result}`);
-      return Math.round((endMs - beganMs) / (2 * ONE_WAY_MS));
-    };
+    const trips = counter({ cluster, until });
     const data = new Uint8Array(4096).fill(1);
     const write = (done: (result: number) => void): void => client.native?.write(1, 0n, data, done);
     const flush = (done: (result: number) => void): void => client.native?.flush(1, done);

@@ -57,17 +57,7 @@ void Osd::read_held_chunk(Op* op) {
         return answer_read(op, op->len);
     }
     op->old_version = version;
-    op->local.store::Operation::op = store::StoreOp::read;
-    op->local.object = chunk;
-    op->local.version = version;
-    op->local.offset = op->offset % block_size_;
-    op->local.len = op->len;
-    op->iov = {op->request->reply_buffer.data(), op->len};
-    op->local.iov = &op->iov;
-    op->local.iov_count = 1;
-    op->local.bitmap = op->bitmap + size_t{role} * bitmap_bytes_;
-    op->local.on_done = on_held_chunk;
-    store_.submit(op->local);
+    read_own_chunk(op, role, version, on_held_chunk);
 }
 
 void Osd::on_held_chunk(store::Operation* operation) {

@@ -48,6 +48,12 @@ bool Osd::start_ec_read(Op* op) {
         send_call(call, connection);
         return true;
     }
+    read_own_chunk(op, role, version, on_local_read);
+    return true;
+}
+
+/// The range of a READ lies in one chunk, which is here: into the reply's buffer and bitmap.
+void Osd::read_own_chunk(Op* op, uint32_t role, Version version, void (*on_done)(store::Operation*)) {
     op->local.store::Operation::op = store::StoreOp::read;
     op->local.object = {op->object.inode, op->object.stripe | role};
     op->local.version = version;
@@ -57,9 +63,8 @@ bool Osd::start_ec_read(Op* op) {
     op->local.iov = &op->iov;
     op->local.iov_count = 1;
     op->local.bitmap = op->bitmap + size_t{role} * bitmap_bytes_;
-    op->local.on_done = on_local_read;
+    op->local.on_done = on_done;
     store_.submit(op->local);
-    return true;
 }
 
 /// The one chunk has come from another OSD. Whatever is not as usual takes the long way.

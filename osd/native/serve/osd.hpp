@@ -133,6 +133,7 @@ private:
 
     // ---- ec_read.cpp
     bool start_ec_read(Op* op);
+    void read_own_chunk(Op* op, uint32_t role, Version version, void (*on_done)(store::Operation*));
     void on_chunk_read(Op* op);
     runtime::Task<int64_t> read_ec(LayerRead& read);
 
