@@ -148,6 +148,7 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
             op->pending = 1;
             std::set<OsdNum> deleted_on;
             for (const Pg::Extra& extra : extras) {
+                if (extra.osd == 0) continue;
                 if (extra.osd == osd_num_) {
                     StoreAwait own;
                     own.op = store::StoreOp::del;

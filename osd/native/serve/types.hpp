@@ -248,9 +248,9 @@ struct Pg {
     bool gate = false;              ///< left exactly active: no acknowledgement until all have confirmed
     runtime::WaitList gate_waiters;
 
-    /// Superfluous copies to delete after the next SYNC (pool mode not `all`).
+    /// Superfluous copies to delete after the next SYNC (pool mode not `all`), and objects that are clean when it has made new copies durable.
     struct Extra {
-        OsdNum osd;
+        OsdNum osd;  ///< 0: nothing is to be deleted
         ObjectVersion what;
         uint64_t sequence;  ///< when the new copies were written: a SYNC that had begun before does not cover them
     };

@@ -387,8 +387,10 @@ runtime::Task<> Osd::write_unclean(Op* op) {
                 const auto& current = pg.activation.current_set;
                 if (std::find(current.begin(), current.end(), place.osd) == current.end()) superfluous.push_back(place);
             }
-            if (op->pool->info.immediate_commit != wire::ImmediateCommit::all && !superfluous.empty()) {
-                // They go after a SYNC has made the new copies durable; until then the object counts as misplaced.
+            if (op->pool->info.immediate_commit != wire::ImmediateCommit::all && (rewrite || !superfluous.empty())) {
+                // Whole copies were written: until a SYNC has made them durable the object counts as misplaced, and superfluous copies stay. A clean
+                // PG forgets who has had what, and one of its OSDs alone would serve what it had before it lost power.
+                if (superfluous.empty()) pg.extras.push_back({0, {op->object, op->version}, next_sequence_++});
                 std::vector<pg::Location> where = superfluous;
                 for (pg::Location& place : where) {
                     place.flags |= wire::DescribeItem::kOutdated;

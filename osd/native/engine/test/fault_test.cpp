@@ -239,6 +239,33 @@ TEST_CASE("mode none: a PG is clean only when the deletion of superfluous copies
     until_state(c, 1, ps::active);
 }
 
+// Seed 402994 of the simulator: the history was forgotten, all lost power, and the recovered OSD came back first with what it had before.
+TEST_CASE("a PG is clean only when what recovery wrote is durable") {
+    for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
+        ClusterOptions options;
+        options.mode = mode;
+        options.settings = {{"peer_connect_interval", "1"}, {"autosync_interval", "0"}, {"autosync_writes", "0"}};
+        Cluster c(options);
+        c.stop(2);
+        c.publish();
+        activate(c, 1, {1, 2}, ps::active | ps::degraded | ps::left_on_dead);
+        Client client(c, 0);
+        REQUIRE(client.write(1, kInode, 0, block(1)).result == 4096);
+        REQUIRE(client.simple(1, Opcode::sync).result == 0);
+        c.stop_pg(1);
+        c.history_sets = {{1}};
+        c.start(2);
+        c.disks[2].hold_syncs = true;
+        c.publish();
+        c.start_pg(1, {1, 2});
+        c.until("recovered", [&] { return c.copies(kFirst).contains(2); });
+        c.turns(30);
+        CHECK(c.node(1).state(1) == (ps::active | ps::has_misplaced));
+        c.disks[2].hold_syncs = false;
+        until_state(c, 1, ps::active);
+    }
+}
+
 TEST_CASE("mode none: a SYNC that had begun before new copies were written takes no superfluous ones away") {
     ClusterOptions options;
     options.mode = wire::ImmediateCommit::none;
