@@ -41,8 +41,8 @@ export interface WriteToken {
 export class Oracle {
   readonly #granules = new Map<number, Granule>();
   /**
-   * Local reads of copies are used: they get a write one after the other, so a reader may see it on one and then not yet on another, until it is
-   * acknowledged (semantics.md: no linearizability). A read of a write in progress proves nothing then, nor do zeroes while a discard is.
+   * A read of a write in progress proves nothing, nor do zeroes while a discard is. Local reads of copies: they get a write one after the
+   * other, so a reader may see it on one and then not yet on another, until it is acknowledged (semantics.md: no linearizability).
    */
   isRegular = false;
   #sequence = 0;

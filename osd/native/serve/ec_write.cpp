@@ -200,37 +200,49 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     co_return -EAGAIN;
 }
 
-/// All roles of the current set have the new version: what the PG knows of the object.
-void Osd::note_stored(Op* op, bool was_unclean) {
+/// All roles of the current set have the new version: what the PG knows of the object. Returns the chunks that lie elsewhere; if the new
+/// ones are not durable, they go after a SYNC, and the object that was not clean waits for it: a clean PG forgets who has had what, and k
+/// of its OSDs would go by what they had before they lost power.
+std::vector<pg::Location> Osd::note_stored(Op* op, bool was_unclean, bool durable) {
     Pg& pg = *op->pg;
     if (!was_unclean) {
         if (op->old_version == 0) pg.objects.add_clean();
-        return;
+        return {};
     }
     const auto& current = pg.activation.current_set;
     const pg::UncleanObject* unclean = pg.objects.find(op->object);
-    if (!unclean) return;  // a SYNC that ended meanwhile has deleted what was superfluous
+    if (!unclean) return {};  // a SYNC that ended meanwhile has deleted what was superfluous
     const pg::LocationSet& before = *unclean->set;
     if (before.state == wire::object_state::inconsistent && op->len < op->pool->object_span()) {
         // Chunks that do not fit together do so no better around the new bytes.
         const std::vector<pg::Location> same = before.where;
-        return pg.objects.set_unclean(op->object, wire::object_state::inconsistent, same, op->version);
+        pg.objects.set_unclean(op->object, wire::object_state::inconsistent, same, op->version);
+        return {};
     }
-    std::vector<pg::Location> where;
+    std::vector<pg::Location> superfluous;
     for (const pg::Location& place : before.where) {
         if (place.role >= current.size() || current[place.role] != place.osd) {
-            where.push_back({place.role, place.flags | wire::DescribeItem::kOutdated, place.osd});
+            superfluous.push_back({place.role, place.flags | wire::DescribeItem::kOutdated, place.osd});
         }
     }
-    if (where.empty()) {
+    if (durable && superfluous.empty()) {
         pg.objects.set_clean(op->object);
     } else {
+        std::vector<pg::Location> where = superfluous;
         for (uint32_t role = 0; role < current.size(); role++) {
             if (current[role]) where.push_back({role, 0, current[role]});
         }
         pg.objects.set_unclean(op->object, wire::object_state::misplaced, where, op->version);
     }
+    if (!durable) {
+        if (superfluous.empty()) pg.extras.push_back({0, {op->object, op->version}, next_sequence_++});
+        for (const pg::Location& place : superfluous) {
+            pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}, next_sequence_++});
+        }
+        pg.objects.set_awaits_sync(op->object);
+    }
     update_state(pg);
+    return superfluous;
 }
 
 runtime::Task<> Osd::write_ec(Op* op) {
@@ -304,29 +316,15 @@ runtime::Task<> Osd::write_ec(Op* op) {
     op->queue->overridden = false;
     if (work.settles) settled_by_write(op);
     rows_.set(op->object, op->version, pg.activated, work.bitmaps.data(), data_bitmaps);
-    std::vector<pg::Location> superfluous;
-    if (was_unclean) {
-        const auto& current = pg.activation.current_set;
-        // Modes none and small: a SYNC that ended meanwhile may have made the object clean.
-        const pg::UncleanObject* unclean = pg.objects.find(op->object);
-        const std::vector<pg::Location> places = unclean ? unclean->set->where : std::vector<pg::Location>{};
-        for (const pg::Location& place : places) {
-            if (place.role >= current.size() || current[place.role] != place.osd) superfluous.push_back(place);
-        }
-    }
-    note_stored(op, was_unclean);
     // ---- phase 2: now, later (safety 7), or after a SYNC
     const bool whole = std::any_of(work.plan.stores.begin(), work.plan.stores.end(), [&](const auto& s) { return s.len == block_size_; });
     const wire::ImmediateCommit mode = op->pool->info.immediate_commit;
     const UnstableObject* known = find_unstable(op->object);
     const bool durable = mode == wire::ImmediateCommit::all ||
                          (mode == wire::ImmediateCommit::small && !whole && !(known && known->unsynced));
+    const std::vector<pg::Location> superfluous = note_stored(op, was_unclean, durable);
     if (!durable) {
         add_unsynced(op);
-        for (const pg::Location& place : superfluous) {
-            pg.extras.push_back({place.osd, {{op->object.inode, op->object.stripe | place.role}, op->version}, next_sequence_++});
-        }
-        if (!superfluous.empty()) pg.objects.set_awaits_sync(op->object);
         note_unsynced(op, true);  // last: a SYNC that begins here covers all of it
         finish_ec_write(op, op->len, old_state);
         co_return;

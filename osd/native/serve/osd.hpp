@@ -176,7 +176,7 @@ private:
     bool find_row(const Op* op, Version version);
     void write_chunks(Op* op);
     runtime::Task<int64_t> judge_stores(Op* op);
-    void note_stored(Op* op, bool was_unclean);
+    std::vector<pg::Location> note_stored(Op* op, bool was_unclean, bool durable);
     runtime::Task<int64_t> stabilize_stored(Op* op, bool keeps_queue);
     void finish_ec_write(Op* op, int64_t result, uint32_t old_state);
 

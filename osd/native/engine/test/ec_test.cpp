@@ -538,6 +538,27 @@ TEST_CASE("EC: objects move without immediate_commit: old chunks go after a SYNC
     CHECK(rig.c.disks[2].objects.empty());
 }
 
+TEST_CASE("EC: a PG is clean only when what recovery wrote is durable") {
+    for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
+        EcRig rig(kEcSchemes[0], {{"autosync_interval", "0"}, {"autosync_writes", "0"}}, mode);
+        rig.kill(3);
+        rig.until_active();
+        CHECK(rig.write(0, rig.random_bytes(kChunk)) == kChunk);
+        CHECK(rig.client.simple(1, wire::Opcode::sync).result == 0);
+        rig.c.disks[3].hold_syncs = true;
+        rig.revive(3);
+        rig.until_active();
+        rig.c.until("recovered", [&] { return !rig.c.disks[3].objects.empty(); });
+        rig.c.turns(100);
+        CHECK(rig.state() == (ps::active | ps::has_misplaced));
+        rig.c.disks[3].hold_syncs = false;
+        rig.until_clean();
+        rig.c.turns(150);
+        rig.check_chunks();
+        rig.check_read(0, 2 * kChunk);
+    }
+}
+
 // Seed 3005 of the simulator: the autosync that a recovery's write set off did not count that write as covered, and by the next one
 // recovery had written the object again.
 TEST_CASE("EC: without immediate_commit objects move once, however often OSDs flush") {
