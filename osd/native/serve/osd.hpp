@@ -90,6 +90,7 @@ private:
     void start_read(Op* op);
     static void on_local_read(store::Operation* operation);
     void answer_read(Op* op, int64_t result);
+    bool needs_history(Pg& pg);
     struct LayerRead {
         Pool* pool;
         Pg* pg;  ///< nullptr: local read of a lock holder

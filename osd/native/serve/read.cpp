@@ -26,12 +26,7 @@ void Osd::handle_read(Op* op) {
     }
     fill_bitmap_space(op);
     if (op->len) op->request->reply_buffer = loop_.buffers().allocate(op->len);
-    // What a PG that is not clean shows may lie on its present OSDs alone. They must stand in the history before anything is
-    // shown, or a value once returned could disappear when the PG goes on without them (safety 5).
-    if (op->pg && op->pg->epoch > op->pg->confirmed_epoch && op->pg->state() != wire::pg_state::active &&
-        need_epoch(*op->pg, op->pg->epoch)) {
-        return wait_history(op);
-    }
+    if (op->pg && needs_history(*op->pg)) return wait_history(op);
     route_read(op);
 }
 
@@ -105,7 +100,23 @@ void Osd::on_local_read(store::Operation* operation) {
     self->answer_read(op, op->len);
 }
 
+/// What a PG that is not clean shows may lie on its present OSDs alone. They must stand in the history before anything is
+/// shown, or a value once returned could disappear when the PG goes on without them (safety 5).
+bool Osd::needs_history(Pg& pg) {
+    return pg.epoch > pg.confirmed_epoch && pg.state() != wire::pg_state::active && need_epoch(pg, pg.epoch);
+}
+
 void Osd::answer_read(Op* op, int64_t result) {
+    if (op->pg && result >= 0) {
+        // A write that the read waited for, or that ran beside it, may have failed: what it left on some copies is not shown.
+        if (!op->pg->active()) {
+            VITASTOR_PROBE("a read ended after its PG");
+            result = -EPIPE;
+        } else if (needs_history(*op->pg)) {
+            VITASTOR_PROBE("a read has to wait for the history when it is done");
+            return wait_history(op);  // starts again
+        }
+    }
     net::Request& request = *op->request;
     wire::ReadReply reply;
     request.reply_count = 0;

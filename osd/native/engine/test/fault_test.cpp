@@ -137,6 +137,26 @@ TEST_CASE("a copy that is found bad beside a write of another part is bad in the
     until_state(c, 1, ps::active);
 }
 
+// Seed 1001034 of the simulator: the write was on the primary alone, its reader went on when the other OSD was lost, and so did the value.
+TEST_CASE("a read that waited for a write sees nothing of it when the PG ends with it") {
+    ClusterOptions options;
+    options.simulated = true;
+    options.settings = {{"peer_connect_interval", "1"}};
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    REQUIRE(client.write(1, kInode, 0, block(1)).result == 4096);
+    c.disks[2].hold = true;
+    auto write = client.start_write(1, kInode, 0, block(2));
+    c.until("one copy has it", [&] { return c.copies(kFirst)[1] == 2; });
+    auto read = client.start_read(1, kInode, 0, 4096);
+    c.turns(50);
+    CHECK(!read->done);
+    c.kill(2);
+    CHECK(client.wait(write).result == -EPIPE);
+    CHECK(client.wait(read).result == -EPIPE);
+}
+
 TEST_CASE("dirty clients are disconnected when their PG stops, others are not") {
     ClusterOptions options;
     options.mode = wire::ImmediateCommit::none;
