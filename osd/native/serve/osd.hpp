@@ -280,6 +280,8 @@ private:
     runtime::Task<> lock_peer(Pg& pg, OsdNum osd, uint32_t* failed);
     runtime::Task<> list_peer(Pg& pg, OsdNum osd, store::Listing* out, uint32_t* failed);
     runtime::Task<> list_self(Pg& pg, store::Listing* out, uint32_t* failed);
+    runtime::Task<> sync_step(Pg& pg, OsdNum osd, uint32_t* failed);
+    runtime::Task<bool> sync_all_of(Pg& pg, std::vector<OsdNum> osds);
     runtime::Task<> flush_batch(Pg& pg, OsdNum osd, pg::FlushKind kind, std::vector<ObjectVersion> batch, uint32_t* failed);
     runtime::Task<bool> flush(Pg& pg, std::vector<pg::FlushAction> actions);
     runtime::Task<> unlock_all(Pg& pg);

@@ -230,13 +230,42 @@ runtime::Task<> Osd::flush_batch(Pg& pg, OsdNum osd, pg::FlushKind kind, std::ve
     release(pg);
 }
 
+runtime::Task<> Osd::sync_step(Pg& pg, OsdNum osd, uint32_t* failed) {
+    runtime::Task<int64_t> syncing = sync_on(osd);
+    const int64_t synced = co_await syncing;
+    if (synced < 0) (*failed)++;
+    release(pg);
+}
+
+/// What was done on these OSDs before is durable. false: the attempt is to be given up.
+runtime::Task<bool> Osd::sync_all_of(Pg& pg, std::vector<OsdNum> osds) {
+    uint32_t failed = 0;
+    pg.running += static_cast<uint32_t>(osds.size());
+    for (OsdNum osd : osds) runtime::spawn(sync_step(pg, osd, &failed));
+    runtime::Task<> drained = wait_running(pg);
+    co_await drained;
+    if (failed) pg.step_failed = true;
+    co_return !failed && !pg.disturbed && !pg.stop;
+}
+
 /// Rollbacks before stabilisations, so that each object ends at its target version.
+/// Without immediate_commit: what becomes stable is durable on all who have it first, or one of them loses power and the stable chunks
+/// of the others are too few. What was rolled back does not come back under the number of a later version, and where what was deleted
+/// lay, nothing comes back once a clean PG has forgotten who has had copies.
 runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
+    const wire::ImmediateCommit mode = pg.pool->info.immediate_commit;
     uint32_t failed = 0;
     for (pg::FlushKind kind : {pg::FlushKind::rollback, pg::FlushKind::stabilize, pg::FlushKind::bury}) {
         std::map<OsdNum, std::vector<ObjectVersion>> by_osd;
+        std::vector<OsdNum> osds;
         for (const pg::FlushAction& action : actions) {
             if (action.kind == kind) by_osd[action.osd].push_back(action.what);
+        }
+        for (auto& [osd, all] : by_osd) osds.push_back(osd);
+        if (kind == pg::FlushKind::stabilize && mode != wire::ImmediateCommit::all) {
+            runtime::Task<bool> syncing = sync_all_of(pg, osds);
+            const bool synced = co_await syncing;
+            if (!synced) co_return false;
         }
         for (auto& [osd, all] : by_osd) {
             for (size_t i = 0; i < all.size(); i += kFlushTriples) {
@@ -254,14 +283,10 @@ runtime::Task<bool> Osd::flush(Pg& pg, std::vector<pg::FlushAction> actions) {
         runtime::Task<> drained = wait_running(pg);
         co_await drained;
         if (failed || pg.disturbed || pg.stop) co_return false;
-        if (kind != pg::FlushKind::bury || pg.pool->info.immediate_commit != wire::ImmediateCommit::none) continue;
-        // A clean PG forgets who has had copies: none may come back there.
-        for (auto& [osd, all] : by_osd) {
-            runtime::Task<int64_t> syncing = sync_on(osd);
-            const int64_t synced = co_await syncing;
-            if (synced < 0) pg.step_failed = true;
-            if (synced < 0 || pg.disturbed || pg.stop) co_return false;
-        }
+        if (kind == pg::FlushKind::stabilize || mode != wire::ImmediateCommit::none) continue;
+        runtime::Task<bool> syncing = sync_all_of(pg, std::move(osds));
+        const bool synced = co_await syncing;
+        if (!synced) co_return false;
     }
     co_return true;
 }

@@ -223,6 +223,51 @@ TEST_CASE("peering makes versions stable only on OSDs that stand in the history"
     CHECK(c.node(1).wanted.size() == 1);
 }
 
+// Seed 1001137 of the simulator: one OSD had made a version stable, the other lost its own chunk of it before a SYNC.
+TEST_CASE("without immediate_commit peering makes stable only what is durable on all who have it") {
+    for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
+        ClusterOptions options;
+        options.scheme = 1;
+        options.pg_size = 3;
+        options.pg_minsize = 2;
+        options.mode = mode;
+        Cluster c(options);
+        const MemoryDisk::Copy old{true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+        for (OsdNum osd = 1; osd <= 3; osd++) c.disks[osd].objects[{kInode, osd - 1}][1] = old;
+        for (OsdNum osd = 1; osd <= 2; osd++) c.disks[osd].objects[{kInode, osd - 1}][2] = {false, old.data, old.bitmap};
+        c.disks[2].hold_syncs = true;
+        c.stop(3);
+        c.publish();
+        c.start_pg(1, {1, 2, 3});
+        c.until("OSD 1 has synced", [&] { return c.disks[1].syncs > 0; });
+        c.turns(100);
+        for (OsdNum osd = 1; osd <= 2; osd++) CHECK(!c.disks[osd].objects[{kInode, osd - 1}][2].stable);
+        CHECK((c.node(1).state(1) & ps::active) == 0);
+        c.disks[2].hold_syncs = false;
+        until_state(c, 1, ps::active | ps::degraded | ps::left_on_dead);
+        for (OsdNum osd = 1; osd <= 2; osd++) CHECK(c.disks[osd].objects[{kInode, osd - 1}][2].stable);
+    }
+}
+
+TEST_CASE("mode none: peering goes on when its rollbacks are durable") {
+    ClusterOptions options;
+    options.scheme = 1;
+    options.pg_size = 3;
+    options.pg_minsize = 2;
+    options.mode = wire::ImmediateCommit::none;
+    Cluster c(options);
+    const MemoryDisk::Copy old{true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
+    for (OsdNum osd = 1; osd <= 3; osd++) c.disks[osd].objects[{kInode, osd - 1}][1] = old;
+    c.disks[2].objects[{kInode, 1}][2] = {false, old.data, old.bitmap};
+    c.disks[2].hold_syncs = true;
+    c.start_pg(1, {1, 2, 3});
+    c.until("rolled back", [&] { return c.disks[2].objects[{kInode, 1}].size() == 1; });
+    c.turns(100);
+    CHECK((c.node(1).state(1) & ps::active) == 0);
+    c.disks[2].hold_syncs = false;
+    until_state(c, 1, ps::active);
+}
+
 TEST_CASE("an impossible chunk makes the PG refuse") {
     Cluster c;
     c.disks[2].objects[{kInode, 1}][1] = {true, std::vector<uint8_t>(131072), std::vector<uint8_t>(4)};
