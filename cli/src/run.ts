@@ -5,48 +5,20 @@ import { basename } from 'node:path';
 import {
   errorText,
   isParameter,
+  parameterNames,
   parseBoolean,
   parseCommandLine,
   stringifyJson,
   VitastorError,
   type CommandLine,
-  type CommandLineRules,
   type JsonValue,
 } from '@vitastor/core';
 import type { Outcome, VitastorCommand } from './base-command.js';
-import { findCommand, type CatalogEntry, type CommandClass } from './catalog.js';
+import { CATALOG, findCommand, NOT_HERE, type CatalogEntry, type CommandClass } from './catalog.js';
 import type { Environment } from './environment.js';
+import { RULES } from './rules.js';
 import { Session } from './session.js';
-
-/** Options without a value, in every command. */
-const FLAGS = [
-  'json',
-  'wait',
-  'wait_list',
-  'long',
-  'detail',
-  'del',
-  'no_color',
-  'readonly',
-  'readwrite',
-  'force',
-  'reverse',
-  'allow_data_loss',
-  'allow_up',
-  'down_ok',
-  'dry_run',
-  'help',
-  'all',
-  'exact',
-  'matching',
-  'tree',
-  'writers_stopped',
-];
-
-const RULES: CommandLineRules = {
-  flags: new Set(FLAGS),
-  short: { l: 'long', n: 'count', p: 'pool', s: 'size', r: 'reverse', f: 'force', h: 'help' },
-};
+import { didYouMean } from './suggest.js';
 
 /** Taken here, and by nobody else. */
 const OWN_OPTIONS = new Set(['json', 'color', 'no_color', 'progress', 'help', 'all']);
@@ -75,11 +47,18 @@ export async function runCli(programPath: string, words: readonly string[], envi
     }
     const name = line.args[0] ?? '';
     const entry = findCommand(name);
-    if (!entry) throw new VitastorError('ERR_INVALID_ARGUMENT', `unknown command: ${name}`);
+    if (!entry) throw unknownCommand(name);
     return await runCommand(entry, line, environment);
   } catch (error) {
     return fail(environment, json, error);
   }
+}
+
+function unknownCommand(name: string): VitastorError {
+  const instead = NOT_HERE.get(name);
+  if (instead !== undefined) return new VitastorError('ERR_UNSUPPORTED', `${name} is not here: ${instead}`);
+  const guess = didYouMean(name, CATALOG.flatMap((entry) => [entry.name, ...entry.aliases]));
+  return new VitastorError('ERR_INVALID_ARGUMENT', `unknown command: ${name}${guess}`);
 }
 
 async function runCommand(entry: CatalogEntry, line: CommandLine, environment: Environment): Promise<number> {
@@ -128,12 +107,19 @@ function splitOptions(
     } else if (known) {
       own.push(`--${known.name}=${value}`);
     } else if (!OWN_OPTIONS.has(option)) {
-      if (!isParameter(option) && !DATA_OPTIONS.has(option))
-        environment.stderr(`warning: option --${option} means nothing to ${entry.name}\n`);
+      if (!isParameter(option) && !DATA_OPTIONS.has(option)) unknownOption(entry, given, [...flags].filter(([, { flag }]) => flag.hidden !== true).map(([name]) => name), environment);
       parameters[option] = value;
     }
   }
   return { own, parameters };
+}
+
+/** A warning, since it may be meant for another version; an error where a misspelled --dry-run would be paid for with data. */
+function unknownOption(entry: CatalogEntry, given: string, own: readonly string[], environment: Environment): void {
+  const guess = didYouMean(given, [...own, ...Object.keys(entry.rename ?? {})], '--');
+  const text = `option --${given} means nothing to ${entry.name}`;
+  if (guess !== '' && entry.destroys) throw new VitastorError('ERR_INVALID_ARGUMENT', text + guess);
+  environment.stderr(`warning: ${text}${guess || didYouMean(given, [...OWN_OPTIONS, ...DATA_OPTIONS, ...parameterNames()], '--')}\n`);
 }
 
 function print(environment: Environment, json: boolean, outcome: Outcome): number {

@@ -55,7 +55,7 @@ const OUTCOMES = [
   'create-at-sign', 'create-exists', 'create-no-pool', 'create-no-size', 'create-pool-not-given', 'create-unaligned', 'create-pool-exists', 'create-pool-no-pg-count',
   'create-pool-too-few-hosts', 'modify-no-image', 'modify-nochange-ok', 'modify-rename-exists', 'modify-resize-unaligned', 'modify-readwrite-has-children',
   'modify-pool-no-pool', 'modify-pool-scheme-refused', 'rm-no-image', 'rm-pool-no-pool', 'rm-pool-not-empty', 'snap-create-exists', 'unknown-command-error',
-  'ls-glob', 'ls-no-match', 'pg-list-filter-not-active',
+  'ls-glob', 'ls-no-match', 'pg-list-filter-not-active', 'alloc-osd-ok', 'modify-osd-no-osd', 'modify-osd-no-value', 'modify-osd-reweight-bad-value', 'rm-osd-no-osd',
 ];
 
 describe('recorded listings of 3.0.8', { skip }, () => {
@@ -114,4 +114,54 @@ describe('recorded outcomes of 3.0.8', { skip }, () => {
       assert.deepEqual([result.exit, parseJson(result.stdout)], [json['exit'], json['json']]);
     });
   }
+});
+
+describe('recorded OSD commands of 3.0.8', { skip }, () => {
+  const recorded = (name: string): { exit: number; stdout: string; args: string[] } => {
+    const parts = /^args: (.*)\nexit: (\d+)\n--- stdout\n([\s\S]*)--- stderr\n/.exec(readFileSync(`${recordings}cli/cli-${name}.txt`, 'utf8')) ?? assert.fail();
+    return { args: (parts[1] ?? '').split(' '), exit: Number(parts[2]), stdout: parts[3] ?? '' };
+  };
+  const recordedJson = (name: string): { exit: unknown; json: unknown; args: string[] } => {
+    const value = JSON.parse(readFileSync(`${recordings}cli/cli-${name}.json`, 'utf8')) as { exit: number; json: unknown; args: string[] };
+    return { args: value.args, exit: value.exit, json: value.json };
+  };
+  const withRig = async (state: string, run: (rig: CliRig) => Promise<void>): Promise<void> => {
+    const rig = new CliRig();
+    try {
+      load(rig, state);
+      await run(rig);
+    } finally {
+      rig.stop();
+    }
+  };
+
+  for (const [name, state] of [...['healthy', 'degraded', 'recovering', 'recovered', 'changed'].map((at) => [`rm-osd-dry-run-${at}`, at] as const), ['rm-osd-up', 'changed'] as const]) {
+    test(name, () => withRig(state, async (rig) => {
+      const { args, exit, json } = recordedJson(name);
+      assert.deepEqual(await rig.json(args.slice(0, -1)), { exit, json });
+      const text = await rig.run(recorded(name).args);
+      assert.deepEqual([text.exit, text.stdout], [recorded(name).exit, '']);
+      // Ours also says what to do where 3.0.8 does not; the pools and what happens to them are the same.
+      const pools = (lines: string): string[] => lines.split('\n').filter((line) => line.startsWith('Pool '));
+      assert.deepEqual(pools(text.stderr), pools(readFileSync(`${recordings}cli/cli-${name}.txt`, 'utf8')));
+      assert.match(text.stderr, /^OSD \d is still up/m);
+    }));
+  }
+
+  test('modify-osd, one change after the other', () => withRig('healthy', async (rig) => {
+    for (const name of ['modify-osd-reweight-ok', 'modify-osd-tags-ok']) {
+      const { args, exit, stdout } = recorded(name);
+      assert.deepEqual(await rig.run(args), { exit, stdout, stderr: '' });
+    }
+    for (const name of ['modify-osd-tags-ok', 'modify-osd-noout-ok']) {
+      const { args, exit, json } = recordedJson(name);
+      assert.deepEqual(await rig.json(args.slice(0, -1)), { exit, json });
+    }
+    const changed = readFileSync(`${recordings}etcd-changed.jsonl`, 'utf8').split('\n').filter((line) => line.includes('"/vitastor/config/osd/'));
+    assert.equal(changed.length, 3);
+    for (const line of changed) {
+      const { key, value } = JSON.parse(line) as { key: string; value: unknown };
+      assert.deepEqual(rig.get(key.slice('/vitastor/'.length)), value, key);
+    }
+  }));
 });
