@@ -90,6 +90,9 @@ struct vitastor_image_options {
     /* Called when name now belongs to another inode, or the size or the read-only flag has changed. On the context's thread. */
     void (*changed_fn)(void *arg, uint64_t size_bytes, int read_only);
     void *changed_arg;
+    /* Reads, writes and discards of any offset and length. What is no whole granule is read, changed and written back by compare-and-set, so that
+     * nothing that others write to the rest of it is undone; it costs a read, and in pools that are not immediate_commit=all a flush. */
+    int any_alignment;
 };
 
 /* Asynchronous. done_fn: 0, -ENOENT (no such image or pool; message through log_fn), -EINVAL, -ETIMEDOUT (fail_fast). *image is set before. */
@@ -101,7 +104,7 @@ VITASTOR_API void vitastor_image_close(vitastor_image *image);
 VITASTOR_API uint64_t vitastor_image_size(vitastor_image *image);        /* bytes */
 VITASTOR_API uint64_t vitastor_image_inode(vitastor_image *image);       /* full number */
 VITASTOR_API uint32_t vitastor_image_block_size(vitastor_image *image);  /* bytes of one object, data chunks x block_size */
-VITASTOR_API uint32_t vitastor_image_granularity(vitastor_image *image); /* bytes; every offset and length is a multiple of it */
+VITASTOR_API uint32_t vitastor_image_granularity(vitastor_image *image); /* bytes; every offset and length is a multiple of it (or costs more: any_alignment) */
 VITASTOR_API int vitastor_image_read_only(vitastor_image *image);
 VITASTOR_API int vitastor_image_immediate_commit(vitastor_image *image); /* 1: acknowledged writes are durable, flush is free */
 

@@ -12,6 +12,7 @@
 #include "client/image.hpp"
 #include "client/op.hpp"
 #include "client/shared.hpp"
+#include "client/unaligned.hpp"
 #include "cluster/cluster_map.hpp"
 #include "net/peers.hpp"
 
@@ -100,7 +101,10 @@ public:
     uint64_t callbacks() const { return callbacks_; }
     uint64_t operations() const { return operations_; }
 
-    // ---- for purges and tests
+    // ---- for purges, writes of parts of granules, and tests
+    /// Valid until the map changes or another image is looked at.
+    const InodeView& inode_view(Image& image) { return view_of(image); }
+    void dispatch_again(Part& part) { dispatch(part); }
     PoolView* pool_view(PoolId pool);
     OsdLink* link(OsdNum osd);
     /// The connection, or nullptr while it is being made.
@@ -218,6 +222,7 @@ private:
     List<net::Call> waiting_;         ///< for a change of the map, a connection, or of unsynced state
     RetryList retry_, retry_slow_;
     Hook<runtime::Timer> retry_timer_;
+    Unaligned unaligned_{*this};
     List<Op> opening_;
     List<Op> parked_flushes_;
     List<Op> finished_;

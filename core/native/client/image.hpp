@@ -17,6 +17,7 @@ struct ImageOptions {
     uint64_t size_bytes = 0;  ///< for inodes without metadata
     bool read_only = false;
     bool skip_parents = false;
+    bool any_alignment = false;  ///< reads, writes and discards of any offset and length
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
     void* changed_arg = nullptr;
 };

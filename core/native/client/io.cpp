@@ -35,7 +35,7 @@ int priority(int error) {
 int Context::check_request(const Image& image, uint64_t offset, uint64_t length, const iovec* iov, int iov_count) {
     uint64_t granularity = image.granularity.load(std::memory_order_relaxed);
     uint64_t end = 0;
-    if (offset % granularity || length % granularity || length > INT64_MAX) return -EINVAL;
+    if (length > INT64_MAX || (!image.options.any_alignment && (offset % granularity || length % granularity))) return -EINVAL;
     if (__builtin_add_overflow(offset, length, &end) || end > INT64_MAX) return -EINVAL;
     if (!iov && iov_count == 0) return 0;
     if (!iov || iov_count < 0) return -EINVAL;
@@ -76,6 +76,10 @@ void Context::start(Op& op) {
     const InodeView& view = view_of(*op.image);
     if (op.kind != OpKind::read && view.read_only && !view.limbo) return finish_later(op, -EROFS);
     if (!view.pool) return finish_later(op, -ENOENT);
+    if (op.image->options.any_alignment && Unaligned::concerns(op)) {
+        if (op.kind == OpKind::compare_write) return finish_later(op, -EINVAL);
+        return unaligned_.start(op);
+    }
     slice(op, view);
 }
 
@@ -255,6 +259,7 @@ void Context::dispatch(Part& part) {
         if (view->read_only) return part_failed(part, -EROFS);
     }
     if (view->looped && !write) return part_failed(part, -EINVAL);
+    if (write && op.kind != OpKind::replay && unaligned_.holds_back(part, view->inode, stripe)) return;
     OsdLink* link = write ? pool.primary_of(stripe) : read_link(pool, stripe, part);
     if (!link) return wait_for_change(part);
     net::Connection* connection = connect(link);
