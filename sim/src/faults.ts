@@ -21,6 +21,8 @@ interface Context {
 interface Fault {
   name: string;
   weight: number;
+  /** No write that it meets ends on some OSDs only. */
+  isGentle?: true;
   /** Default: everywhere. */
   applies?: (cluster: SimCluster) => boolean;
   /** Text for the trace; null: nothing was done. */
@@ -137,14 +139,14 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'etcd restart', weight: 3,
+    name: 'etcd restart', weight: 3, isGentle: true,
     run: ({ cluster }) => {
       cluster.etcd.restart();
       return 'etcd restarts';
     },
   },
   {
-    name: 'etcd compaction', weight: 3,
+    name: 'etcd compaction', weight: 3, isGentle: true,
     run: ({ cluster }) => {
       cluster.etcd.compact();
       cluster.etcd.restart();
@@ -159,7 +161,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'monitor killed', weight: 4,
+    name: 'monitor killed', weight: 4, isGentle: true,
     run: ({ cluster, random, later }) => {
       const num = random.between(1, cluster.shape.monitors);
       cluster.killMonitor(num);
@@ -238,7 +240,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'delay', weight: 3,
+    name: 'delay', weight: 3, isGentle: true,
     run: ({ cluster, random, forMs, later }) => {
       const latencyNs = random.pick([1, 20, 300]) * 1_000_000;
       cluster.world.setNetwork({ latencyNs, jitterNs: latencyNs });
@@ -247,7 +249,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'slow disk', weight: 3,
+    name: 'slow disk', weight: 3, isGentle: true,
     run: ({ cluster, random, num, forMs, later }) => {
       const latencyNs = random.pick([2, 30, 400]) * 1_000_000;
       cluster.world.setDisk(cluster.diskOf(num), { latencyNs, jitterNs: latencyNs });
@@ -256,7 +258,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'clock jump', weight: 2,
+    name: 'clock jump', weight: 2, isGentle: true,
     run: ({ cluster, random, num }) => {
       const ms = random.pick([-3_600_000, -5000, 5000, 3_600_000]);
       cluster.jumpClock(num, ms);
@@ -264,7 +266,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'client killed', weight: 3,
+    name: 'client killed', weight: 3, isGentle: true,
     run: ({ cluster, workload, random, later }) => {
       const client = random.pick(cluster.clients);
       if (!client.isRunning) return null;
@@ -274,7 +276,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'reweight', weight: 3, applies: (cluster) => cluster.shape.osds > cluster.shape.pgSize,
+    name: 'reweight', weight: 3, isGentle: true, applies: (cluster) => cluster.shape.osds > cluster.shape.pgSize,
     run: ({ cluster, random, num, forMs, later }) => {
       cluster.configureOsd(num, { reweight: random.pick([0, 0.3]) });
       later(forMs, () => cluster.configureOsd(num, {}));
@@ -282,11 +284,11 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'new OSD', weight: 1, applies: (cluster) => cluster.osds.size < OSD_MAX,
+    name: 'new OSD', weight: 1, isGentle: true, applies: (cluster) => cluster.osds.size < OSD_MAX,
     run: ({ cluster }) => `osd${cluster.addOsd()} is new`,
   },
   {
-    name: 'pg_count', weight: 2,
+    name: 'pg_count', weight: 2, isGentle: true,
     run: ({ cluster, random }) => {
       const count = random.between(1, 8);
       cluster.changePool({ pg_count: count });
@@ -302,7 +304,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'recovery paused', weight: 2,
+    name: 'recovery paused', weight: 2, isGentle: true,
     run: ({ cluster, random, forMs, later }) => {
       const flag = random.pick(['no_recovery', 'no_rebalance']);
       cluster.changeGlobal({ [flag]: true });
@@ -311,7 +313,7 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'local reads', weight: 2, applies: (cluster) => cluster.shape.scheme !== 'replicated' || cluster.shape.immediateCommit === 'all',
+    name: 'local reads', weight: 2, isGentle: true, applies: (cluster) => cluster.shape.scheme !== 'replicated' || cluster.shape.immediateCommit === 'all',
     run: ({ cluster, workload, random }) => {
       const mode = random.pick(['primary', 'nearest', 'random']);
       workload.allowLocalReads();
@@ -329,11 +331,11 @@ export const FAULT_NAMES: readonly string[] = [...FAULTS.map((fault) => fault.na
 
 /**
  * May the medium of one OSD decay while others fail? Only where every acknowledged write lies whole without that OSD too, and where the damage
- * is noticed. Not on full disks of an erasure-coded pool: a write that reached k chunks only replaces what was acknowledged, and waits for room to
- * have more (docs/reliability.md).
+ * is noticed. In an erasure-coded pool a write that reached k chunks only replaces what was acknowledged, and has none to spare until it is
+ * recovered (docs/reliability.md): there only together with gentle faults, and not on full disks, where a write has no room on some OSDs.
  */
 function mayDecay(shape: Shape): boolean {
-  if (shape.isTight && shape.scheme !== 'replicated') return false;
+  if (shape.scheme !== 'replicated' && (shape.isTight || shape.network.killChance)) return false;
   return shape.checksums && shape.autoScrubS !== null && shape.scrubFindsBest && shape.pgMinSize > dataChunks(shape);
 }
 
@@ -360,6 +362,7 @@ export class Faults {
   readonly #only: ReadonlySet<string> | null;
   /** The one OSD whose medium decays while others fail; null: none. */
   readonly decaying: number | null;
+  readonly #isGentle: boolean;
   readonly #pauseMs: readonly [number, number];
   #active = false;
   count = 0;
@@ -375,7 +378,10 @@ export class Faults {
     this.#workload = workload;
     this.#random = random;
     this.#only = only;
-    this.decaying = only === null && mayDecay(cluster.shape) ? random.between(1, cluster.osds.size) : null;
+    const isCoded = cluster.shape.scheme !== 'replicated';
+    const decays = only === null && mayDecay(cluster.shape) && (!isCoded || random.chance(50));
+    this.decaying = decays ? random.between(1, cluster.osds.size) : null;
+    this.#isGentle = decays && isCoded;
   }
 
   start(): void {
@@ -436,7 +442,8 @@ export class Faults {
   #one(): void {
     const cluster = this.#cluster;
     const random = this.#random;
-    const faults = FAULTS.filter((fault) => (this.#only?.has(fault.name) ?? true) && (fault.applies?.(cluster) ?? true));
+    const isDrawn = (fault: Fault): boolean => (this.#only?.has(fault.name) ?? true) && (!this.#isGentle || fault.isGentle === true);
+    const faults = FAULTS.filter((fault) => isDrawn(fault) && (fault.applies?.(cluster) ?? true));
     let draw = random.below(faults.reduce((sum, fault) => sum + fault.weight, 0));
     const fault = faults.find((candidate) => (draw -= candidate.weight) < 0);
     const num = random.between(1, cluster.osds.size);
