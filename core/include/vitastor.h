@@ -107,6 +107,7 @@ VITASTOR_API uint32_t vitastor_image_block_size(vitastor_image *image);  /* byte
 VITASTOR_API uint32_t vitastor_image_granularity(vitastor_image *image); /* bytes; every offset and length is a multiple of it (or costs more: any_alignment) */
 VITASTOR_API int vitastor_image_read_only(vitastor_image *image);
 VITASTOR_API int vitastor_image_immediate_commit(vitastor_image *image); /* 1: acknowledged writes are durable, flush is free */
+VITASTOR_API int vitastor_image_has_parent(vitastor_image *image);       /* 1: a discard frees nothing */
 
 /* ---------------------------------------------------------------- I/O
  * offset and length: multiples of the granularity, any size; iov is copied, its memory is borrowed until done_fn (4096-aligned memory avoids
@@ -118,6 +119,11 @@ VITASTOR_API int vitastor_read(vitastor_image *image, vitastor_context *context,
     const struct iovec *iov, int iov_count, vitastor_io_fn done_fn, void *done_arg);
 VITASTOR_API int vitastor_write(vitastor_image *image, vitastor_context *context, uint64_t offset, uint64_t length,
     const struct iovec *iov, int iov_count, vitastor_io_fn done_fn, void *done_arg);
+/* Which granules of the range (of whole granules, always) hold data, in this image or in a layer below it (skip_parents: in this one alone); reads no data. bitmap: bit n % 8 of byte
+ * n / 8 is the granule at offset + n * granularity, (length / granularity + 7) / 8 bytes, borrowed until done_fn, undefined after an error. Without
+ * skip_parents a granule whose bit is 0 reads as zeroes. Result: the number of granules, or negative errno as vitastor_read(). */
+VITASTOR_API int vitastor_read_bitmap(vitastor_image *image, vitastor_context *context, uint64_t offset,
+    uint64_t length, uint8_t *bitmap, vitastor_io_fn done_fn, void *done_arg);
 /* Only if the object's version is expected_version (0: does not exist); must fit one object. -EINTR: another version, or the outcome is unknown. */
 VITASTOR_API int vitastor_compare_write(vitastor_image *image, vitastor_context *context, uint64_t offset,
     uint64_t length, const struct iovec *iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn,

@@ -14,12 +14,9 @@ namespace {
 
 Image* inner(vitastor_image* image) { return reinterpret_cast<Image*>(image); }
 
-int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+int start_op(OpKind kind, vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
     const iovec* iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn, void* done_arg) {
     if (!image || !context || !inner(image)->inode.load(std::memory_order_relaxed)) return -EINVAL;
-    if (kind != OpKind::flush && kind != OpKind::remove) {
-        if (int error = Context::check_request(*inner(image), offset, length, iov, iov_count)) return error;
-    }
     Op* op = context->new_op();
     op->kind = kind;
     op->image = inner(image);
@@ -31,6 +28,15 @@ int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint
     if (iov_count) Context::set_iov(*op, iov, iov_count);
     context->submit(op);
     return 0;
+}
+
+int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    const iovec* iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn, void* done_arg) {
+    if (!image) return -EINVAL;
+    if (kind != OpKind::flush && kind != OpKind::remove) {
+        if (int error = Context::check_request(*inner(image), offset, length, iov, iov_count)) return error;
+    }
+    return start_op(kind, image, context, offset, length, iov, iov_count, expected_version, done_fn, done_arg);
 }
 
 struct PurgeStart {
@@ -118,11 +124,25 @@ extern "C" int vitastor_image_read_only(vitastor_image* image) {
 extern "C" int vitastor_image_immediate_commit(vitastor_image* image) {
     return image ? inner(image)->immediate.load(std::memory_order_relaxed) : 0;
 }
+extern "C" int vitastor_image_has_parent(vitastor_image* image) {
+    return image ? inner(image)->has_parent.load(std::memory_order_relaxed) : 0;
+}
 
 extern "C" int vitastor_read(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
     const iovec* iov, int iov_count, vitastor_io_fn done_fn, void* done_arg) {
     if (length && !iov_count) return -EINVAL;
     return start_io(OpKind::read, image, context, offset, length, iov, iov_count, 0, done_fn, done_arg);
+}
+
+extern "C" int vitastor_read_bitmap(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,
+    uint8_t* bitmap, vitastor_io_fn done_fn, void* done_arg) {
+    if (!image || (length && !bitmap)) return -EINVAL;
+    if (int error = Context::check_request(*inner(image), offset, length, nullptr, 0)) return error;
+    const uint64_t granularity = inner(image)->granularity.load(std::memory_order_relaxed);
+    if (offset % granularity || length % granularity) return -EINVAL;
+    const iovec bits{bitmap, (length / granularity + 7) / 8};
+    if (bits.iov_len) memset(bitmap, 0, bits.iov_len);
+    return start_op(OpKind::read_bitmap, image, context, offset, length, &bits, bits.iov_len ? 1 : 0, 0, done_fn, done_arg);
 }
 
 extern "C" int vitastor_write(vitastor_image* image, vitastor_context* context, uint64_t offset, uint64_t length,

@@ -330,6 +330,7 @@ void Context::check_opened_images() {
         bool changed = inode != view.inode;
         if (!view.limbo) {
             changed |= image->read_only.exchange(view.read_only, std::memory_order_relaxed) != view.read_only;
+            image->has_parent.store(view.has_parent, std::memory_order_relaxed);
             if (view.known) changed |= image->size_bytes.exchange(view.size, std::memory_order_relaxed) != view.size;
         }
         if (!changed || view.limbo) continue;
@@ -379,6 +380,7 @@ void Context::finish_open(Op& op) {
     image.object_size.store(static_cast<uint32_t>(view.pool->object_size), std::memory_order_relaxed);
     image.granularity.store(view.pool->pool->bitmap_granularity, std::memory_order_relaxed);
     image.read_only.store(view.read_only, std::memory_order_relaxed);
+    image.has_parent.store(view.has_parent, std::memory_order_relaxed);
     image.immediate.store(view.pool->immediate, std::memory_order_relaxed);
     image.opener = this;
     opened_.push_back(&image);

@@ -180,6 +180,8 @@ private:
     // layers.cpp
     bool continue_read(Part& part, const InodeView& view);
     void start_layer(Part& part, InodeNum ancestor, uint64_t offset, uint64_t length);
+    void note_bitmap(Part& part, const InodeView& view);
+    void start_layer_bitmap(Part& part, InodeNum ancestor);
     void layer_done(Op& op);
 
     // sync.cpp

@@ -41,6 +41,7 @@ public:
     std::atomic<uint32_t> granularity{4096};
     std::atomic<bool> read_only{false};
     std::atomic<bool> immediate{true};
+    std::atomic<bool> has_parent{false};
     std::atomic<bool> closed{false};
 
     Unsynced unsynced;

@@ -74,9 +74,11 @@ void Context::start(Op& op) {
     // An image exists only after the first map, whichever context opened it; this one may not have it yet.
     if (!map_) adopt_snapshot();
     const InodeView& view = view_of(*op.image);
-    if (op.kind != OpKind::read && view.read_only && !view.limbo) return finish_later(op, -EROFS);
+    if (op.kind == OpKind::read_bitmap) op.bitmap_unit = op.image->granularity.load(std::memory_order_relaxed);
+    const bool write = op.kind != OpKind::read && op.kind != OpKind::read_bitmap;
+    if (write && view.read_only && !view.limbo) return finish_later(op, -EROFS);
     if (!view.pool) return finish_later(op, -ENOENT);
-    if (op.image->options.any_alignment && Unaligned::concerns(op)) {
+    if (op.image->options.any_alignment && op.kind != OpKind::read_bitmap && Unaligned::concerns(op)) {
         if (op.kind == OpKind::compare_write) return finish_later(op, -EINVAL);
         return unaligned_.start(op);
     }
@@ -96,9 +98,10 @@ void Context::slice(Op& op, const InodeView& view) {
         return finish_later(op, -EINVAL);
     if (offset / object_size == (end - 1) / object_size && op.length <= wire::kMaxTransfer &&
         op.kind != OpKind::discard) {
-        PartKind kind = op.kind == OpKind::read    ? PartKind::read
-                        : op.kind == OpKind::write ? PartKind::write
-                                                   : PartKind::compare_write;
+        PartKind kind = op.kind == OpKind::read          ? PartKind::read
+                        : op.kind == OpKind::write       ? PartKind::write
+                        : op.kind == OpKind::read_bitmap ? PartKind::bitmap
+                                                         : PartKind::compare_write;
         dispatch(*add_part(op, kind, offset, static_cast<uint32_t>(op.length), 0));
         return;
     }
@@ -118,12 +121,14 @@ void Context::slice_more(Op& op, const InodeView& view) {
         uint64_t offset = op.next_offset;
         uint64_t object = offset / object_size * object_size;
         uint64_t part_end = std::min(op.end_offset, object + object_size);
-        PartKind kind = op.kind == OpKind::read ? PartKind::read : PartKind::write;
+        PartKind kind = op.kind == OpKind::read          ? PartKind::read
+                        : op.kind == OpKind::read_bitmap ? PartKind::bitmap
+                                                         : PartKind::write;
         if (op.kind == OpKind::discard) {
             bool whole = offset == object && part_end == object + object_size;
             kind = whole && !parent ? PartKind::remove : PartKind::zero;
         }
-        if (kind != PartKind::remove) part_end = std::min(part_end, offset + max_part);
+        if (kind != PartKind::remove && kind != PartKind::bitmap) part_end = std::min(part_end, offset + max_part);
         parts.push_back(add_part(op, kind, offset, static_cast<uint32_t>(part_end - offset), offset - op.offset));
         op.next_offset = part_end;
     }
@@ -147,7 +152,8 @@ Part* Context::add_part(Op& op, PartKind kind, uint64_t offset, uint32_t length,
         auto* self = static_cast<Part*>(call);
         self->op->context->on_reply(*self);
     };
-    if (op.iov && length) fill_iov(*part, op, skip);
+    part->iov_count = 0;
+    if (op.iov && length && kind != PartKind::bitmap) fill_iov(*part, op, skip);
     return part;
 }
 
@@ -250,7 +256,7 @@ void Context::dispatch(Part& part) {
     if (!view->pool || view->pool->primary.empty()) return wait_for_change(part);
     PoolView& pool = *view->pool;
     uint64_t stripe = part.offset / pool.object_size * pool.object_size;
-    bool write = part.kind != PartKind::read;
+    const bool write = !is_read(part.kind);
     if (write && op.kind != OpKind::replay) {
         if (view->limbo) {
             if (++part.limbo_rounds > kMaxLimboRounds) return part_failed(part, -EROFS);
@@ -260,7 +266,7 @@ void Context::dispatch(Part& part) {
     }
     if (view->looped && !write) return part_failed(part, -EINVAL);
     if (write && op.kind != OpKind::replay && unaligned_.holds_back(part, view->inode, stripe)) return;
-    OsdLink* link = write ? pool.primary_of(stripe) : read_link(pool, stripe, part);
+    OsdLink* link = part.kind != PartKind::read ? pool.primary_of(stripe) : read_link(pool, stripe, part);
     if (!link) return wait_for_change(part);
     net::Connection* connection = connect(link);
     if (!connection) return wait_for_change(part);
@@ -291,6 +297,10 @@ void Context::send_part(Part& part, const InodeView& view, OsdLink* link, net::C
     part.bitmap_out = nullptr;
     part.bitmap_capacity = 0;
     switch (part.kind) {
+    case PartKind::bitmap:
+        request.offset = part.offset / pool.object_size * pool.object_size;
+        request.len = 0;
+        [[fallthrough]];
     case PartKind::read:
         header.opcode = wire::Opcode::read;
         request.meta_revision = view.meta_revision;
@@ -358,16 +368,18 @@ void Context::on_reply(Part& part) {
     OsdLink* used = part.link;
     net::Connection* connection = used->epoch == part.link_epoch ? used->connection : nullptr;
     bool removal = part.kind == PartKind::remove || part.kind == PartKind::compare_remove;
-    bool good = part.status == 0 && part.retval == (removal ? 0 : static_cast<int64_t>(part.length));
+    const bool empty = removal || part.kind == PartKind::bitmap;
+    bool good = part.status == 0 && part.retval == (empty ? 0 : static_cast<int64_t>(part.length));
     if (good) [[likely]] {
-        if (part.kind == PartKind::read) {
+        if (is_read(part.kind)) {
             auto reply = wire::decode<wire::ReadReply>(wire::ConstHeaderBytes(part.reply, wire::kHeaderSize));
             op.version = reply.version;
-            if (op.fixed_inode || !op.image->options.skip_parents) {
+            if (op.fixed_inode || !op.image->options.skip_parents || part.kind == PartKind::bitmap) {
                 InodeView own;
                 const InodeView* view = &own;
                 if (op.fixed_inode) own = make_view(op.fixed_inode, false);
                 else view = &view_of(*op.image);
+                if (part.kind == PartKind::bitmap) note_bitmap(part, *view);
                 if (view->cross_parent && view->pool && continue_read(part, *view)) return;
             }
         } else if (!removal) {
@@ -396,7 +408,7 @@ void Context::on_reply(Part& part) {
         return part_failed(part, -EIO);
     }
     end_tracked(part, false);
-    if (result == -EAGAIN && part.kind != PartKind::read) {
+    if (result == -EAGAIN && !is_read(part.kind)) {
         // Not done. For all that the OSD knows, it may have been sent before another OSD led the PG (docs/adr/0048).
         // Without a connection: it has been given up meanwhile, and the answer was handed over when its request had left.
         if (connection && !std::exchange(part.greeted, true)) {
@@ -475,7 +487,10 @@ void Context::part_failed(Part& part, int error) {
 
 void Context::op_done(Op& op) {
     if (op.kind == OpKind::replay && more_replay(op)) return;
-    if (op.result >= 0) op.result = op.kind == OpKind::remove ? 0 : static_cast<int64_t>(op.length);
+    if (op.result >= 0)
+        op.result = op.kind == OpKind::remove        ? 0
+                    : op.kind == OpKind::read_bitmap ? static_cast<int64_t>(op.length / op.bitmap_unit)
+                                                     : static_cast<int64_t>(op.length);
     // A part that failed before it was sent ends inside start(): the callback waits for the next turn.
     if (!op.internal && op.result < 0) return finish_later(op, op.result);
     complete(op);

@@ -29,6 +29,10 @@ std::vector<iovec> cut_iov(const iovec* iov, uint64_t skip, uint64_t length) {
 
 /// True: other layers are being read, the part ends when they do.
 bool Context::continue_read(Part& part, const InodeView& view) {
+    if (part.kind == PartKind::bitmap) {
+        start_layer_bitmap(part, view.cross_parent);
+        return true;
+    }
     uint64_t granularity = view.pool->pool->bitmap_granularity;
     uint64_t object = part.offset / view.pool->object_size * view.pool->object_size;
     uint64_t end = part.offset + part.length;
@@ -89,6 +93,52 @@ void Context::start_layer(Part& part, InodeNum ancestor, uint64_t offset, uint64
         uint64_t part_end = std::min(std::min(to, (at / object_size + 1) * object_size), at + wire::kMaxTransfer);
         parts.push_back(add_part(*op, PartKind::read, at, static_cast<uint32_t>(part_end - at), at - from));
         at = part_end;
+    }
+    while (net::Call* call = parts.pop_front()) dispatch(*static_cast<Part*>(call));
+}
+
+/// What the OSD says of one object, into the caller's bits; a layer may have another granularity. Bits that it did not send count as data.
+void Context::note_bitmap(Part& part, const InodeView& view) {
+    const Op& op = *part.op;
+    const uint64_t granularity = view.pool ? view.pool->pool->bitmap_granularity : op.bitmap_unit;
+    const uint64_t object = view.pool ? part.offset / view.pool->object_size * view.pool->object_size : part.offset;
+    auto* out = static_cast<uint8_t*>(op.iov[0].iov_base);
+    for (uint64_t offset = part.offset; offset < part.offset + part.length; offset += op.bitmap_unit) {
+        bool present = false;
+        for (uint64_t at = offset / granularity * granularity; at < offset + op.bitmap_unit && !present; at += granularity) {
+            const uint64_t bit = (at - object) / granularity;
+            present = !view.pool || bit / 8 >= part.bitmap_size || (part.bitmap_out[bit / 8] >> (bit % 8) & 1);
+        }
+        const uint64_t bit = (offset - op.offset) / op.bitmap_unit;
+        if (present) out[bit / 8] = static_cast<uint8_t>(out[bit / 8] | 1u << (bit % 8));
+    }
+}
+
+/// The same range of the first ancestor in another pool, into the same bits.
+void Context::start_layer_bitmap(Part& part, InodeNum ancestor) {
+    VITASTOR_PROBE("bitmap of a layer in another pool");
+    const Op& above = *part.op;
+    Op* op = take_op();
+    op->context = this;
+    op->kind = OpKind::layer_read;
+    op->internal = true;
+    op->image = above.image;
+    op->fixed_inode = ancestor;
+    op->parent_part = &part;
+    op->done = [](Op* self) { self->context->layer_done(*self); };
+    op->bitmap_unit = above.bitmap_unit;
+    op->offset = above.offset;  // where the bits begin
+    set_iov(*op, above.iov, 1);
+    operations_++;
+    part.layers_left = 1;
+    InodeView view = make_view(ancestor, false);
+    if (!view.pool) return finish_later(*op, -ENOENT);
+    const uint64_t object_size = view.pool->object_size;
+    List<net::Call> parts;
+    for (uint64_t at = part.offset; at < part.offset + part.length;) {
+        const uint64_t end = std::min(part.offset + part.length, (at / object_size + 1) * object_size);
+        parts.push_back(add_part(*op, PartKind::bitmap, at, static_cast<uint32_t>(end - at), 0));
+        at = end;
     }
     while (net::Call* call = parts.pop_front()) dispatch(*static_cast<Part*>(call));
 }

@@ -20,18 +20,22 @@ struct ReplayState;
 
 enum class OpKind : uint8_t {
     read,
+    read_bitmap,    ///< which granules hold data; iov: one piece, the bits from `offset` on
     write,
     compare_write,
     discard,        ///< whole objects are deleted where that is safe, the rest is zeroed
     remove,         ///< one whole object; expected_version UINT64_MAX = unconditional
     flush,
     open,
-    layer_read,     ///< internal: a hole of a layer in another pool
+    layer_read,     ///< internal: a hole of a layer in another pool, or its bitmap
     replay,         ///< internal: unsynced ranges of one object once more
 };
 
 /// What a part sends; differs from the kind of its operation for discards and replays.
-enum class PartKind : uint8_t { read, write, compare_write, zero, remove, compare_remove, sync };
+enum class PartKind : uint8_t { read, bitmap, write, compare_write, zero, remove, compare_remove, sync };
+
+/// Changes nothing.
+inline bool is_read(PartKind kind) { return kind == PartKind::read || kind == PartKind::bitmap; }
 
 /// Not in flight: on one of the context's lists through its ListNode.
 struct Part : net::Call {
@@ -90,6 +94,7 @@ struct Op : ListNode {
     uint64_t sync_cut = 0;  ///< flush: ranges up to this number
     Part* parent_part = nullptr;    ///< layer_read: the part that waits for it
     Buffer bounce;                  ///< layer_read over a coarser granularity: the wider range
+    uint32_t bitmap_unit = 0;       ///< read_bitmap: bytes a bit
     uint64_t bounce_skip = 0;       ///< bytes of it before what is wanted
     iovec* bounce_target = nullptr; ///< where what is wanted goes; heap
     int bounce_target_count = 0;

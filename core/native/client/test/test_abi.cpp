@@ -120,6 +120,14 @@ TEST_CASE("caller-driven: open, write, read back, through poll() on the descript
     }
     CHECK(read.wait() == static_cast<int64_t>(out.size()));
     CHECK(out == data);
+    CHECK(vitastor_image_has_parent(image) == 0);
+    uint8_t bits[13] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    Waiter bitmap;
+    REQUIRE(vitastor_read_bitmap(image, context, 0, 98 * kGranule, bits, Waiter::fn, &bitmap) == 0);
+    CHECK(bitmap.wait(context) == 98);
+    CHECK(bits[0] == 0xfe);  // 96 granules hold data, from the second on
+    CHECK(bits[11] == 0xff);
+    CHECK(bits[12] == 0x01);
     vitastor_image_close(image);
     vitastor_context_close(context);
     vitastor_cluster_close(cluster);

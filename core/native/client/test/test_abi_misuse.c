@@ -171,6 +171,9 @@ static void contexts_and_images(int own_thread)
     /* Not open yet. */
     CHECK(vitastor_read(image, context, 0, 4096, &iov, 1, on_done, &never) == -EINVAL);
     CHECK(vitastor_write(NULL, context, 0, 4096, &iov, 1, on_done, &never) == -EINVAL);
+    CHECK(vitastor_read_bitmap(image, context, 0, 4096, NULL, on_done, &never) == -EINVAL);
+    CHECK(vitastor_read_bitmap(NULL, context, 0, 4096, (uint8_t *)&never, on_done, &never) == -EINVAL);
+    CHECK(vitastor_image_has_parent(NULL) == 0);
     CHECK(vitastor_write(image, NULL, 0, 4096, &iov, 1, on_done, &never) == -EINVAL);
     CHECK(vitastor_flush(image, context, on_done, &never) == -EINVAL);
     CHECK(vitastor_compare_write(image, context, 0, 4096, &iov, 1, UINT64_MAX, on_done, &never) == -EINVAL);

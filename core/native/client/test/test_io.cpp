@@ -349,6 +349,61 @@ TEST_CASE("reads through a parent in another pool, granule by granule, and paren
     CHECK(world.run(OpKind::read, clone, 0, 4096, {{part.data(), 4096}}) == -EINVAL);
 }
 
+TEST_CASE("bitmaps: own layer, layers in other pools with larger objects, many objects, errors, read-only images") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::ImageOptions base;
+    base.inode = full_inode(2, 7);
+    client::Image* parent = world.create(base);
+    CHECK(world.run(OpKind::open, parent, 0, 0, {}) == 0);
+    auto granule = pattern(kGranule, 3);
+    for (uint64_t g : {0u, 31u, 32u, 70u}) CHECK(world.write(parent, g * kGranule, granule) == kGranule);
+    world.put("/config/inode/2/7", R"({"name":"base","size":1073741824,"readonly":true})");
+    world.put("/config/inode/1/9", R"({"name":"clone","size":1073741824,"parent_id":7,"parent_pool":2})");
+    REQUIRE(world.until_generation(2));
+    client::Image* clone = world.open("clone");
+    REQUIRE(clone);
+    CHECK(clone->has_parent);
+    for (uint64_t g : {1u, 33u, 95u}) CHECK(world.write(clone, g * kGranule, granule) == kGranule);
+    auto bitmap = [&](client::Image* image, uint64_t first, uint64_t count) {
+        std::vector<uint8_t> bits((count + 7) / 8);
+        const int64_t result = world.run(OpKind::read_bitmap, image, first * kGranule, count * kGranule, {{bits.data(), bits.size()}});
+        std::set<uint64_t> set;
+        for (uint64_t i = 0; i < bits.size() * 8; i++)
+            if (bits[i / 8] >> (i % 8) & 1) set.insert(first + i);
+        if (result != static_cast<int64_t>(count)) set = {UINT64_MAX};
+        return set;
+    };
+    using Set = std::set<uint64_t>;
+    const int writes = world.osds[1]->writes + world.osds[2]->writes;
+    CHECK(bitmap(clone, 0, 96) == Set{0, 1, 31, 32, 33, 70, 95});
+    CHECK(bitmap(clone, 31, 3) == Set{31, 32, 33});
+    CHECK(bitmap(clone, 96, 32) == Set{});
+    CHECK(bitmap(parent, 0, 96) == Set{0, 31, 32, 70});  // read-only now
+    CHECK(bitmap(clone, 0, 32 * 600) == Set{0, 1, 31, 32, 33, 70, 95});
+    client::ImageOptions alone;
+    alone.name = "clone";
+    alone.skip_parents = true;
+    client::Image* own = world.create(alone);
+    CHECK(world.run(OpKind::open, own, 0, 0, {}) == 0);
+    CHECK(bitmap(own, 0, 96) == Set{1, 33, 95});
+    CHECK(world.osds[1]->last_meta_revision == 0);
+    CHECK(world.osds[1]->writes + world.osds[2]->writes == writes);
+    // A lost answer is asked for again; an ancestor that fails fails the whole, once.
+    int refuse = 1;
+    world.osds[2]->fault = [&](net::Request&) { return refuse-- > 0 ? -EPIPE : 0; };
+    CHECK(bitmap(clone, 0, 96) == Set{0, 1, 31, 32, 33, 70, 95});
+    world.osds[2]->fault = [](net::Request& request) {
+        auto io = wire::decode<wire::ClientRequest>(wire::ConstHeaderBytes(request.header, wire::kHeaderSize));
+        return pool_of(io.inode) == 2 ? -EINVAL : 0;
+    };
+    uint8_t bits[12];
+    CHECK(world.run(OpKind::read_bitmap, clone, 0, 96 * kGranule, {{bits, sizeof bits}}) == -EINVAL);
+    world.osds[2]->fault = nullptr;
+}
+
 TEST_CASE("discard: whole objects are deleted where that is safe, all else reads as zeroes") {
     World world;
     world.add_osd(1);
