@@ -69,7 +69,7 @@ async function create(context: AdminContext, options: CreateOptions): Promise<Ou
 /** The one that is named, the parent's, or the only one there is. */
 function choosePool(view: ClusterView, options: CreateOptions, parentPool: number | null): PoolConfig {
   if (options.pool) return findPool(view, options.pool);
-  const inherited = parentPool === null ? undefined : view.pools.get(parentPool);
+  const inherited = parentPool === null ? undefined : findPool(view, String(parentPool));
   const only = view.pools.size === 1 ? [...view.pools.values()][0] : undefined;
   const pool = inherited ?? only;
   if (!pool) throw invalid('Pool name or ID is missing');
@@ -81,7 +81,7 @@ async function snapshot(context: AdminContext, options: CreateOptions, name: str
     throw invalid('Image size is not used with snapshots: they have the size of the image');
   const image = context.view.imageByName(options.name);
   if (!image) throw missing(`Image ${options.name} does not exist`);
-  const pool = options.pool ? findPool(context.view, options.pool).id : image.pool;
+  const pool = options.pool ? findPool(context.view, options.pool).id : findPool(context.view, String(image.pool)).id;
   await createSnapshot(context, image, name, pool, parseMeta(options.imageMeta));
   const fullName = `${options.name}@${name}`;
   return {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Removing data of an inode: progress, result, and when it counts as failed. Source: tools 2.9.
 
-import { VitastorError, type JsonObject, type RemoveDataResult } from '@vitastor/core';
+import { decodeRawPools, VitastorError, type ClusterView, type JsonObject, type RemoveDataResult } from '@vitastor/core';
 import { wholeNumber } from './list-flags.js';
 import type { Session } from './session.js';
 
@@ -23,8 +23,39 @@ export interface Removal {
   error: VitastorError | null;
 }
 
-/** Rejects only where nothing could be tried. */
-export async function removeData(session: Session, target: RemovalTarget, options: RemovalOptions): Promise<Removal> {
+/** Besides config/: what removeData() needs of the view. */
+export const REMOVAL_PATHS = ['pg/config', 'pgstats/'];
+
+const NOTHING: RemoveDataResult = { removedObjects: 0n, totalObjects: 0n, errorCount: 0n, inactiveOsds: [], inactivePgs: [] };
+
+/**
+ * true: the pool never had a placement group, or was deleted, so that there is no data. Throws where data may be there and nobody can say
+ * on which OSDs: ERR_BAD_VALUE (its record cannot be read), ERR_IO (its placement groups cannot).
+ */
+export function isWithoutData(view: ClusterView, pool: number): boolean {
+  if ((view.pgConfig?.items.get(pool)?.length ?? 0) > 0 && view.pools.has(pool)) return false;
+  const raw = decodeRawPools(view.entry(view.keys.configPools)?.value ?? '');
+  if (!view.pools.has(pool) && raw[String(pool)] !== undefined && raw[String(pool)] !== null)
+    throw new VitastorError('ERR_BAD_VALUE', `Pool ${pool} in /config/pools is not valid: correct it in etcd first`);
+  if (!view.pools.has(pool)) return true;
+  const map = view.entry(view.keys.pgConfig) ?? view.entry(view.keys.oldPgConfig);
+  const hadPgs = view.pgStats.ofPool(pool).size > 0 || (map !== undefined && (view.pgConfig === null || view.pgConfig.items.has(pool)));
+  if (!hadPgs) return true;
+  throw new VitastorError(
+    'ERR_IO',
+    `Pool ${view.pools.get(pool)?.name ?? pool} has data, but /pg/config does not say where: repeat the command when the monitor has placed it`,
+    { retryable: true },
+  );
+}
+
+/** Rejects only where nothing could be tried. The view holds REMOVAL_PATHS. */
+export async function removeData(
+  session: Session,
+  view: ClusterView,
+  target: RemovalTarget,
+  options: RemovalOptions,
+): Promise<Removal> {
+  if (isWithoutData(view, target.pool)) return { json: resultJson(NOTHING), error: null };
   const config = await session.config();
   const ops = await session.dataOps();
   const number = (name: string, absent: number): number => {

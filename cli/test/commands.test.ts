@@ -13,6 +13,9 @@ afterEach(() => rig.stop());
 
 const POOL = { name: 'p', scheme: 'replicated', pg_size: 2, pg_minsize: 1, pg_count: 4, failure_domain: 'host' };
 
+/** PG maps of pools 1 and 2: without one, a pool has no data. */
+const MAP = { items: { 1: { 1: { osd_set: [1, 2], primary: 1 } }, 2: { 1: { osd_set: [1, 2, 3], primary: 1 } } } };
+
 function osds(count: number, more: object = {}): void {
   for (let i = 1; i <= count; i++) {
     rig.put(`osd/stats/${i}`, { host: `h${i}`, time: String(Date.now() / 1000), size: 1e9, free: 1e9, data_block_size: 131072, bitmap_granularity: 4096, immediate_commit: 'all', ...more });
@@ -81,6 +84,7 @@ describe('images', () => {
   test('modify: shrinking purges only beyond the new size, before the record changes', async () => {
     rig.put('config/inode/1/1', { name: 'a', size: 1048576 });
     rig.put('config/inode/2/1', { name: 'e', size: 1048576 });
+    rig.put('pg/config', MAP);
     rig.put('config/pools', { 1: POOL, 2: { ...POOL, name: 'q', scheme: 'ec', pg_size: 3, parity_chunks: 1, pg_minsize: 2 } });
     rig.dataOps.onRequest = () => assert.deepEqual(rig.get('config/inode/1/1'), { name: 'a', size: 1048576 });
     await ok('modify', 'a', '--resize', '132k', '--down-ok', '--progress', '0');
@@ -92,6 +96,7 @@ describe('images', () => {
 
   test('modify: a failed purge leaves the record alone', async () => {
     rig.put('config/inode/1/1', { name: 'a', size: 1048576 });
+    rig.put('pg/config', MAP);
     rig.dataOps.result = { errorCount: 1n };
     const result = await rig.run(['modify', 'a', '--resize', '4k', '--progress', '0']);
     assert.equal(result.exit, 5);
@@ -110,6 +115,7 @@ describe('images', () => {
 describe('rm', () => {
   beforeEach(() => {
     rig.put('config/pools', { 1: POOL });
+    rig.put('pg/config', MAP);
     rig.put('config/inode/1/1', { name: 'a@s', size: 1048576, readonly: true });
     rig.put('config/inode/1/2', { name: 'a', size: 1048576, parent_id: 1 });
     rig.put('config/inode/1/3', { name: 'b', size: 1048576 });
@@ -170,7 +176,10 @@ describe('rm', () => {
 });
 
 describe('rm-data', () => {
-  beforeEach(() => rig.put('config/pools', { 1: POOL }));
+  beforeEach(() => {
+    rig.put('config/pools', { 1: POOL });
+    rig.put('pg/config', MAP);
+  });
   const RESULT = { removed_objects: 2, total_objects: 2, error_count: 0, inactive_osds: [], inactive_pgs: [] };
 
   test('command I5, by both names', async () => {

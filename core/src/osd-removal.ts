@@ -29,6 +29,8 @@ export function isDataLoss(effect: PoolEffect): boolean {
 const UNEVEN: readonly PgStateWord[] = ['incomplete', 'has_incomplete', 'has_degraded', 'has_unclean', 'has_invalid', 'has_inconsistent', 'has_corrupted'];
 
 interface PgPlaces {
+  /** false: not in pg/config (which has a gap there), so that nobody knows all places. */
+  mapped: boolean;
   /** Where the PG belongs, without empty slots. */
   target: readonly number[];
   /** Sets that may hold data newer than the last clean moment. */
@@ -46,6 +48,7 @@ function pgEffect(pool: PoolConfig, pg: PgPlaces, gone: ReadonlySet<number>, isU
   const left = (set: readonly number[]): number => set.filter(stays).length;
   const places = new Set([...pg.target, ...pg.sets.flat(), ...pg.peers]);
   if (![...places].some((osd) => gone.has(osd))) return null;
+  if (!pg.mapped) return 'has_incomplete';
   const loses = left(pg.target) < pg.target.length;
   if (loses && left(pg.target) < dataChunks) return 'incomplete';
   // Newer data lies in such a set only; a smaller one than the data has chunks never took a write.
@@ -90,13 +93,18 @@ export function judgeOsdRemoval(view: ClusterView, osds: readonly number[]): Poo
 function pgPlaces(view: ClusterView, pool: number): PgPlaces[] {
   const items = view.pgConfig?.items.get(pool) ?? [];
   const histories = view.pgHistory.ofPool(pool);
-  const numbers = new Set([...items.map((_, i) => i + 1), ...histories.keys()]);
-  return [...numbers].map((pg) => ({
-    target: (items[pg - 1]?.osdSet ?? []).filter((osd) => osd !== 0),
-    sets: (histories.get(pg)?.osdSets ?? []).map((set) => set.filter((osd) => osd !== 0)),
-    peers: histories.get(pg)?.allPeers ?? [],
-    state: view.pgStates.get(pool, pg)?.state ?? [],
-  }));
+  const states = view.pgStates.ofPool(pool);
+  const numbers = new Set([...items.map((_, i) => i + 1), ...histories.keys(), ...states.keys()]);
+  return [...numbers].map((pg) => {
+    const [item, history, state] = [items[pg - 1], histories.get(pg), states.get(pg)];
+    return {
+      mapped: item !== undefined,
+      target: (item?.osdSet ?? []).filter((osd) => osd !== 0),
+      sets: (history?.osdSets ?? []).map((set) => set.filter((osd) => osd !== 0)),
+      peers: [...(history?.allPeers ?? []), ...(item || !state ? [] : [state.primary, ...state.peers])],
+      state: state?.state ?? [],
+    };
+  });
 }
 
 export interface OsdRemovalRules {

@@ -16,10 +16,12 @@ const CHANGE_ATTEMPTS = 100;
 
 const invalid = (text: string): VitastorError => new VitastorError('ERR_INVALID_ARGUMENT', text);
 
-/** A pool by id or name. Throws ERR_NOT_FOUND. */
+/** A pool by id or name. Throws ERR_NOT_FOUND, ERR_BAD_VALUE (it stands there and cannot be read). */
 export function findPool(view: ClusterView, idOrName: string): PoolConfig {
   const byId = /^\d+$/.test(idOrName) ? view.pools.get(Number(idOrName)) : undefined;
   const pool = byId ?? view.poolByName(idOrName);
+  if (!pool && /^\d+$/.test(idOrName) && view.invalidPools.has(Number(idOrName)))
+    throw new VitastorError('ERR_BAD_VALUE', `Pool ${idOrName} in /config/pools is not valid: correct it in etcd first`);
   if (!pool) throw new VitastorError('ERR_NOT_FOUND', `Pool ${idOrName} does not exist`, { data: { pool: idOrName } });
   return pool;
 }
@@ -217,7 +219,9 @@ export async function createPool(context: AdminContext, entry: JsonObject): Prom
   const pools = await editPools(context, (before) => {
     if (Object.values(before).some((other) => nameOf(other) === entry['name']))
       throw new VitastorError('ERR_EXISTS', `Pool ${String(entry['name'])} already exists`);
-    id = Math.max(0, ...Object.keys(before).map(Number).filter(Number.isSafeInteger)) + 1;
+    // Images that a removed pool left behind must not turn up in the new one.
+    const left = [...context.view.inodes.values()].map((image) => image.pool);
+    id = Math.max(0, ...left, ...Object.keys(before).map(Number).filter(Number.isSafeInteger)) + 1;
     return { ...before, [String(id)]: entry };
   });
   return { id, pools };

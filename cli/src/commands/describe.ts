@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 import { string } from '@oclif/core/flags';
-import { errorText, findPool, fullInode, INODE_MAX, VitastorError, type DescribeItem, type JsonObject } from '@vitastor/core';
+import { errorText, findPool, fullInode, INODE_MAX, VitastorError, type ClusterView, type DescribeItem, type JsonObject } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { wholeNumber } from '../list-flags.js';
 import { parseOsdList } from '../reports/pg-rows.js';
@@ -55,7 +55,7 @@ export default class Describe extends VitastorCommand {
     };
     const osds = flags.osds === undefined ? primariesOf(view, pool, pg) : parseOsdList(flags.osds);
     const admin = this.session.osdAdmin(view);
-    const problems: string[] = [];
+    const problems = flags.osds === undefined ? leaderless(view, pool, pg) : [];
     const lists = await Promise.all(
       osds.map((osd) =>
         describeAll(admin, osd, request).catch((error: unknown): DescribeItem[] => {
@@ -73,6 +73,20 @@ export default class Describe extends VitastorCommand {
     if (problems.length && !this.session.options.json && text !== '') this.session.environment.stdout(`${text}\n`);
     return { json: items.map(itemJson), text, ...failed };
   }
+}
+
+/** PGs that nobody can be asked about. At most this many are named. */
+const NAMED_PGS = 10;
+
+function leaderless(view: ClusterView, onlyPool: number, onlyPg: number): string[] {
+  const found = [...(view.pgConfig?.items ?? [])]
+    .filter(([pool]) => view.pools.has(pool) && (onlyPool === 0 || pool === onlyPool))
+    .flatMap(([pool, items]) => items.map((_, i) => [pool, i + 1] as const))
+    .filter(([pool, pg]) => (onlyPg === 0 || pg === onlyPg) && !view.pgStates.get(pool, pg))
+    .map(([pool, pg]) => `${pool}/${pg}`);
+  if (found.length === 0) return [];
+  const more = found.length > NAMED_PGS ? ` and ${found.length - NAMED_PGS} more` : '';
+  return [`no OSD leads PG ${found.slice(0, NAMED_PGS).join(', ')}${more}`];
 }
 
 const FLAGS = ['corrupted', 'inconsistent', 'outdated'] as const;

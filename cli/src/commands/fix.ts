@@ -79,7 +79,8 @@ export default class Fix extends VitastorCommand {
 async function fixObject(view: ClusterView, admin: OsdAdmin, name: ObjectName, wish: Wish, deleted: Deleted[]): Promise<void> {
   const pool = view.pools.get(Number(name.inode >> 48n));
   const pgCount = pool ? (view.pgConfig?.items.get(pool.id)?.length ?? 0) : 0;
-  if (!pool || pgCount === 0) throw new VitastorError('ERR_NOT_FOUND', `pool ${name.inode >> 48n} does not exist`);
+  if (!pool) throw new VitastorError('ERR_NOT_FOUND', `pool ${name.inode >> 48n} does not exist`);
+  if (pgCount === 0) throw new VitastorError('ERR_IO', `pool ${pool.name} has no placement groups yet`, { retryable: true });
   const object = { inode: name.inode, stripe: objectStart(pool, name.stripe) };
   const pg = pgOfOffset(pool, pgCount, object.stripe);
   const state = view.pgStates.get(pool.id, pg);

@@ -3,6 +3,7 @@
 import { string } from '@oclif/core/flags';
 import {
   checkImageName,
+  findPool,
   modifyImage,
   objectSpanBytes,
   parseBoolean,
@@ -15,7 +16,7 @@ import {
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { SECTOR_BYTES } from '../image-create.js';
 import { flag, words } from '../list-flags.js';
-import { removeData } from '../removal.js';
+import { REMOVAL_PATHS, removeData } from '../removal.js';
 
 export default class Modify extends VitastorCommand {
   static override strict = false;
@@ -36,7 +37,7 @@ export default class Modify extends VitastorCommand {
     const { flags, argv } = await this.parse(Modify);
     const [name] = words(argv);
     if (!name) throw invalid('Image name is missing');
-    const context = await this.session.admin(['index/']);
+    const context = await this.session.admin(['index/', ...(flags.resize === undefined ? [] : REMOVAL_PATHS)]);
     const image = context.view.imageByName(name);
     if (!image) throw new VitastorError('ERR_NOT_FOUND', `Image ${name} does not exist`);
     const change: ImageChange = {};
@@ -79,16 +80,12 @@ export default class Modify extends VitastorCommand {
     sizeBytes: bigint,
     downOk: boolean,
   ): Promise<VitastorError | null> {
-    const pool = view.pools.get(image.pool);
-    if (!pool)
-      throw new VitastorError(
-        'ERR_NOT_FOUND',
-        `Pool ${image.pool} of image ${image.name} does not exist or is not valid`,
-      );
+    const pool = findPool(view, String(image.pool));
     const span = objectSpanBytes(pool);
     const minOffset = ((sizeBytes + span - 1n) / span) * span;
     const removal = await removeData(
       this.session,
+      view,
       { pool: image.pool, inode: image.inode, minOffset, maxOffset: null },
       { waitList: false, downOk },
     );

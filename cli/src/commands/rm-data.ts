@@ -3,7 +3,7 @@
 import { string } from '@oclif/core/flags';
 import { findPool, INODE_MAX, requireSize, VitastorError } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
-import { removeData } from '../removal.js';
+import { REMOVAL_PATHS, removeData } from '../removal.js';
 import { flag } from '../list-flags.js';
 
 export default class RmData extends VitastorCommand {
@@ -25,9 +25,10 @@ export default class RmData extends VitastorCommand {
     const full = BigInt(flags.inode);
     const poolName = flags.pool ?? (full > INODE_MAX ? String(full >> 48n) : '');
     if (poolName === '') throw new VitastorError('ERR_INVALID_ARGUMENT', 'pool is missing: give --pool POOL');
-    const pool = findPool(await this.session.load([]), poolName);
+    const view = await this.session.load(REMOVAL_PATHS);
+    const pool = findPool(view, poolName);
     const inode = full & INODE_MAX;
-    const removal = await removeData(this.session, {
+    const removal = await removeData(this.session, view, {
       pool: pool.id, inode,
       minOffset: flags['min-offset'] === undefined ? 0n : requireSize('--min-offset', flags['min-offset']),
       maxOffset: flags['max-offset'] === undefined ? null : requireSize('--max-offset', flags['max-offset']),

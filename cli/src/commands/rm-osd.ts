@@ -69,9 +69,9 @@ function lossText(loss: PoolLoss): string {
 
 function refusal({ losses, up }: OsdRemoval, rules: OsdRemovalRules): VitastorError {
   const lines = losses.map(lossText);
-  if (up.length) {
+  if (up.length && !rules.allowUp) {
     const [is, them] = up.length === 1 ? ['is', 'it'] : ['are', 'them'];
-    lines.push(`OSD ${up.join(', ')} ${is} still up: stop ${them} first${rules.allowUp ? '' : ', or add --allow-up'}.`);
+    lines.push(`OSD ${up.join(', ')} ${is} still up: stop ${them} first, or add --allow-up.`);
   }
   const lost = losses.some((loss) => isDataLoss(loss.effect));
   const way = lost ? '--allow-data-loss' : '--force';

@@ -15,7 +15,7 @@ import {
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { matchesAny } from '../glob.js';
 import { flag, words } from '../list-flags.js';
-import { removeData, type RemovalOptions } from '../removal.js';
+import { isWithoutData, REMOVAL_PATHS, removeData, type RemovalOptions } from '../removal.js';
 
 export default class Rm extends VitastorCommand {
   static override strict = false;
@@ -35,7 +35,7 @@ export default class Rm extends VitastorCommand {
     const { flags, argv } = await this.parse(Rm);
     const names = words(argv);
     if (names.length === 0) throw new VitastorError('ERR_INVALID_ARGUMENT', 'Layer to remove is missing');
-    const context = await this.session.admin(['index/']);
+    const context = await this.session.admin(['index/', ...REMOVAL_PATHS]);
     const layers =
       flags.exact || flags.matching ? selected(context.view, names, flags.exact) : chain(context.view, names);
     refuseWithOtherChildren(context.view, layers);
@@ -53,6 +53,8 @@ export default class Rm extends VitastorCommand {
     };
     const [ids, images]: [bigint[], string[]] = [[], []];
     const lines: string[] = [];
+    // Refused before anything is marked.
+    for (const layer of layers) isWithoutData(context.view, layer.pool);
     for (const layer of layers) {
       const marked = layer.deleted
         ? { image: layer, revision: context.view.modRevision(context.view.keys.configInode(layer.pool, layer.inode)) }
@@ -60,12 +62,14 @@ export default class Rm extends VitastorCommand {
       if (!layer.deleted) this.session.step(`Image ${layer.name} modified`);
       const removal = await removeData(
         this.session,
+        context.view,
         { pool: layer.pool, inode: layer.inode, minOffset: 0n, maxOffset: null },
         options,
       );
       Object.assign(json, removal.json, { deleted_ids: ids, deleted_images: images });
       if (removal.error) return { json, text: '', error: removal.error };
-      this.session.step(`Done, inode ${layer.inode} from pool ${layer.pool} removed`);
+      if (context.view.pools.has(layer.pool)) this.session.step(`Done, inode ${layer.inode} from pool ${layer.pool} removed`);
+      else this.session.step(`Pool ${layer.pool} does not exist any more: there is no data of ${layer.name} to remove`);
       await removeImageMetadata(context, marked.image, marked.revision);
       ids.push(fullInode(layer.pool, layer.inode));
       images.push(layer.name);

@@ -117,7 +117,7 @@ export function poolRow(view: ClusterView, pool: PoolConfig): PoolRow {
     totalBytes: totalRaw / rawToUsable,
     usedBytes: usedRaw / rawToUsable,
     availableBytes: available,
-    usedPercent: totalRaw > 0 ? 100 - (100 * available * rawToUsable) / totalRaw : 100,
+    usedPercent: usedPercent(totalRaw, usedRaw, available * rawToUsable),
     efficiencyPercent: (stats?.spaceEfficiency ?? 0) * 100,
     json: {
       ...pool.raw,
@@ -138,6 +138,12 @@ export function poolRow(view: ClusterView, pool: PoolConfig): PoolRow {
       backfillfull: view.pgConfig?.backfillfullPools.includes(pool.id) ? 1 : 0,
     },
   };
+}
+
+/** Of what can be filled. Free space that the placement cannot use may exceed the total. */
+function usedPercent(totalRaw: number, usedRaw: number, availableRaw: number): number {
+  if (totalRaw > 0) return Math.max(0, 100 - (100 * availableRaw) / totalRaw);
+  return usedRaw > 0 ? 100 : 0;
 }
 
 export function recoveryJson(row: PoolRow): JsonObject {

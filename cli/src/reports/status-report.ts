@@ -187,8 +187,24 @@ function warningLines(view: ClusterView, osds: OsdSums, members: readonly Member
     lines.push(
       `${inactive.length === 1 ? 'pool' : 'pools'} ${inactive.map((pool) => pool.name).join(', ')} ${inactive.length === 1 ? 'is' : 'are'} inactive`,
     );
+  if (!view.monMaster && (view.pools.size > 0 || osds.count > 0))
+    lines.push(view.monMembers.size > 0 ? 'no monitor is master yet' : 'no monitor runs: nobody reacts when an OSD fails');
+  lines.push(...orphanLines(view));
   for (const member of members) if (!member.alive) lines.push(`etcd ${member.address} does not answer`);
   return lines;
+}
+
+/** What a pool has left behind that was taken out of /config/pools. */
+function orphanLines(view: ClusterView): string[] {
+  const known = (pool: number): boolean => view.pools.has(pool) || view.invalidPools.has(pool);
+  const images = new Map<number, number>();
+  for (const { pool } of view.inodes.values()) if (!known(pool)) images.set(pool, (images.get(pool) ?? 0) + 1);
+  const pgs = new Map([...(view.pgConfig?.items ?? [])].filter(([pool, items]) => !known(pool) && items.length > 0).map(([pool, items]) => [pool, items.length]));
+  return [...new Set([...images.keys(), ...pgs.keys()])].sort((a, b) => a - b).map((pool) => {
+    const left = [[images.get(pool) ?? 0, 'image', 'images'], [pgs.get(pool) ?? 0, 'PG', 'PGs']] as const;
+    const parts = left.filter(([count]) => count > 0).map(([count, one, many]) => `${count} ${count === 1 ? one : many}`);
+    return `pool ${pool} does not exist, but still has ${parts.join(' and ')}`;
+  });
 }
 
 /** What is left to do, and how long at this rate. '' where there is nothing to say. */
