@@ -58,7 +58,9 @@ describe('rm-osd', () => {
     await refused(16, /INCOMPLETE objects \(DATA LOSS\)[\s\S]*OSD 1 is still up: stop it first, or add --allow-up\.\n.*--allow-data-loss/, 'rm-osd', '1', '--force');
     await refused(16, /^OSD 3 is still up: stop it first, or add --allow-up\.\n$/, 'rm-osd', '3', '--force');
     await refused(16, /INCOMPLETE PGs \(DATA LOSS\)/, 'rm-osd', '1', '2', '--allow-up', '--force');
-    assert.equal((await rig.run(['rm-osd', '1', '2', '3', '1', '--allow-up', '--allow-data-loss'])).stdout, 'OSDs 1, 2, 3 are removed from etcd\n');
+    const removed = await rig.run(['rm-osd', '1', '2', '3', '1', '--allow-up', '--allow-data-loss']);
+    assert.equal(removed.stdout, 'OSDs 1, 2, 3 are removed from etcd\n');
+    assert.match(removed.stderr, /^warning: OSD 1, 3 still runs: stop it now/m);
     assert.deepEqual(rig.keys('osd/'), []);
   });
 

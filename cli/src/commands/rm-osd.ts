@@ -58,6 +58,8 @@ export default class RmOsd extends VitastorCommand {
     const { clock, signal } = this.session.environment;
     const config = await this.session.config();
     const waitMs = removal.existed ? config.number('mon_change_timeout') + MONITOR_MS : 0;
+    if (removal.up.length)
+      this.session.environment.stderr(`warning: OSD ${removal.up.join(', ')} still runs: stop it now, or it reports its statistics to etcd again\n`);
     await forgetOsdsInHistories(removal.context, osds, { clock, signal, waitMs, attempts, retryMs });
     return { json, text: `${which}${osds.length === 1 ? 'is' : 'are'} removed from etcd` };
   }
