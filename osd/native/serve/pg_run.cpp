@@ -469,6 +469,14 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         bool flushed = co_await flushing;
         if (!flushed || pg.disturbed || pg.stop) co_return false;
     }
+    if (info.immediate_commit != wire::ImmediateCommit::all && !pg.membership.history_sets.empty()) {
+        // Recovery may have written it before this peering, and a SYNC later need not ask that OSD: a clean PG forgets who has had what.
+        std::set<OsdNum> members(pg.activation.current_set.begin(), pg.activation.current_set.end());
+        members.erase(0);
+        runtime::Task<bool> syncing = sync_all_of(pg, {members.begin(), members.end()});
+        const bool synced = co_await syncing;
+        if (!synced) co_return false;
+    }
     pg.flags = flags;
     pg.others.clear();
     pg.connections.clear();

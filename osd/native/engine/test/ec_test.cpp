@@ -545,9 +545,9 @@ TEST_CASE("EC: a PG is clean only when what recovery wrote is durable") {
         rig.until_active();
         CHECK(rig.write(0, rig.random_bytes(kChunk)) == kChunk);
         CHECK(rig.client.simple(1, wire::Opcode::sync).result == 0);
-        rig.c.disks[3].hold_syncs = true;
         rig.revive(3);
-        rig.until_active();
+        rig.c.until("OSD 3 is a member", [&] { return (rig.state() & (ps::active | ps::degraded)) == ps::active; });
+        rig.c.disks[3].hold_syncs = true;
         rig.c.until("recovered", [&] { return !rig.c.disks[3].objects.empty(); });
         rig.c.turns(100);
         CHECK(rig.state() == (ps::active | ps::has_misplaced));

@@ -275,14 +275,48 @@ TEST_CASE("a PG is clean only when what recovery wrote is durable") {
         c.stop_pg(1);
         c.history_sets = {{1}};
         c.start(2);
-        c.disks[2].hold_syncs = true;
         c.publish();
         c.start_pg(1, {1, 2});
+        c.until("active", [&] { return c.node(1).state(1) & ps::active; });
+        c.disks[2].hold_syncs = true;
         c.until("recovered", [&] { return c.copies(kFirst).contains(2); });
         c.turns(30);
         CHECK(c.node(1).state(1) == (ps::active | ps::has_misplaced));
         c.disks[2].hold_syncs = false;
         until_state(c, 1, ps::active);
+    }
+}
+
+TEST_CASE("a PG that peers again between recovery and its SYNC is clean only when what recovery wrote is durable") {
+    for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
+        for (OsdNum next : {1, 2}) {
+            CAPTURE(next);
+            ClusterOptions options;
+            options.mode = mode;
+            options.settings = {{"peer_connect_interval", "1"}, {"autosync_interval", "0"}, {"autosync_writes", "0"}};
+            Cluster c(options);
+            c.stop(2);
+            c.publish();
+            activate(c, 1, {1, 2}, ps::active | ps::degraded | ps::left_on_dead);
+            Client client(c, 0);
+            REQUIRE(client.write(1, kInode, 0, block(1)).result == 4096);
+            REQUIRE(client.simple(1, Opcode::sync).result == 0);
+            c.stop_pg(1);
+            c.history_sets = {{1}};
+            c.start(2);
+            c.publish();
+            c.start_pg(1, {1, 2});
+            c.until("active", [&] { return c.node(1).state(1) & ps::active; });
+            c.disks[2].hold_syncs = true;
+            c.until("recovered", [&] { return c.copies(kFirst).contains(2); });
+            c.stop_pg(1);
+            c.history_sets = {{1}, {1, 2}};
+            c.start_pg(next, {1, 2});
+            c.turns(100);
+            CHECK((c.node(next).state(1) & ps::active) == 0);
+            c.disks[2].hold_syncs = false;
+            until_state(c, next, ps::active);
+        }
     }
 }
 
