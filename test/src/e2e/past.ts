@@ -65,8 +65,9 @@ const oldContent: Story = {
       const lab = await make({ osdBytes: 512 << 20 });
       await clusterOf(lab, 3, poolArgs, 16);
       await fill(lab, '0x11111111');
+      const reports = { timeoutMs: 30_000, diagnose: () => lab.diagnose() };
+      const before = await until('OSD 2 has reported what it wrote', async () => (await sequenceOf(lab, 2)) || undefined, reports);
       await lab.osds.get(2)?.stop();
-      const before = await sequenceOf(lab, 2);
       const backup = `${lab.osdFile(2)}.old`;
       const copied = await lab.command('cp', ['cp', '--sparse=always', lab.osdFile(2), backup]);
       assert.equal(copied.code, 0, copied.stderr);
@@ -74,8 +75,8 @@ const oldContent: Story = {
       await lab.waitActive({ clean: true });
       await fill(lab, '0x22222222');
       await lab.waitActive({ clean: true });
-      // A store that was opened anew and written to numbers its writes far above what it had before.
-      await until('OSD 2 has reported what it wrote', async () => (await sequenceOf(lab, 2)) > before + 1000, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
+      // A store that was opened anew and written to numbers its writes 2^20 and more above what it had before.
+      await until('OSD 2 has reported what it wrote since', async () => (await sequenceOf(lab, 2)) > before + 2 ** 19, reports);
       say(`${poolArgs.join(' ')}: OSD 2 comes back as it was before all of it was overwritten`);
       await lab.osds.get(2)?.stop();
       renameSync(backup, lab.osdFile(2));
