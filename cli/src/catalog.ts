@@ -65,6 +65,31 @@ export const NOT_HERE: ReadonlyMap<string, string> = new Map([
   ['simple-offsets', 'use vitastor-disk simple-offsets'],
 ]);
 
+/** Lines that can be typed as they stand behind the program's name. */
+const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  df: ['df --detail'],
+  ls: [`ls -l 'web/*'`, 'ls -l --sort used_size -r -n 10  # the ten largest', 'ls --tree'],
+  create: ['create -s 10G -p fast vm1', 'create --parent vm1@monday vm2  # a clone', 'create --snapshot monday vm1'],
+  'snap-create': ['snap-create vm1@monday'],
+  modify: ['modify vm1 --resize 20G', 'modify vm1 --rename vm2', 'modify vm1 --readonly'],
+  rm: ['rm vm2', 'rm vm1@monday vm1  # the chain from the snapshot to the image', `rm --matching 'tmp-*'`],
+  'rm-data': ['rm-data --pool fast --inode 5'],
+  describe: ['describe --object-state degraded,inconsistent --pool fast', 'describe --osds 1,2 --json'],
+  fix: ['describe --object-state inconsistent --json | vitastor-cli fix --bad-osds 2', 'fix --objects 0x1000000000001:0x20000 --bad-osds 2'],
+  'rm-osd': ['rm-osd --dry-run 3  # what would be lost?', 'rm-osd 3 4'],
+  'modify-osd': ['modify-osd --reweight 0 3  # take all data away', 'modify-osd --tags ssd,fast 3', 'modify-osd --noout true 3'],
+  'pg-list': ['pg-list ^active  # all that do not serve', 'pg-list --pool fast degraded has_degraded', 'pg-list --osd 3'],
+  'create-pool': ['create-pool fast -s 3 -n 64 --osd_tags ssd --wait', 'create-pool cold --ec 4+2 -n 64 --failure_domain host'],
+  'modify-pool': ['modify-pool fast -n 128', 'modify-pool fast --name faster', 'modify-pool fast --osd_tags nvme'],
+  'ls-pools': ['ls-pools -l', `ls-pools --detail 'f*'`],
+  flags: ['flags', 'flags set no_rebalance', 'flags unset no_rebalance'],
+  completion: ['completion bash > /etc/bash_completion.d/vitastor-cli'],
+};
+
+export function examplesOf(entry: CatalogEntry): readonly string[] {
+  return EXAMPLES[entry.name] ?? [];
+}
+
 export function findCommand(name: string): CatalogEntry | undefined {
   return CATALOG.find((entry) => entry.name === name || entry.aliases.includes(name));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // --help: the list, one command, or everything.
 
-import { CATALOG, findCommand, type CatalogEntry } from './catalog.js';
+import { CATALOG, examplesOf, findCommand, type CatalogEntry } from './catalog.js';
 import { formatTable } from './table.js';
 
 const GLOBAL = [
@@ -37,7 +37,9 @@ async function commandHelp(entry: CatalogEntry): Promise<string> {
   const [, ...lines] = formatTable([{ title: '' }, { title: '' }], rows, { color: false }).split('\n');
   const names = entry.aliases.length ? `\nOther names: ${entry.aliases.join(', ')}\n` : '';
   const options = rows.length ? `\nOPTIONS\n${lines.map((line) => line.trimEnd()).join('\n')}\n` : '';
-  return `vitastor-cli ${entry.usage}\n\n${entry.summary}.${command.description ? `\n${command.description}` : ''}\n${names}${options}`;
+  const typed = examplesOf(entry).map((line) => `  vitastor-cli ${line}\n`).join('');
+  const examples = typed === '' ? '' : `\nEXAMPLES\n${typed}`;
+  return `vitastor-cli ${entry.usage}\n\n${entry.summary}.${command.description ? `\n${command.description}` : ''}\n${names}${options}${examples}`;
 }
 
 /** Text for --help with these words behind it. */

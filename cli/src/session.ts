@@ -67,6 +67,8 @@ export class Session {
       keys: new KeySpace(config.string('etcd_prefix')),
       paths: ['config/', ...paths],
       onProblem: (problem) => this.environment.stderr(`warning: ${problemText(problem)}\n`),
+      // Who waits for minutes shall know for what.
+      onTrouble: (text) => this.progress(text, false),
     });
     await state.load({ attempts: config.number('max_etcd_attempts'), timeoutMs: config.number('etcd_slow_timeout') });
     this.#config = config.withEtcd(state.view.global);

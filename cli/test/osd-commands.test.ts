@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { CATALOG } from '../src/catalog.js';
+import { CATALOG, examplesOf, findCommand } from '../src/catalog.js';
 import { editDistance, nearest } from '../src/suggest.js';
 import { CliRig } from './harness.js';
 
@@ -150,5 +150,30 @@ describe('words that are none', () => {
 
   test('no command is nearer to another one\'s name than to its own', () => {
     for (const { name, aliases } of CATALOG) for (const word of [name, ...aliases]) assert.equal(nearest(word, CATALOG.flatMap((e) => [e.name, ...e.aliases])), word);
+  });
+});
+
+describe('help', () => {
+  test('every example is a line that its command takes: known words, no option that means nothing', async () => {
+    rig.stdin = '0x1000000000001:0x20000';
+    for (const entry of CATALOG) {
+      for (const example of examplesOf(entry)) {
+        const line = example.replace(/ {2}#.*$/, '').replace(/^.*\| vitastor-cli /, '').replace(/ > .*$/, '');
+        const words = line.split(' ').map((word) => word.replace(/^'(.*)'$/, '$1'));
+        assert.equal(findCommand(words[0] ?? ''), entry, example);
+        const { exit, stderr } = await rig.run(words);
+        assert.doesNotMatch(stderr, /means nothing|unknown|Unexpected/, example);
+        assert.notEqual(exit, 70, stderr);
+        // On an empty etcd things are missing, and nothing else is wrong.
+        assert.ok([0, 2, 5].includes(exit) || /matching OSDs/.test(stderr), `${example}: ${exit} ${stderr}`);
+      }
+      assert.match(await ok('--help', entry.name), examplesOf(entry).length ? /\nEXAMPLES\n {2}vitastor-cli / : /^vitastor-cli /);
+    }
+  });
+
+  test('waiting for etcd is not silent', async () => {
+    rig.onClient = (client) => client.failNext('unavailable');
+    const result = await rig.run(['ls']);
+    assert.deepEqual([result.exit, result.stderr], [0, 'etcd gave no answer within 5000 ms; attempt 1 of 5\n']);
   });
 });
