@@ -15,6 +15,8 @@ export interface Environment {
   stderr(text: string): void;
   /** Where colours and carriage returns make sense. */
   stdoutIsTerminal: boolean;
+  /** Width of the terminal in characters; absent where there is none. Asked for each table. */
+  stdoutColumns?(): number | undefined;
   stderrIsTerminal: boolean;
   /** Ctrl-C. */
   signal: AbortSignal;

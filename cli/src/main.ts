@@ -32,6 +32,7 @@ process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   stdout: (text) => void process.stdout.write(text),
   stderr: (text) => void process.stderr.write(text),
   stdoutIsTerminal: process.stdout.isTTY === true,
+  stdoutColumns: () => (process.stdout.isTTY === true ? process.stdout.columns : undefined),
   stderrIsTerminal: process.stderr.isTTY === true,
   signal: interrupted.signal,
 });

@@ -12,6 +12,6 @@ export async function listOsds(session: Session, show: OsdColumns): Promise<Outc
   const { columns, cells } = osdTable(view, rows, show);
   return {
     json: rows.map((row) => osdJson(view, row)),
-    text: formatTable(columns, cells, { color: session.options.color }),
+    text: formatTable(columns, cells, session.table),
   };
 }

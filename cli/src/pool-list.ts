@@ -33,5 +33,5 @@ export async function listPools(session: Session, options: PoolListOptions): Pro
   const json = rows.map((row) => ({ ...row.json, ...(recovery ? recoveryJson(row) : {}), ...(io ? ioJson(row) : {}) }));
   if (options.detail) return { json, text: rows.map(poolDetail).join('\n\n') };
   const { columns, cells } = poolTable(rows, { recovery, io });
-  return { json, text: formatTable(columns, cells, { color: session.options.color }) };
+  return { json, text: formatTable(columns, cells, session.table) };
 }

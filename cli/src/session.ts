@@ -15,6 +15,7 @@ import {
   type OsdAdmin,
 } from '@vitastor/core';
 import type { Environment } from './environment.js';
+import type { TableOptions } from './table.js';
 
 /** Lines of progress are this far apart where they cannot overwrite each other. */
 const PROGRESS_LINE_MS = 1000;
@@ -95,6 +96,11 @@ export class Session {
   osdAdmin(view: ClusterView): OsdAdmin {
     this.#osdAdmin ??= this.environment.openOsdAdmin((osd) => view.osdStates.get(osd));
     return this.#osdAdmin;
+  }
+
+  /** How tables are written here. */
+  get table(): TableOptions {
+    return { color: this.options.color, columns: this.environment.stdoutColumns?.() ?? 0 };
   }
 
   /** A finished step, on stdout; left out with --json, so that stdout is one JSON document, and with --progress 0. */

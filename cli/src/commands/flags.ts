@@ -30,7 +30,7 @@ export default class Flags extends VitastorCommand {
   async #list(): Promise<Outcome> {
     const view = await this.session.load([]);
     const rows = clusterFlags().map((flag) => [flag, isFlagSet(view, flag) ? 'set' : '-', CLUSTER_FLAGS[flag]]);
-    const table = formatTable([{ title: 'FLAG' }, { title: 'STATE' }, { title: 'WHILE IT IS SET' }], rows, { color: this.session.options.color });
+    const table = formatTable([{ title: 'FLAG' }, { title: 'STATE' }, { title: 'WHILE IT IS SET' }], rows, this.session.table);
     const noout = nooutOsds(view);
     const hint = noout.length ? `\nnoout of OSD ${noout.join(', ')}: see vitastor-cli modify-osd` : '';
     return { text: table + hint, json: this.#json((flag) => isFlagSet(view, flag), view) };

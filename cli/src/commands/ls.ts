@@ -37,7 +37,7 @@ export default class Ls extends VitastorCommand {
     );
     return {
       json: rows.map((row) => row.json),
-      text: formatTable(columns, cells, { color: this.session.options.color }),
+      text: formatTable(columns, cells, this.session.table),
     };
   }
 }

@@ -32,7 +32,7 @@ export default class PgList extends VitastorCommand {
     const { columns, cells } = pgTable(view, rows, flags.pool === undefined);
     return {
       json: rows.map((row) => row.json),
-      text: formatTable(columns, cells, { color: this.session.options.color }),
+      text: formatTable(columns, cells, this.session.table),
     };
   }
 }
