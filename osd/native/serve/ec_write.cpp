@@ -193,6 +193,14 @@ runtime::Task<int64_t> Osd::judge_stores(Op* op) {
     ChunkCalls calls{work};
     co_await calls;
     if (judge_changes(work) < 0 && pg.active()) disturb(pg);
+    if (pg.pool->info.immediate_commit == wire::ImmediateCommit::none) {
+        // The next write has the same version: what was rolled back must not come back beside it when an OSD loses power.
+        for (size_t i = 0; i < work.targets.size() && pg.active(); i++) {
+            runtime::Task<int64_t> syncing = sync_on(work.targets[i].osd);
+            const int64_t synced = co_await syncing;
+            if (synced < 0 && pg.active()) disturb(pg);
+        }
+    }
     if (!pg.active()) co_return -EPIPE;
     if (!again) co_return error;
     VITASTOR_PROBE("a chunk was not what its primary knew");

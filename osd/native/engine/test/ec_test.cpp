@@ -480,6 +480,27 @@ TEST_CASE("EC: a write makes the version before it stable, without a message of 
     }
 }
 
+TEST_CASE("EC: mode none: a write is refused when its rollback is durable, for the next one has the same version") {
+    EcRig rig(kEcSchemes[0], {{"autosync_interval", "0"}, {"autosync_writes", "0"}}, wire::ImmediateCommit::none);
+    REQUIRE(rig.write(0, rig.random_bytes(4096)) == 4096);
+    REQUIRE(rig.client.simple(1, wire::Opcode::sync).result == 0);
+    rig.c.turns(150);
+    rig.c.disks[3].fault = [](const store::Operation& op) -> int64_t { return op.op == store::StoreOp::write ? -ENOSPC : 0; };
+    rig.c.disks[2].hold_syncs = true;
+    const uint64_t syncs = rig.c.disks[1].syncs;
+    auto refused = rig.client.start_write(1, kInode, 0, rig.random_bytes(4096));
+    rig.c.turns(200);
+    CHECK(rig.c.disks[2].objects[{kInode, 1}].size() == 1);
+    CHECK(!refused->done);
+    rig.c.disks[2].hold_syncs = false;
+    CHECK(rig.client.wait(refused).result == -ENOSPC);
+    CHECK(rig.c.disks[1].syncs == syncs + 1);
+    rig.c.disks[3].fault = nullptr;
+    CHECK(rig.write(0, rig.random_bytes(4096)) == 4096);
+    REQUIRE(rig.client.simple(1, wire::Opcode::sync).result == 0);
+    rig.check_chunks();
+}
+
 TEST_CASE("EC: without immediate_commit versions become stable with a SYNC only") {
     for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
         for (const char* early : {"1", "0"}) {
