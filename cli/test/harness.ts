@@ -2,7 +2,7 @@
 // Runs vitastor-cli in this process, on etcd in memory.
 
 import {
-  SystemClock, VitastorError, type DataOps, type DescribeItem, type DescribeRequest, type ObjectName, type OsdAdmin, type RemoveDataProgress, type RemoveDataRequest, type RemoveDataResult,
+  SystemClock, VitastorError, type DataOps, type DescribeItem, type DescribeRequest, type MergeLayersProgress, type MergeLayersRequest, type MergeLayersResult, type ObjectName, type OsdAdmin, type RemoveDataProgress, type RemoveDataRequest, type RemoveDataResult,
 } from '@vitastor/core';
 import { MemoryEtcd, type MemoryEtcdClient } from '@vitastor/core/testing';
 import { runCli } from '../src/run.js';
@@ -25,6 +25,16 @@ export class FakeDataOps implements DataOps {
     this.onRequest(request);
     onProgress?.({ removedObjects: 1n, totalObjects: 2n, listed: false });
     return { removedObjects: 2n, totalObjects: 2n, errorCount: 0n, inactiveOsds: [], inactivePgs: [], ...this.result };
+  }
+
+  readonly merges: MergeLayersRequest[] = [];
+  onMerge: (request: MergeLayersRequest) => void = () => undefined;
+
+  async mergeLayers(request: MergeLayersRequest, onProgress?: (progress: MergeLayersProgress) => void): Promise<MergeLayersResult> {
+    this.merges.push(request);
+    this.onMerge(request);
+    onProgress?.({ doneObjects: 2n, totalObjects: 2n, writtenBytes: 8192n });
+    return { mergedObjects: 2n, writtenBytes: 8192n };
   }
 
   async close(): Promise<void> {

@@ -87,6 +87,27 @@ void on_done(void* arg, int64_t result, uint64_t version) {
     request->bridge->post(std::move(event));
 }
 
+void on_tool_done(void* arg, int result, const char* json) {
+    auto* request = static_cast<Request*>(arg);
+    Event event;
+    event.kind = Event::Kind::tool_done;
+    event.request = request;
+    event.number = result;
+    event.text = json;
+    request->bridge->post(std::move(event));
+}
+
+void post_progress(void* arg, Event::Kind kind, uint64_t done, uint64_t total, uint64_t bytes) {
+    auto* request = static_cast<Request*>(arg);
+    Event event;
+    event.kind = kind;
+    event.request = request;
+    event.first = done;
+    event.second = total;
+    event.third = bytes;
+    request->bridge->post(std::move(event));
+}
+
 // ---- cluster
 
 Napi::Value cluster_open(const Napi::CallbackInfo& info) {
@@ -324,28 +345,42 @@ Napi::Value purge(const Napi::CallbackInfo& info) {
     native.wait_list = flag(given.Get("waitList"));
     native.down_ok = flag(given.Get("downOk"));
     Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
-    request->is_purge = true;
     if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
     native.progress_arg = request;
     native.progress_fn = [](void* arg, uint64_t done, uint64_t total) {
-        auto* self = static_cast<Request*>(arg);
-        Event event;
-        event.kind = Event::Kind::progress;
-        event.request = self;
-        event.first = done;
-        event.second = total;
-        self->bridge->post(std::move(event));
+        post_progress(arg, Event::Kind::progress, done, total, 0);
     };
-    auto done = [](void* arg, int result, const char* json) {
-        auto* self = static_cast<Request*>(arg);
-        Event event;
-        event.kind = Event::Kind::purged;
-        event.request = self;
-        event.number = result;
-        event.text = json;
-        self->bridge->post(std::move(event));
+    int result = context->context ? vitastor_purge(context->context, &native, on_tool_done, request) : -EINVAL;
+    if (result) context->bridge->forget(request);
+    return number(env, result);
+}
+
+Napi::Value merge(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    ContextHandle* context = context_of(info[0]);
+    if (!context) return env.Undefined();
+    Napi::Object given = info[1].As<Napi::Object>();
+    std::vector<uint64_t> layers;
+    if (given.Get("layers").IsArray()) {
+        Napi::Array list = given.Get("layers").As<Napi::Array>();
+        for (uint32_t i = 0; i < list.Length(); i++) layers.push_back(u64(list.Get(i)));
+    }
+    vitastor_merge_options native{};
+    native.struct_size = sizeof native;
+    native.layers = layers.data();
+    native.layer_count = layers.size();
+    native.target = u64(given.Get("target"));
+    native.cas = given.Get("cas").ToNumber().Int32Value();
+    native.iodepth = static_cast<uint32_t>(u64(given.Get("iodepth")));
+    native.parallel_osds = static_cast<uint32_t>(u64(given.Get("parallelOsds")));
+    native.fsync_interval = static_cast<uint32_t>(u64(given.Get("fsyncInterval")));
+    Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
+    if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
+    native.progress_arg = request;
+    native.progress_fn = [](void* arg, uint64_t done, uint64_t total, uint64_t bytes) {
+        post_progress(arg, Event::Kind::merge_progress, done, total, bytes);
     };
-    int result = context->context ? vitastor_purge(context->context, &native, done, request) : -EINVAL;
+    int result = context->context ? vitastor_merge(context->context, &native, on_tool_done, request) : -EINVAL;
     if (result) context->bridge->forget(request);
     return number(env, result);
 }
@@ -380,6 +415,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("discard", range_call<vitastor_discard>);
     add("deleteObject", range_call<vitastor_delete_object>);
     add("purge", purge);
+    add("merge", merge);
     return exports;
 }
 

@@ -68,7 +68,7 @@ void Bridge::drain(Napi::Env env) {
             done = std::move(event.request->done);
             function = &done;
             break;
-        case Event::Kind::purged:
+        case Event::Kind::tool_done:
             arguments = {Napi::Number::New(env, static_cast<double>(event.number)), Napi::String::New(env, event.text)};
             done = std::move(event.request->done);
             function = &done;
@@ -76,6 +76,11 @@ void Bridge::drain(Napi::Env env) {
         case Event::Kind::progress:
             if (event.request->progress.IsEmpty()) continue;
             arguments = {Napi::BigInt::New(env, event.first), Napi::BigInt::New(env, event.second)};
+            function = &event.request->progress;
+            break;
+        case Event::Kind::merge_progress:
+            if (event.request->progress.IsEmpty()) continue;
+            arguments = {Napi::BigInt::New(env, event.first), Napi::BigInt::New(env, event.second), Napi::BigInt::New(env, event.third)};
             function = &event.request->progress;
             break;
         case Event::Kind::log:
@@ -87,7 +92,7 @@ void Bridge::drain(Napi::Env env) {
             function = event.function;
             break;
         }
-        bool ends = event.kind == Event::Kind::done || event.kind == Event::Kind::purged;
+        bool ends = event.kind == Event::Kind::done || event.kind == Event::Kind::tool_done;
         if (ends) forget(event.request);
         if ((event.kind == Event::Kind::log || event.kind == Event::Kind::changed) && !is_live(function)) continue;
         if (function->IsEmpty()) continue;

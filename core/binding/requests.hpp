@@ -19,19 +19,17 @@ class Bridge;
 struct Request {
     Bridge* bridge = nullptr;
     Napi::FunctionReference done;
-    Napi::FunctionReference progress;  ///< purge only
+    Napi::FunctionReference progress;  ///< purge and merge
     Napi::ObjectReference buffer;      ///< keeps the memory of a read or write
-    /// What the callback runs with, after (result, version) or (result, json).
-    bool is_purge = false;
 };
 
 struct Event {
-    enum class Kind { done, purged, progress, log, changed };
+    enum class Kind { done, tool_done, progress, merge_progress, log, changed };
     Kind kind{};
     Request* request = nullptr;
     Napi::FunctionReference* function = nullptr;  ///< log, changed: owned by the handle
     int64_t number = 0;                           ///< result, level
-    uint64_t first = 0, second = 0;               ///< version; done and total; size and read-only
+    uint64_t first = 0, second = 0, third = 0;    ///< version; done, total and bytes; size and read-only
     std::string text;
 };
 
@@ -40,7 +38,7 @@ public:
     explicit Bridge(Napi::Env env);
     /// Any thread.
     void post(Event event);
-    /// JavaScript's thread. The request is pending until its done or purged event has been delivered.
+    /// JavaScript's thread. The request is pending until its done or tool_done event has been delivered.
     Request* begin(Napi::Env env, Napi::Function done);
     /// The call was refused: done does not run.
     void forget(Request* request);

@@ -155,6 +155,29 @@ struct vitastor_purge_options {
 VITASTOR_API int vitastor_purge(vitastor_context *context, const struct vitastor_purge_options *options,
     void (*done_fn)(void *arg, int result, const char *json), void *done_arg);
 
+/* Merges layers: `layers` is a chain, lowest first, of 2 to 4096 full inode numbers (as vitastor_image_inode()), borrowed during the call. Writes into
+ * layers[target] exactly those granules that the view of the topmost layer, read over these layers alone, takes from another layer: what is
+ * present in a layer above the target wins over it, what is present only below fills what it lacks; a granule that no layer has stays absent.
+ * No other layer changes, and no metadata. The target is written to although its metadata may say read-only; layers other than the target must not be
+ * written to meanwhile. May be interrupted (close the context) and repeated. Bitmap granularities: that of the target divides all others.
+ * progress_fn: objects of the target that are done and in total, and bytes written so far; may be NULL. result: 0: all is durable; -EINVAL, -ENOENT (no
+ * such pool), -EAGAIN (a PG count has changed, or others write all the time: repeat), -ETIMEDOUT (a PG stays inactive), -EIO, -ENOSPC, -ECANCELED.
+ * json: {merged_objects, total_objects, written_bytes, error}, borrowed during done_fn; error: '' or a sentence. */
+struct vitastor_merge_options {
+    size_t struct_size;
+    const uint64_t *layers;
+    size_t layer_count;
+    size_t target; /* index into layers */
+    int cas;       /* others may write to the target: 1 yes, -1 no, 0: if it is the topmost layer and has no children */
+    uint32_t iodepth;        /* 0: 32; objects under way per OSD */
+    uint32_t parallel_osds;  /* 0: 4 */
+    uint32_t fsync_interval; /* 0: 128; writes between two flushes where the pool needs them */
+    void (*progress_fn)(void *arg, uint64_t done, uint64_t total, uint64_t bytes);
+    void *progress_arg;
+};
+VITASTOR_API int vitastor_merge(vitastor_context *context, const struct vitastor_merge_options *options,
+    void (*done_fn)(void *arg, int result, const char *json), void *done_arg);
+
 /* "3.0.8-ours.1" and the like. Static. */
 VITASTOR_API const char *vitastor_version(void);
 

@@ -44,6 +44,35 @@ export interface RemoveDataResult {
   inactivePgs: number[];
 }
 
+/** Layers of a chain to be merged into one of them. */
+export interface MergeLayersRequest {
+  /** Full inode numbers, lowest first; at least two. */
+  layers: readonly bigint[];
+  /** Index into layers. */
+  target: number;
+  /** Compare-and-set writes, so that somebody may write to the target meanwhile; null = as the metadata says. */
+  cas: boolean | null;
+  /** Objects under way per OSD. */
+  iodepth: number;
+  /** OSDs worked on at once. */
+  parallelOsds: number;
+  /** Writes between two flushes. */
+  fsyncInterval: number;
+  /** How long inactive PGs are waited for (client_wait_up_timeout). */
+  waitUpTimeoutMs: number;
+}
+
+export interface MergeLayersProgress {
+  doneObjects: bigint;
+  totalObjects: bigint;
+  writtenBytes: bigint;
+}
+
+export interface MergeLayersResult {
+  mergedObjects: bigint;
+  writtenBytes: bigint;
+}
+
 export interface DataOps {
   /**
    * Lists the inode's objects on the primary of every PG (LIST), deletes those in range (DELETE), and syncs (SYNC)
@@ -58,6 +87,17 @@ export interface DataOps {
     onProgress?: (progress: RemoveDataProgress) => void,
     signal?: AbortSignal,
   ): Promise<RemoveDataResult>;
+  /**
+   * Writes into the target exactly those granules that the view of the topmost layer, read over these layers alone,
+   * takes from another one. Changes no metadata and no other layer. May be aborted at any point and repeated.
+   * Rejects with VitastorError ERR_INVALID_ARGUMENT (the target's granularity is too coarse), ERR_NOT_FOUND,
+   * ERR_CONFLICT (repeat), ERR_IO, ERR_ETCD_UNAVAILABLE, ERR_ABORTED. Durable on return.
+   */
+  mergeLayers(
+    request: MergeLayersRequest,
+    onProgress?: (progress: MergeLayersProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<MergeLayersResult>;
   close(): Promise<void>;
 }
 

@@ -76,6 +76,23 @@ export interface PurgeOutcome {
   inactivePgs: number[];
 }
 
+export interface MergeRequest {
+  /** Full inode numbers, lowest first. */
+  layers: readonly bigint[];
+  /** Index into layers: where everything goes. */
+  target: number;
+  /** Whether others may write to the target meanwhile; absent: as the metadata says. */
+  cas?: boolean | null;
+  iodepth?: number;
+  parallelOsds?: number;
+  fsyncInterval?: number;
+  onProgress?: (doneObjects: bigint, totalObjects: bigint, writtenBytes: bigint) => void;
+}
+export interface MergeOutcome {
+  mergedObjects: bigint;
+  writtenBytes: bigint;
+}
+
 /**
  * A connection to a cluster with one I/O thread. close() it, or the process stays up while requests are pending only.
  */
@@ -193,6 +210,43 @@ export class Client {
       result, removedObjects: BigInt(counts.removed_objects), totalObjects: BigInt(counts.total_objects),
       errorCount: BigInt(counts.error_count), inactiveOsds: counts.inactive_osds, inactivePgs: counts.inactive_pgs,
     };
+  }
+
+  /**
+   * Copies into one layer of a chain what the view of the topmost one takes from the others (vitastor_merge). Durable on
+   * return. Rejects with ERR_INVALID_ARGUMENT, ERR_NOT_FOUND, ERR_CONFLICT, ERR_IO, ERR_ABORTED; may be repeated.
+   */
+  async merge(request: MergeRequest): Promise<MergeOutcome> {
+    this.#check();
+    const { cas } = request;
+    const [result, json] = await new Promise<[number, string]>((resolve) => {
+      const refused = this.#native.merge(
+        this.#context,
+        {
+          layers: request.layers,
+          target: request.target,
+          cas: cas === undefined || cas === null ? 0 : cas ? 1 : -1,
+          iodepth: request.iodepth ?? 0,
+          parallelOsds: request.parallelOsds ?? 0,
+          fsyncInterval: request.fsyncInterval ?? 0,
+        },
+        request.onProgress ?? null,
+        (code, text) => resolve([code, text]),
+      );
+      if (refused !== 0) resolve([refused, '']);
+    });
+    // Written by our own native code; counts fit a double by far.
+    const counts = (json === '' ? { error: '' } : JSON.parse(json)) as {
+      merged_objects: number;
+      written_bytes: number;
+      error: string;
+    };
+    if (result !== 0) {
+      const error = failure(result, 'layers cannot be merged', counts.error);
+      // Here it is a PG that does not come, not etcd.
+      throw result === -110 && counts.error !== '' ? new VitastorError('ERR_IO', error.message, { retryable: true }) : error;
+    }
+    return { mergedObjects: BigInt(counts.merged_objects), writtenBytes: BigInt(counts.written_bytes) };
   }
 
   /** Ends what is under way with ERR_ABORTED. Idempotent. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // C ABI: images and I/O.
 #include "client/abi_types.hpp"
+#include "client/merge.hpp"
 #include "client/purge.hpp"
 
 using namespace vitastor;
@@ -39,15 +40,33 @@ int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint
     return start_op(kind, image, context, offset, length, iov, iov_count, expected_version, done_fn, done_arg);
 }
 
-struct PurgeStart {
-    PurgeOptions options;
-    void (*done_fn)(void*, int, const char*);
+using ToolDone = void (*)(void* arg, int result, const char* json);
+
+/// What a tool (Purge, Merge) is started with, on the way to its context's thread.
+template <class Tool, class Options>
+struct ToolStart {
+    Options options;
+    ToolDone done_fn;
     void* done_arg;
+    static void run(vitastor_context* context, void* arg) {
+        std::unique_ptr<ToolStart> start(static_cast<ToolStart*>(arg));
+        Tool::start(*context->context, std::move(start->options), start->done_fn, start->done_arg);
+    }
 };
 
-void start_purge(vitastor_context* context, void* arg) {
-    std::unique_ptr<PurgeStart> start(static_cast<PurgeStart*>(arg));
-    Purge::start(*context->context, start->options, start->done_fn, start->done_arg);
+template <class Tool, class Options>
+int start_tool(vitastor_context* context, Options options, ToolDone done_fn, void* done_arg) {
+    using Start = ToolStart<Tool, Options>;
+    auto* start = new Start{std::move(options), done_fn, done_arg};
+    if (context->own_thread) {
+        vitastor_context::Command command;
+        command.run = Start::run;
+        command.arg = start;
+        context->post(command);
+    } else {
+        Start::run(context, start);
+    }
+    return 0;
 }
 
 }  // namespace
@@ -182,26 +201,36 @@ extern "C" int vitastor_purge(vitastor_context* context, const vitastor_purge_op
     uint64_t number = options.inode & ((1ull << kPoolShift) - 1);
     uint64_t pool = options.pool ? options.pool : pool_of(options.inode);
     if (pool < 1 || pool > 65535 || !number) return -EINVAL;
-    auto start = std::make_unique<PurgeStart>();
-    start->options.pool = static_cast<PoolId>(pool);
-    start->options.inode = full_inode(static_cast<PoolId>(pool), number);
-    start->options.min_offset = options.min_offset;
-    start->options.max_offset = options.max_offset;
-    start->options.iodepth = options.iodepth;
-    start->options.parallel_osds = options.parallel_osds;
-    start->options.wait_list = options.wait_list != 0;
-    start->options.down_ok = options.down_ok != 0;
-    start->options.progress_fn = options.progress_fn;
-    start->options.progress_arg = options.progress_arg;
-    start->done_fn = done_fn;
-    start->done_arg = done_arg;
-    if (context->own_thread) {
-        vitastor_context::Command command;
-        command.run = start_purge;
-        command.arg = start.release();
-        context->post(command);
-    } else {
-        start_purge(context, start.release());
-    }
-    return 0;
+    PurgeOptions inner_options;
+    inner_options.pool = static_cast<PoolId>(pool);
+    inner_options.inode = full_inode(static_cast<PoolId>(pool), number);
+    inner_options.min_offset = options.min_offset;
+    inner_options.max_offset = options.max_offset;
+    inner_options.iodepth = options.iodepth;
+    inner_options.parallel_osds = options.parallel_osds;
+    inner_options.wait_list = options.wait_list != 0;
+    inner_options.down_ok = options.down_ok != 0;
+    inner_options.progress_fn = options.progress_fn;
+    inner_options.progress_arg = options.progress_arg;
+    return start_tool<Purge>(context, inner_options, done_fn, done_arg);
+}
+
+extern "C" int vitastor_merge(vitastor_context* context, const vitastor_merge_options* given,
+    void (*done_fn)(void* arg, int result, const char* json), void* done_arg) {
+    vitastor_merge_options options;
+    if (!context || !done_fn || !take_options(given, options)) return -EINVAL;
+    if (!options.layers || options.layer_count < 2 || options.layer_count > 4096) return -EINVAL;
+    if (options.target >= options.layer_count || options.cas < -1 || options.cas > 1) return -EINVAL;
+    MergeOptions inner_options;
+    inner_options.layers.assign(options.layers, options.layers + options.layer_count);
+    for (InodeNum inode : inner_options.layers)
+        if (!pool_of(inode) || inode == full_inode(pool_of(inode), 0)) return -EINVAL;
+    inner_options.target = options.target;
+    inner_options.cas = options.cas > 0 ? MergeCas::always : options.cas < 0 ? MergeCas::never : MergeCas::automatic;
+    inner_options.iodepth = options.iodepth;
+    inner_options.parallel_osds = options.parallel_osds;
+    inner_options.fsync_interval = options.fsync_interval;
+    inner_options.progress_fn = options.progress_fn;
+    inner_options.progress_arg = options.progress_arg;
+    return start_tool<Merge>(context, std::move(inner_options), done_fn, done_arg);
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "client/purge.hpp"
 #include "runtime/system.hpp"
 
 namespace vitastor::client {
@@ -65,14 +64,14 @@ void Context::close() {
     shared_.remove_context(this);
     retry_waiting();
     while (Op* op = opening_.pop_front()) finish_later(*op, -ECANCELED);
-    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+    tell_listeners();
     struct Done : runtime::Completion {
         bool done = false;
     } closed;
     closed.on_done = [](runtime::Completion* self, int64_t) { static_cast<Done*>(self)->done = true; };
     peers_->close_all(closed);
     uint64_t limit = loop_.now_exact_ns() + kCloseLimitNs;
-    while ((!closed.done || operations_ > 0 || !purges_.empty()) && loop_.now_exact_ns() < limit) loop_.run_once(limit);
+    while ((!closed.done || operations_ > 0 || !listeners_.empty()) && loop_.now_exact_ns() < limit) loop_.run_once(limit);
     VITASTOR_ASSERT(closed.done && operations_ == 0);
     loop_.disarm(retry_timer_);
     if (finisher_.linked()) finisher_.unlink();
@@ -136,7 +135,11 @@ void Context::adopt_snapshot() {
         opening_.pop_front();
         finish_open(*op);
     }
-    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+    tell_listeners();
+}
+
+void Context::tell_listeners() {
+    for (ChangeListener* listener : std::vector<ChangeListener*>(listeners_)) listener->on_change();
 }
 
 void Context::rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> pool) {
@@ -249,13 +252,13 @@ void Context::on_peer_up(OsdNum osd) {
     up->epoch = shared_.next_connection_epoch();
     for (Image* image : unsynced_) replay_stale(*image);
     if (!rechecker_.linked()) loop_.defer(rechecker_);
-    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+    tell_listeners();
 }
 
 void Context::on_peer_down(OsdNum osd) {
     link(osd)->connection = nullptr;
     if (!rechecker_.linked()) loop_.defer(rechecker_);
-    for (Purge* purge : std::vector<Purge*>(purges_)) purge->on_change();
+    tell_listeners();
 }
 
 // ---- inodes and images
@@ -301,7 +304,7 @@ void Context::resolve_image(Image& image, InodeView& view) {
     view = make_view(number, image.options.skip_parents);
     if (!view.known) view.size = image.options.size_bytes;
     view.limbo = !named && view.read_only && !image.options.read_only;
-    view.read_only = view.read_only || image.options.read_only;
+    view.read_only = (view.read_only && !image.options.override_read_only) || image.options.read_only;
 }
 
 const InodeView& Context::view_of(Image& image) {

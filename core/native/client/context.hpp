@@ -64,7 +64,14 @@ inline bool allows_local_reads(const cluster::Pg& pg) {
     return (pg.state & ~wire::pg_state::left_on_dead) == wire::pg_state::active;
 }
 
-class Purge;
+/// Of the multi-step tools: told whenever the map, a connection or the context's life has changed.
+class ChangeListener {
+public:
+    virtual void on_change() = 0;
+
+protected:
+    ~ChangeListener() = default;
+};
 
 class Context final : public net::PeersListener {
 public:
@@ -101,7 +108,7 @@ public:
     uint64_t callbacks() const { return callbacks_; }
     uint64_t operations() const { return operations_; }
 
-    // ---- for purges, writes of parts of granules, and tests
+    // ---- for purges, merges, writes of parts of granules, and tests
     /// Valid until the map changes or another image is looked at.
     const InodeView& inode_view(Image& image) { return view_of(image); }
     void dispatch_again(Part& part) { dispatch(part); }
@@ -116,8 +123,9 @@ public:
         peers_->greet(link->osd);
         link->greetings++;
     }
-    void add_purge(Purge* purge) { purges_.push_back(purge); }
-    void remove_purge(Purge* purge) { std::erase(purges_, purge); }
+    /// close() waits until none is left. A listener does not go while it is being told.
+    void add_listener(ChangeListener* listener) { listeners_.push_back(listener); }
+    void remove_listener(ChangeListener* listener) { std::erase(listeners_, listener); }
     /// Runs done_fn of a finished operation on a later turn.
     void finish_later(Op& op, int64_t result);
 
@@ -144,6 +152,7 @@ private:
 
     // context.cpp
     void adopt_snapshot();
+    void tell_listeners();
     void rebuild_pool(PoolView& view, std::shared_ptr<const cluster::Pool> pool);
     const InodeView& view_of(Image& image);
     InodeView make_view(InodeNum inode, bool skip_parents);
@@ -167,7 +176,8 @@ private:
     void on_reply(Part& part);
     void part_done(Part& part);
     void part_failed(Part& part, int error);
-    void retry_later(Part& part, uint64_t interval_ms, RetryList& list);
+    void retry_later(Part& part, uint64_t interval_ms, RetryList& list, int error = -ETIMEDOUT);
+    bool given_up(const Op& op) const { return op.give_up_ns && loop_.now_ns() >= op.give_up_ns; }
     void wait_for_change(Part& part);
     void retry_waiting();
     void on_retry_timer();
@@ -217,7 +227,7 @@ private:
     std::vector<Image*> attached_;    ///< their open went through this context, whatever came of it
     std::vector<Image*> opened_;      ///< those that are open; for changed_fn
     std::vector<Image*> unsynced_;    ///< images with mode small or none that this context has used
-    std::vector<Purge*> purges_;
+    std::vector<ChangeListener*> listeners_;
 
     Pool<Op, 4096> ops_;
     Pool<Part, 4096> parts_;

@@ -18,6 +18,7 @@ struct ImageOptions {
     bool read_only = false;
     bool skip_parents = false;
     bool any_alignment = false;  ///< reads, writes and discards of any offset and length
+    bool override_read_only = false;  ///< of tools that merge layers: written to although the metadata says read-only
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
     void* changed_arg = nullptr;
 };

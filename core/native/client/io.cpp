@@ -449,10 +449,10 @@ void Context::on_reply(Part& part) {
             return retry_later(part, config_->client_retry_interval_ms, retry_);
         }
         if (config_->client_eio_retry_interval_ms == 0 && !replay) return part_failed(part, -EIO);
-        return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_);
+        return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_, -EIO);
     case -ENOSPC:
         if (!config_->client_retry_enospc && !replay) return part_failed(part, -ENOSPC);
-        return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_);
+        return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_, -ENOSPC);
     case -EINTR:
         return part_failed(part, -EINTR);
     default:
@@ -529,6 +529,7 @@ void Context::run_finished() {
 
 void Context::wait_for_change(Part& part) {
     if (closing_) return part_failed(part, -ECANCELED);
+    if (given_up(*part.op)) return part_failed(part, -ETIMEDOUT);
     waiting_.push_back(&part);
 }
 
@@ -547,8 +548,10 @@ void Context::retry_waiting() {
     while (Op* op = flushes.pop_front()) step_flush(*op);
 }
 
-void Context::retry_later(Part& part, uint64_t interval_ms, RetryList& list) {
-    if (closing_) return part.kind == PartKind::sync ? finish_later(*part.op, -ECANCELED) : part_failed(part, -ECANCELED);
+void Context::retry_later(Part& part, uint64_t interval_ms, RetryList& list, int error) {
+    if (closing_) error = -ECANCELED;
+    if (closing_ || given_up(*part.op))
+        return part.kind == PartKind::sync ? finish_later(*part.op, error) : part_failed(part, error);
     part.deadline_ns = loop_.now_ns() + interval_ms * runtime::kNsPerMs;
     list.parts.push_back(&part);
     if (!retry_timer_.armed() || retry_timer_.deadline_ns > part.deadline_ns) loop_.arm(retry_timer_, part.deadline_ns);

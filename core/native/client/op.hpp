@@ -92,6 +92,7 @@ struct Op : ListNode {
     uint64_t next_offset = 0;  ///< parts up to here have been made
     uint64_t end_offset = 0;
     uint64_t sync_cut = 0;  ///< flush: ranges up to this number
+    uint64_t give_up_ns = 0;     ///< not 0: once this has passed, parts that would wait or be tried again fail
     Part* parent_part = nullptr;    ///< layer_read: the part that waits for it
     Buffer bounce;                  ///< layer_read over a coarser granularity: the wider range
     uint32_t bitmap_unit = 0;       ///< read_bitmap: bytes a bit

@@ -2,12 +2,10 @@
 // rm-data: lists an inode's objects on the primary of every PG, deletes them, syncs. Source: semantics 10, wire-protocol 8.9.
 #pragma once
 
-#include <set>
 #include <string>
 #include <vector>
 
-#include "client/context.hpp"
-#include "runtime/task.hpp"
+#include "client/pg_walk.hpp"
 
 namespace vitastor::client {
 
@@ -30,25 +28,15 @@ public:
     /// done_fn: 0, -ENOENT (no such pool), -EAGAIN (the PG count changed), -EIO (something stayed behind), -ECANCELED.
     static void start(Context& context, const PurgeOptions& options,
         void (*done_fn)(void* arg, int result, const char* json), void* done_arg);
-    /// The map or a connection has changed.
-    void on_change() { changed_.notify_all(); }
 
 private:
     Purge(Context& context, const PurgeOptions& options);
     runtime::Task<> run();
-    runtime::Task<> work();
-    runtime::Task<> list_pg(PgNum pg);
+    runtime::Task<> visit(PgNum pg);
     runtime::Task<> delete_pg(PgNum pg);
     runtime::Task<> delete_some(PgNum pg, size_t* next, uint64_t* failed);
     runtime::Task<int> delete_object(PgNum pg, ObjectId object);
     runtime::Task<bool> sync_pg(PgNum pg, uint64_t epoch);
-    runtime::Task<int> list_on(OsdLink* link, PgNum pg, uint64_t flags, bool* as_primary);
-    runtime::Task<bool> connected(OsdLink* link, uint64_t deadline_ns);
-    runtime::Task<OsdLink*> primary_of(PgNum pg, uint64_t deadline_ns);
-    runtime::Task<> pause();
-    PoolView* pool();
-    bool still_valid();
-    uint64_t deadline() const;
     void progress();
     std::string json() const;
 
@@ -56,28 +44,15 @@ private:
         std::vector<ObjectId> objects;
         bool listed = false;
     };
-    struct PauseTimer : runtime::Timer {
-        std::coroutine_handle<> waiter;
-    };
-    struct DeadlineTimer : runtime::Timer {
-        Purge* purge = nullptr;
-    };
 
     Context& context_;
     PurgeOptions options_;
+    PgWalk walk_;
     void (*done_fn_)(void*, int, const char*) = nullptr;
     void* done_arg_ = nullptr;
     std::vector<PgWork> pgs_;
-    std::vector<std::vector<PgNum>> groups_;  ///< by primary OSD
-    size_t next_group_ = 0;
-    bool listing_ = false, deleting_ = false;  ///< what the workers do in this pass
-    unsigned workers_ = 0;
-    bool changed_count_ = false;
+    bool listing_ = false, deleting_ = false;  ///< what visits do in this pass
     uint64_t total_ = 0, removed_ = 0, errors_ = 0;
-    std::set<OsdNum> inactive_osds_;
-    std::set<PgNum> inactive_pgs_;
-    runtime::WaitList changed_, idle_;
-    DeadlineTimer deadline_timer_;
 };
 
 }  // namespace vitastor::client

@@ -172,6 +172,7 @@ void Context::start_flush(Op& op) {
 void Context::step_flush(Op& op) {
     Image& image = *op.image;
     if (closing_ || (op.internal && image.closed.load(std::memory_order_acquire))) return finish_later(op, -ECANCELED);
+    if (given_up(op)) return finish_later(op, -ETIMEDOUT);
     Unsynced::SyncPlan plan;
     if (image.unsynced.plan_sync(op.sync_cut, [&](ObjectId id) { return route_of(id); }, plan))
         return finish_later(op, 0);

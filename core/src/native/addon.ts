@@ -43,6 +43,18 @@ export interface NativePurgeOptions {
   downOk: boolean;
 }
 
+export interface NativeMergeOptions {
+  /** Full numbers, lowest first. */
+  layers: readonly bigint[];
+  /** Index into layers. */
+  target: number;
+  /** 1 others may write to the target, -1 they do not, 0 look at the metadata. */
+  cas: number;
+  iodepth: number;
+  parallelOsds: number;
+  fsyncInterval: number;
+}
+
 /** Numbers returned by calls: 0 accepted (done runs later), negative errno refused (done does not run). */
 export interface NativeClient {
   version(): string;
@@ -99,6 +111,12 @@ export interface NativeClient {
     context: ContextHandle,
     options: NativePurgeOptions,
     progress: ((done: bigint, total: bigint) => void) | null,
+    done: (result: number, json: string) => void,
+  ): number;
+  merge(
+    context: ContextHandle,
+    options: NativeMergeOptions,
+    progress: ((done: bigint, total: bigint, bytes: bigint) => void) | null,
     done: (result: number, json: string) => void,
   ): number;
 }

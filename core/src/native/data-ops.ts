@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // DataOps over the native client.
 
-import type { DataOps, OpenDataOps, RemoveDataProgress, RemoveDataRequest, RemoveDataResult } from '../data-ops.js';
+import type {
+  DataOps,
+  MergeLayersProgress,
+  MergeLayersRequest,
+  MergeLayersResult,
+  OpenDataOps,
+  RemoveDataProgress,
+  RemoveDataRequest,
+  RemoveDataResult,
+} from '../data-ops.js';
 import { VitastorError } from '../errors.js';
 import { Client } from '../image.js';
 
@@ -18,17 +27,8 @@ class NativeDataOps implements DataOps {
     onProgress?: (progress: RemoveDataProgress) => void,
     signal?: AbortSignal,
   ): Promise<RemoveDataResult> {
-    if (signal?.aborted === true) throw new VitastorError('ERR_ABORTED', 'interrupted');
-    const waitSeconds = Math.max(1, Math.ceil(request.waitUpTimeoutMs / 1000));
-    // A client of its own: aborting it ends nothing else.
-    const client = new Client({ config: { ...this.#config, client_wait_up_timeout: String(waitSeconds) } });
-    this.#clients.add(client);
-    const abort = (): void => {
-      void client.close();
-    };
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      const outcome = await client.purge({
+    const outcome = await this.#run(request.waitUpTimeoutMs, signal, (client) =>
+      client.purge({
         pool: request.pool,
         inode: request.inode,
         minOffset: request.minOffset,
@@ -38,17 +38,46 @@ class NativeDataOps implements DataOps {
         waitList: request.waitList,
         downOk: request.downOk,
         onProgress: (removedObjects, totalObjects) => onProgress?.({ removedObjects, totalObjects, listed: false }),
-      });
-      if (outcome.result === -11) {
-        throw new VitastorError(
-          'ERR_CONFLICT',
-          `the PG count of pool ${String(request.pool)} changed meanwhile: repeat the command`,
-          { retryable: true },
-        );
-      }
-      onProgress?.({ removedObjects: outcome.removedObjects, totalObjects: outcome.totalObjects, listed: true });
-      const { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs } = outcome;
-      return { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs };
+      }),
+    );
+    if (outcome.result === -11) {
+      throw new VitastorError(
+        'ERR_CONFLICT',
+        `the PG count of pool ${String(request.pool)} changed meanwhile: repeat the command`,
+        { retryable: true },
+      );
+    }
+    onProgress?.({ removedObjects: outcome.removedObjects, totalObjects: outcome.totalObjects, listed: true });
+    const { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs } = outcome;
+    return { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs };
+  }
+
+  mergeLayers(
+    request: MergeLayersRequest,
+    onProgress?: (progress: MergeLayersProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<MergeLayersResult> {
+    const { layers, target, cas, iodepth, parallelOsds, fsyncInterval } = request;
+    return this.#run(request.waitUpTimeoutMs, signal, (client) =>
+      client.merge({
+        layers, target, cas, iodepth, parallelOsds, fsyncInterval,
+        onProgress: (doneObjects, totalObjects, writtenBytes) => onProgress?.({ doneObjects, totalObjects, writtenBytes }),
+      }),
+    );
+  }
+
+  /** With a client of its own: aborting it ends nothing else. */
+  async #run<T>(waitUpTimeoutMs: number, signal: AbortSignal | undefined, run: (client: Client) => Promise<T>): Promise<T> {
+    if (signal?.aborted === true) throw new VitastorError('ERR_ABORTED', 'interrupted');
+    const waitSeconds = Math.max(1, Math.ceil(waitUpTimeoutMs / 1000));
+    const client = new Client({ config: { ...this.#config, client_wait_up_timeout: String(waitSeconds) } });
+    this.#clients.add(client);
+    const abort = (): void => {
+      void client.close();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      return await run(client);
     } finally {
       signal?.removeEventListener('abort', abort);
       this.#clients.delete(client);

@@ -29,13 +29,25 @@ struct StoredObject {
 };
 using Objects = std::map<ObjectId, StoredObject>;
 
-constexpr uint32_t kBlock = 131072, kGranule = 4096, kBitmapBytes = kBlock / kGranule / 8;
+constexpr uint32_t kBlock = 131072, kGranule = 4096;
 
 /// One OSD. Data that was not synced is lost by restart() when `volatile_writes` is set.
 class Osd : public net::ServerHandler {
 public:
     Osd(runtime::Loop& loop, OsdNum number, Logger& logger) : loop_(loop), number_(number), logger_(logger) { start(); }
     uint32_t span = kBlock;      ///< bytes of an object
+    struct Geometry {
+        uint32_t span = 0, granule = 0;
+    };
+    std::map<PoolId, Geometry> geometry;  ///< of pools where they differ
+    uint32_t span_of(InodeNum inode) const {
+        auto found = geometry.find(pool_of(inode));
+        return found == geometry.end() ? span : found->second.span;
+    }
+    uint32_t granule_of(InodeNum inode) const {
+        auto found = geometry.find(pool_of(inode));
+        return found == geometry.end() ? kGranule : found->second.granule;
+    }
     bool reads_chunks = false;  ///< says so in its hello, after restart()
     ~Osd() override { stop(); }
 
@@ -110,15 +122,15 @@ public:
             return connection.reply(request);
         }
         auto io = wire::decode<wire::ClientRequest>(header);
-        ObjectId id{io.inode, io.offset / span * span};
-        const uint32_t bitmap_bytes = kBitmapBytes * (span / kBlock);
+        const uint32_t size = span_of(io.inode), granule = granule_of(io.inode), bitmap_bytes = size / granule / 8;
+        ObjectId id{io.inode, io.offset / size * size};
         switch (request.opcode) {
         case wire::Opcode::read: {
             reads++;
             last_meta_revision = io.meta_revision;
             auto found = objects.find(id);
-            request.reply_buffer = loop_.buffers().allocate(span + 4096);
-            memset(request.reply_buffer.data(), 0, span + 4096);
+            request.reply_buffer = loop_.buffers().allocate(size + 4096);
+            memset(request.reply_buffer.data(), 0, size + 4096);
             uint8_t* data = request.reply_buffer.data() + 4096;
             wire::ReadReply body;
             body.bitmap_len = bitmap_bytes;
@@ -144,11 +156,11 @@ public:
                 break;
             }
             if (object.data.empty()) {
-                object.data.resize(span);
+                object.data.resize(size);
                 object.bitmap.resize(bitmap_bytes);
             }
             memcpy(object.data.data() + (io.offset - id.stripe), request.data(), io.len);
-            for (uint64_t g = (io.offset - id.stripe) / kGranule; g < (io.offset - id.stripe + io.len) / kGranule; g++)
+            for (uint64_t g = (io.offset - id.stripe) / granule; g < (io.offset - id.stripe + io.len) / granule; g++)
                 object.bitmap[g / 8] |= static_cast<uint8_t>(1 << g % 8);
             object.version++;
             out.retval = io.len;
@@ -253,7 +265,7 @@ struct World {
     std::vector<client::Image*> images;
     uint64_t revision = 100;
     std::string mode = "all";
-    std::string pool_extra;
+    std::string pool_extra, pool2_extra;
     std::string pool_scheme = R"("scheme":"replicated","pg_size":2,"pg_minsize":1)";      ///< of pool 1
     std::string pool_pgs = R"({"1":{"osd_set":[1,2],"primary":1},"2":{"osd_set":[2,1],"primary":2}})";
 
@@ -297,7 +309,7 @@ struct World {
     }
     std::string pools() {
         return R"({"1":{"name":"p",)" + pool_scheme + R"(,"pg_count":2,"immediate_commit":")" + mode +
-               "\"" + pool_extra + R"(},"2":{"name":"q","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":1}})";
+               "\"" + pool_extra + R"(},"2":{"name":"q","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":1)" + pool2_extra + "}}";
     }
     /// Pools 1 (PGs 1, 2 led by OSDs 1, 2) and 2 (PG 1 led by 2); image "img" = inode 1 of pool 1.
     void feed() {

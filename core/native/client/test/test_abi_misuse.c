@@ -116,7 +116,9 @@ static void contexts_and_images(int own_thread)
     struct vitastor_context_options context_options;
     struct vitastor_image_options image_options;
     struct vitastor_purge_options purge_options;
-    struct result opened = { 0, 0 }, never = { 0, 0 }, purged = { 0, 0 };
+    struct vitastor_merge_options merge_options;
+    uint64_t layers[2] = { (UINT64_C(1) << 48) | 1, (UINT64_C(1) << 48) | 2 };
+    struct result opened = { 0, 0 }, never = { 0, 0 }, purged = { 0, 0 }, merged = { 0, 0 };
     vitastor_cluster *cluster = NULL;
     vitastor_context *context = NULL;
     vitastor_image *image = NULL;
@@ -183,6 +185,23 @@ static void contexts_and_images(int own_thread)
     purge_options.pool = 1;
     purge_options.inode = 1;
     CHECK(vitastor_purge(context, &purge_options, NULL, &never) == -EINVAL);
+    memset(&merge_options, 0, sizeof(merge_options));
+    merge_options.struct_size = sizeof(merge_options);
+    CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    merge_options.layers = layers;
+    merge_options.layer_count = 1;
+    CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    merge_options.layer_count = 2;
+    merge_options.target = 2;
+    CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    merge_options.target = 1;
+    CHECK(vitastor_merge(context, &merge_options, NULL, &never) == -EINVAL);
+    merge_options.cas = 2;
+    CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    merge_options.cas = 0;
+    layers[1] = 5; /* without its pool */
+    CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    layers[1] = (UINT64_C(1) << 48) | 5;
     for (i = 0; i < 1000 && !own_thread && !opened.runs; i++)
         CHECK(vitastor_context_run(context, 100) >= 0);
     if (!own_thread) {
@@ -194,6 +213,7 @@ static void contexts_and_images(int own_thread)
         vitastor_image_close(image);
         vitastor_image_close(NULL);
         CHECK(vitastor_purge(context, &purge_options, on_purged, &purged) == 0);
+        CHECK(vitastor_merge(context, &merge_options, on_purged, &merged) == 0);
         CHECK(vitastor_context_next_timeout(context) >= -1);
     }
     /* With an open and a purge under way: both end, once. */
@@ -206,7 +226,7 @@ static void contexts_and_images(int own_thread)
     CHECK(never.runs == 0);
     CHECK(opened.runs == 1);
     if (!own_thread)
-        CHECK(purged.runs == 1 && purged.value < 0);
+        CHECK(purged.runs == 1 && purged.value < 0 && merged.runs == 1 && merged.value < 0);
 }
 
 int main(void)
