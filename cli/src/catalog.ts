@@ -37,8 +37,10 @@ export const CATALOG: readonly CatalogEntry[] = [
   { name: 'create', aliases: [], usage: 'create -s SIZE [-p POOL] [--parent PARENT[@SNAP]] NAME', summary: 'Create an image, a clone or a snapshot', load: () => import('./commands/create.js'), takes: 'images' },
   { name: 'snap-create', aliases: [], usage: 'snap-create IMAGE@SNAPSHOT', summary: 'Create a snapshot', load: () => import('./commands/snap-create.js'), takes: 'images' },
   { name: 'modify', aliases: [], usage: 'modify NAME [--rename NEW] [--resize SIZE] [--readonly|--readwrite]', summary: 'Rename or resize an image, change its flags', load: () => import('./commands/modify.js'), takes: 'images' },
-  { name: 'rm', aliases: [], usage: 'rm FROM [TO] | rm --exact|--matching NAME...', summary: 'Remove images and their data', load: () => import('./commands/rm.js'), takes: 'images', destroys: true },
+  { name: 'rm', aliases: ['snap-rm'], usage: 'rm FROM [TO] | rm --exact|--matching NAME...', summary: 'Remove images and their data', load: () => import('./commands/rm.js'), takes: 'images', destroys: true },
   { name: 'rm-data', aliases: [], usage: 'rm-data --pool POOL --inode INODE', summary: 'Remove the data of an inode, not its metadata', load: () => import('./commands/rm-data.js'), destroys: true },
+  { name: 'flatten', aliases: [], usage: 'flatten LAYER', summary: 'Copy what an image reads of its parents into it, and detach it', load: () => import('./commands/flatten.js'), takes: 'images' },
+  { name: 'merge-data', aliases: ['merge'], usage: 'merge-data FROM TO [--target TARGET]', summary: 'Merge the data of layers, without changing metadata', load: () => import('./commands/merge-data.js'), takes: 'images', destroys: true },
   { name: 'describe', aliases: [], usage: 'describe [--osds 1,2] [--object-state LIST] [--pool POOL] ...', summary: 'List unclean objects and where they lie', load: () => import('./commands/describe.js') },
   { name: 'fix', aliases: [], usage: 'fix [--objects LIST] --bad-osds 1,2 [--part N] [--check no]', summary: 'Delete wrong copies of inconsistent objects', load: () => import('./commands/fix.js'), destroys: true },
   { name: 'alloc-osd', aliases: [], usage: 'alloc-osd', summary: 'Reserve a new OSD number and print it', load: () => import('./commands/alloc-osd.js') },
@@ -57,11 +59,7 @@ export const CATALOG: readonly CatalogEntry[] = [
 
 /** Commands of Vitastor that people will look for, and what there is instead. */
 export const NOT_HERE: ReadonlyMap<string, string> = new Map([
-  ['flatten', 'merging layers is not built yet'],
-  ['merge', 'merging layers is not built yet'],
-  ['merge-data', 'merging layers is not built yet'],
   ['dd', 'copying is not built yet; use fio or qemu-img'],
-  ['snap-rm', 'use vitastor-cli rm IMAGE@SNAPSHOT'],
   ['simple-offsets', 'use vitastor-disk simple-offsets'],
 ]);
 
@@ -72,7 +70,9 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   create: ['create -s 10G -p fast vm1', 'create --parent vm1@monday vm2  # a clone', 'create --snapshot monday vm1'],
   'snap-create': ['snap-create vm1@monday'],
   modify: ['modify vm1 --resize 20G', 'modify vm1 --rename vm2', 'modify vm1 --readonly'],
-  rm: ['rm vm2', 'rm vm1@monday vm1  # the chain from the snapshot to the image', `rm --matching 'tmp-*'`],
+  rm: ['rm vm2', 'rm vm1@monday  # a snapshot: images above read the same as before', 'rm vm1@monday vm1  # the chain from the snapshot to the image', `rm --matching 'tmp-*'`],
+  flatten: ['flatten vm2  # a clone that shall not need its parent any more'],
+  'merge-data': ['merge-data vm1@monday vm1@friday --target vm1@friday'],
   'rm-data': ['rm-data --pool fast --inode 5'],
   describe: ['describe --object-state degraded,inconsistent --pool fast', 'describe --osds 1,2 --json'],
   fix: ['describe --object-state inconsistent --json | vitastor-cli fix --bad-osds 2', 'fix --objects 0x1000000000001:0x20000 --bad-osds 2'],

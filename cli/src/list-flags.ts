@@ -2,7 +2,7 @@
 // Options that several listings share.
 
 import { boolean, string } from '@oclif/core/flags';
-import { VitastorError } from '@vitastor/core';
+import { parseBoolean, VitastorError } from '@vitastor/core';
 import type { ListOrder } from './sort.js';
 
 /** An option without a value: true or false, never absent. */
@@ -37,6 +37,11 @@ export function wholeNumber(option: string, text: string, min = 0): number {
       `${option}: "${text}" is not a whole number${min ? ` of at least ${min}` : ''}`,
     );
   return n;
+}
+
+/** Of an option that takes a word: given, and not 0, no or the like. */
+export function isOn(value: string | undefined): boolean {
+  return value !== undefined && (parseBoolean(value) ?? true);
 }
 
 /** What oclif left over. */

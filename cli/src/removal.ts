@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Removing data of an inode: progress, result, and when it counts as failed. Source: tools 2.9.
 
-import { decodeRawPools, VitastorError, type ClusterView, type JsonObject, type RemoveDataResult } from '@vitastor/core';
+import { decodeRawPools, formatCount, VitastorError, type ClusterView, type JsonObject, type RemoveDataResult } from '@vitastor/core';
 import { wholeNumber } from './list-flags.js';
+import { Pace } from './progress.js';
 import type { Session } from './session.js';
 
 export interface RemovalTarget {
@@ -48,6 +49,12 @@ export function isWithoutData(view: ClusterView, pool: number): boolean {
   );
 }
 
+/** --iodepth and --parallel_osds, which every command that works on data has. */
+export function dataOption(session: Session, name: 'iodepth' | 'parallel_osds', absent: number): number {
+  const value = session.options.parameters[name];
+  return value === undefined ? absent : wholeNumber(`--${name}`, value, 1);
+}
+
 /** Rejects only where nothing could be tried. The view holds REMOVAL_PATHS. */
 export async function removeData(
   session: Session,
@@ -58,16 +65,14 @@ export async function removeData(
   if (isWithoutData(view, target.pool)) return { json: resultJson(NOTHING), error: null };
   const config = await session.config();
   const ops = await session.dataOps();
-  const number = (name: string, absent: number): number => {
-    const value = session.options.parameters[name];
-    return value === undefined ? absent : wholeNumber(`--${name}`, value, 1);
-  };
+  const pace = new Pace(session.environment.clock);
   const result = await ops.deleteInodeData({
-    ...target, ...options, iodepth: number('iodepth', 32), parallelOsds: number('parallel_osds', 4),
+    ...target, ...options, iodepth: dataOption(session, 'iodepth', 32), parallelOsds: dataOption(session, 'parallel_osds', 4),
     waitUpTimeoutMs: config.number('client_wait_up_timeout') * 1000,
-  }, (progress) => {
-    const toList = progress.listed ? 'all PGs listed' : 'listing PGs';
-    session.progress(`Removed ${progress.removedObjects}/${progress.totalObjects} objects, ${toList}...`, false);
+  }, ({ removedObjects, totalObjects, listed }) => {
+    const toList = listed ? 'all PGs listed' : 'listing PGs';
+    const rate = pace.text(removedObjects, formatCount, removedObjects, totalObjects);
+    session.progress(`Removed ${removedObjects}/${totalObjects} objects${rate}, ${toList}...`, false);
   }, session.environment.signal);
   if (result.totalObjects > 0n)
     session.progress(`Removed ${result.removedObjects}/${result.totalObjects} objects`, true);

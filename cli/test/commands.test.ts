@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { VitastorError } from '@vitastor/core';
 import { CliRig } from './harness.js';
 
 let rig: CliRig;
@@ -158,20 +159,99 @@ describe('rm', () => {
     assert.deepEqual(rig.keys('index/'), []);
   });
 
-  test('layers that others stand on are refused, and nothing is touched', async () => {
-    await refused(16, /Layer a@s has children \(a\)/, 'rm', 'a@s');
+  test('a layer that an image stands on: merged into it first', async () => {
     await refused(22, /b is not a descendant of a/, 'rm', 'a', 'b');
     assert.equal(rig.dataOps.requests.length, 0);
+    rig.dataOps.onMerge = () => assert.deepEqual(rig.get('config/inode/1/1'), { name: 'a@s', size: 1048576, readonly: true });
+    rig.dataOps.onRequest = () => assert.deepEqual(rig.get('config/inode/1/2'), { name: 'a', size: 1048576 });
+    const result = await rig.run(['rm', 'a@s', '--iodepth', '7', '--parallel-osds', '3', '--fsync-interval', '9', '--down-ok', '--client_wait_up_timeout', '2']);
+    assert.deepEqual([result.exit, result.stdout], [0,
+      'Layer a took over what it reads of a@s\nImage a@s modified\nDone, inode 1 from pool 1 removed\nLayer a@s deleted\n']);
+    assert.match(result.stderr, /^Merging 1 layer into a: 2\/2 objects, 8\.2 K\nMerging 1 layer into a: 2 objects, 8\.2 K written\n|Merging 1 layer/);
+    assert.deepEqual(rig.dataOps.merges, [{
+      layers: [281474976710657n, 281474976710658n], target: 1, cas: null, iodepth: 7, parallelOsds: 3, fsyncInterval: 9, waitUpTimeoutMs: 2000,
+    }]);
+    assert.equal(rig.dataOps.requests[0]?.downOk, true);
+  });
+
+  test('snap-rm; JSON of a layer with children; --cas', async () => {
+    assert.deepEqual(await rig.json(['snap-rm', 'a@s', '--cas', '1']), {
+      exit: 0,
+      json: {
+        deleted_ids: [281474976710657], deleted_images: ['a@s'], rebased_images: ['a'], renamed_from: '', renamed_to: '', removed_objects: 2, total_objects: 2, error_count: 0, inactive_osds: [], inactive_pgs: [],
+      },
+    });
+    assert.equal(rig.dataOps.merges[0]?.cas, true);
+    await refused(22, /--cas: "maybe" is not 1 or 0/, 'rm', 'b', '--cas', 'maybe');
+  });
+
+  test('--writers-stopped: the larger layer becomes the image', async () => {
+    rig.put('inode/stats/1/1', { raw_used: '9000' });
+    const { json } = await rig.json(['rm', 'a@s', '--writers-stopped']);
+    assert.deepEqual(Object.fromEntries(Object.entries(json as object).slice(0, 5)), {
+      deleted_ids: [281474976710658], deleted_images: ['a@s'], rebased_images: [], renamed_from: 'a@s', renamed_to: 'a',
+    });
+    assert.deepEqual(rig.get('config/inode/1/1'), { name: 'a', size: 1048576 });
+    assert.equal(rig.dataOps.merges[0]?.target, 0);
+  });
+
+  test('a merge that fails: nothing is marked, the error is told', async () => {
+    rig.dataOps.onMerge = () => {
+      throw new VitastorError('ERR_IO', 'layers cannot be merged: PG 2 of pool 1 is inactive');
+    };
+    await refused(5, /PG 2 of pool 1 is inactive/, 'rm', 'a@s');
+    assert.deepEqual(rig.get('config/inode/1/1'), { name: 'a@s', size: 1048576, readonly: true });
+  });
+
+  test('flatten and merge-data, by both names', async () => {
+    assert.deepEqual(await rig.json(['flatten', 'a']), { exit: 0, json: { from: 'a@s', to: 'a', into: 'a' } });
+    assert.deepEqual(rig.get('config/inode/1/2'), { name: 'a', size: 1048576 });
+    assert.match(await ok('flatten', 'a'), /Image a has no parent already/);
+    await refused(2, /Layer none not found/, 'flatten', 'none');
+    rig.put('config/inode/1/2', { name: 'a', size: 1048576, parent_id: 1 });
+    assert.deepEqual(await rig.json(['merge', 'a@s', 'a']), { exit: 0, json: { from: 'a@s', to: 'a', into: 'a@s' } });
+    assert.deepEqual(await rig.json(['merge-data', 'a@s', 'a', '--target', 'a', '--cas', '0']), { exit: 0, json: { from: 'a@s', to: 'a', into: 'a' } });
+    assert.deepEqual(rig.dataOps.merges.map((m) => [m.target, m.cas]), [[1, null], [0, null], [1, false]]);
+    await refused(22, /Target b is not between/, 'merge-data', 'a@s', 'a', '--target', 'b');
+    await refused(22, /two different layers/, 'merge-data', 'a', 'a');
+    await ok('merge-data', 'a@s', 'a', '--target', 'a', '--delete-source', '1', '--progress', '0');
+    assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [1n]);
+    rig.put('config/inode/1/4', { name: 'other', size: 1048576, parent_id: 1 });
+    await refused(16, /other stands on a@s/, 'merge-data', 'a@s', 'a', '--target', 'a', '--delete-source', '1');
   });
 
   test('--exact and --matching: children first', async () => {
     await refused(2, /Layer none not found/, 'rm', '--exact', 'b', 'none');
-    await refused(16, /has children/, 'rm', '--matching', '*@s');
-    await ok('rm', '--matching', 'a*', '--progress', '0');
-    assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [2n, 1n]);
+    // Another branch of the same parent, and a layer below that stays.
+    rig.put('config/inode/1/4', { name: 'a2', size: 1048576, parent_id: 1 });
+    rig.put('config/inode/1/5', { name: 'root', size: 1048576, readonly: true });
+    rig.put('config/inode/1/1', { name: 'a@s', size: 1048576, readonly: true, parent_id: 5 });
+    const { json } = await rig.json(['rm', '--matching', 'a*']);
+    assert.deepEqual(json, { deleted_ids: [2, 4, 1].map((n) => 281474976710656 + n), deleted_images: ['a', 'a2', 'a@s'], rebased_images: [] });
+    assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [2n, 4n, 1n]);
+    assert.equal(rig.dataOps.merges.length, 0);
+    await ok('rm', '--exact', 'root', '--progress', '0');
     await ok('rm', '--exact', 'b', '--progress', '0');
     assert.deepEqual(rig.keys('config/inode/'), []);
     await refused(2, /No images match/, 'rm', '--matching', '*');
+  });
+});
+
+describe('rm of a selection', () => {
+  test('chains at once; somebody else changes something: the selection is made anew', async () => {
+    rig.put('config/pools', { 1: POOL });
+    rig.put('pg/config', MAP);
+    for (let i = 1; i <= 4; i++) rig.put(`config/inode/1/${i}`, { name: `v@${i}`, size: 1048576, readonly: true, ...(i > 1 ? { parent_id: i - 1 } : {}) });
+    rig.put('config/inode/1/5', { name: 'v', size: 1048576, parent_id: 4 });
+    let merges = 0;
+    rig.dataOps.onMerge = () => {
+      if (merges++ === 0) rig.put('config/inode/1/5', { name: 'v', size: 2097152, parent_id: 4 });
+    };
+    const { json } = await rig.json(['rm', '--matching', 'v@*']);
+    assert.deepEqual((json as { deleted_images: string[] }).deleted_images, ['v@4', 'v@3', 'v@2', 'v@1']);
+    assert.deepEqual(rig.dataOps.merges.map((m) => m.layers.length), [5, 5]);
+    assert.deepEqual(rig.get('config/inode/1/5'), { name: 'v', size: 2097152 });
+    await refused(2, /No images match/, 'rm', '--matching', 'v@*');
   });
 });
 

@@ -69,6 +69,8 @@ const NO_POOL: Exits = { 2: ['empty', 'poolGone'], 22: ['poolInvalid'] };
 /** Data whose places nobody knows, or nobody can reach. */
 const NO_DATA: Exits = { 5: ['osdsDown', 'poolDown', 'mapGap'], 22: ['poolInvalid'] };
 
+const NO_PLACE: Exits = { 5: ['mapGap'], 22: ['poolInvalid'] };
+
 /** By command; how each line ends on each state, where it is not 0. */
 const LINES: Record<string, Record<string, Exits>> = {
   status: { 'status': {} },
@@ -87,6 +89,8 @@ const LINES: Record<string, Record<string, Exits>> = {
     'rm other': { 2: ['empty', 'poolAlone'], ...NO_DATA },
     'rm --matching o*': { 2: ['empty', 'poolAlone'], ...NO_DATA },
   },
+  flatten: { 'flatten img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
+  'merge-data': { 'merge-data img@s img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
   'rm-data': { 'rm-data --pool 1 --inode 3': { 2: ['empty', 'poolGone'], ...NO_DATA } },
   describe: {
     'describe': { 5: ['osdsDown', 'poolDown'] },

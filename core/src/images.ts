@@ -17,6 +17,7 @@ import { VitastorError } from './errors.js';
 import { decodeText, INODE_MAX } from './decode.js';
 import { stringifyJson, type JsonObject } from './json.js';
 import { decodeMaxId, encodeImageIndex, encodeInodeConfig, type InodeConfig } from './schema/inode.js';
+import { fullInode } from './schema/keys.js';
 import type { Etcd, KeyRange, KeyValue, TxnOp } from './seams/etcd.js';
 
 /** What every change needs: the door, a view that was loaded just now, and how long to try. */
@@ -90,6 +91,14 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
   const { view, etcd, limits } = context;
   const { keys } = view;
   if (view.imageByName(image.name)) throw exists(image.name);
+  const parentKey = image.parent && keys.configInode(image.parent.pool, image.parent.inode);
+  const parent = image.parent && view.inodes.get(fullInode(image.parent.pool, image.parent.inode));
+  if (parent?.deleted) {
+    throw new VitastorError('ERR_BUSY', `Image ${parent.name} is being removed: it cannot have clones`, {
+      data: { image: parent.name },
+    });
+  }
+  const parentCompare = parentKey ? [keyUnchangedSince(parentKey, view.modRevision(parentKey))] : [];
   for (let attempt = 0; attempt < CREATE_ATTEMPTS; attempt++) {
     const { inode, maxIdRevision } = await nextInode(context, image.pool);
     const config = { ...image, inode, readonly: false, deleted: false, raw: {} };
@@ -99,13 +108,13 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
     const result = await changeOnce(
       etcd,
       {
-        compare: [keyAbsent(configKey), keyAbsent(index.key), keyAt(keys.indexMaxId(image.pool), maxIdRevision)],
+        compare: [keyAbsent(configKey), keyAbsent(index.key), keyAt(keys.indexMaxId(image.pool), maxIdRevision), ...parentCompare],
         success: [
           putOp(configKey, record),
           putOp(index.key, encodeImageIndex(config)),
           putOp(keys.indexMaxId(image.pool), inode),
         ],
-        failure: [{ op: 'range', range: index }],
+        failure: [{ op: 'range', range: index }, ...(parentKey ? [{ op: 'range' as const, range: { key: parentKey } }] : [])],
       },
       limits,
       (seen) => holds(seen[0], stringifyJson(record)) && holds(seen[1], stringifyJson(encodeImageIndex(config))),
@@ -113,6 +122,8 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
     );
     if (result.succeeded) return { ...config, raw: record };
     if (result.responses[0]?.length) throw exists(image.name);
+    if (parentKey && result.responses[1]?.[0]?.modRevision !== view.modRevision(parentKey))
+      throw imageChanged(parent?.name ?? image.name);
   }
   throw new VitastorError(
     'ERR_CONFLICT',
@@ -180,10 +191,10 @@ export async function createSnapshot(
   );
   if (result.succeeded) return { ...top, raw: record };
   if (result.responses[0]?.length) throw exists(fullName);
-  throw changed(image.name);
+  throw imageChanged(image.name);
 }
 
-function changed(name: string): VitastorError {
+export function imageChanged(name: string): VitastorError {
   return new VitastorError('ERR_CONFLICT', `Image ${name} was changed by someone else meanwhile, try again`, {
     retryable: true,
     data: { image: name },
@@ -217,43 +228,18 @@ export async function modifyImage(
     if (view.imageByName(next.name)) throw exists(next.name);
     const [oldIndex, newIndex] = [keys.indexImage(image.name), keys.indexImage(next.name)];
     compare.push(keyUnchangedSince(oldIndex, view.revision), keyAbsent(newIndex));
-    if (image.name !== '' && indexedHere(view, image)) success.push(deleteOp(oldIndex));
+    if (image.name !== '' && isIndexed(view, image)) success.push(deleteOp(oldIndex));
     success.push(putOp(newIndex, encodeImageIndex(image)));
   }
   const result = await changeOnce(etcd, { compare, success }, limits, (seen) => holds(seen[0], stringifyJson(record)), [
     { key: configKey },
   ]);
-  if (!result.succeeded) throw changed(image.name);
+  if (!result.succeeded) throw imageChanged(image.name);
   return { image: { ...next, raw: record }, revision: result.revision };
 }
 
-/**
- * Takes the records of a layer away, after its data. seenRevision: of the last change of ours, where the view is older.
- * Throws ERR_CONFLICT.
- */
-export async function removeImageMetadata(
-  context: AdminContext,
-  image: InodeConfig,
-  seenRevision?: bigint,
-): Promise<void> {
-  const { view, etcd, limits } = context;
-  const { keys } = view;
-  const configKey = keys.configInode(image.pool, image.inode);
-  const success = [deleteOp(configKey)];
-  if (indexedHere(view, image)) success.push(deleteOp(keys.indexImage(image.name)));
-  const seen = seenRevision ?? view.modRevision(configKey);
-  const result = await changeOnce(
-    etcd,
-    { compare: [keyUnchangedSince(configKey, seen)], success },
-    limits,
-    (found) => found[0]?.length === 0,
-    [{ key: configKey }],
-  );
-  if (!result.succeeded) throw changed(image.name);
-}
-
 /** The name's index (if any) names this very layer. */
-function indexedHere(view: ClusterView, image: InodeConfig): boolean {
+export function isIndexed(view: ClusterView, image: InodeConfig): boolean {
   const index = view.imageIndex.get(image.name);
   return index !== undefined && index.pool === image.pool && index.inode === image.inode;
 }

@@ -6,7 +6,7 @@ import { afterEach, describe, test } from 'node:test';
 import { ClusterState, PATHS_ALL } from '../src/cluster-state.js';
 import type { ClusterView } from '../src/cluster-view.js';
 import { isVitastorError, type ErrorCode } from '../src/errors.js';
-import { checkImageName, createImage, createSnapshot, modifyImage, parentChain, removeImageMetadata, type AdminContext, type NewImage } from '../src/images.js';
+import { checkImageName, createImage, createSnapshot, modifyImage, parentChain, type AdminContext, type NewImage } from '../src/images.js';
 import type { JsonObject } from '../src/json.js';
 import { objectSpanBytes, objectStart, pgOfOffset } from '../src/pg-math.js';
 import { createPool, deletePool, findPool, modifyPool, prepareNewPool } from '../src/pool-admin.js';
@@ -143,16 +143,6 @@ describe('images', () => {
     const again = await context(etcd);
     await modifyImage(again, again.view.imageByName('a') ?? assert.fail(), { name: 'b' });
     assert.deepEqual(stored(server, 'index/'), { 'index/image/b': { id: 1, pool_id: 1 } });
-  });
-
-  test('remove: mark, then take config and index away; somebody else\'s index stays', async () => {
-    const { server, etcd } = setup({ 'config/inode/1/1': { name: 'a', size: 1 }, 'config/inode/1/2': { name: 'a', size: 1 }, 'index/image/a': { id: 2, pool_id: 1 } });
-    const c = await context(etcd);
-    const one = [...c.view.inodes.values()].find((i) => i.inode === 1n) ?? assert.fail();
-    const marked = await modifyImage(c, one, { deleted: true });
-    await assert.rejects(removeImageMetadata(c, one), code('ERR_CONFLICT'));
-    await removeImageMetadata(c, marked.image, marked.revision);
-    assert.deepEqual(Object.keys(stored(server)), ['config/inode/1/2', 'index/image/a']);
   });
 });
 

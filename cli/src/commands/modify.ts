@@ -15,7 +15,7 @@ import {
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { SECTOR_BYTES } from '../image-create.js';
-import { flag, words } from '../list-flags.js';
+import { flag, isOn, words } from '../list-flags.js';
 import { REMOVAL_PATHS, removeData } from '../removal.js';
 
 export default class Modify extends VitastorCommand {
@@ -91,10 +91,6 @@ export default class Modify extends VitastorCommand {
     );
     return removal.error;
   }
-}
-
-function isOn(value: string | undefined): boolean {
-  return value !== undefined && (parseBoolean(value) ?? true);
 }
 
 function refuseWithChildren(view: ClusterView, image: InodeConfig, change: ImageChange): void {

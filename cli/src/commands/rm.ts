@@ -1,122 +1,119 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { string } from '@oclif/core/flags';
 import {
-  fullInode,
-  modifyImage,
-  parentChain,
-  removeImageMetadata,
+  findLayer,
+  inodeKeyOf,
+  isVitastorError,
+  nothingRemoved,
+  removeLayers,
   VitastorError,
-  type AdminContext,
   type ClusterView,
   type InodeConfig,
   type JsonObject,
+  type RemovedLayers,
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { matchesAny } from '../glob.js';
+import { CliLayerWork, mergeFlags, mergeSettings } from '../layer-work.js';
 import { flag, words } from '../list-flags.js';
-import { isWithoutData, REMOVAL_PATHS, removeData, type RemovalOptions } from '../removal.js';
+
+/** Selections are made anew so often in a row without anything being removed. */
+const MAX_RESTARTS = 10;
 
 export default class Rm extends VitastorCommand {
   static override strict = false;
   static override summary = 'Remove images and their data';
   static override description =
-    'rm FROM TO removes the chain of layers from FROM up to its descendant TO. Layers that others stand on are refused.';
+    'rm FROM TO removes the chain of layers from FROM up to its descendant TO. Images that stand on a removed layer get what ' +
+    'they read of it, and read the same as before. May be interrupted and repeated.';
   static override flags = {
     exact: flag({ summary: 'remove all images of these names' }),
     matching: flag({ summary: 'remove all images that match these patterns' }),
     'wait-list': flag({ summary: 'list everything before removing' }),
     'down-ok': flag({ summary: 'go on although OSDs are down' }),
-    'writers-stopped': flag({ summary: 'nobody writes to the layers' }),
-    cas: string({ hidden: true }),
+    'writers-stopped': flag({ summary: 'nobody writes to images above: data may move down, where that is less' }),
+    ...mergeFlags,
   };
 
   async run(): Promise<Outcome> {
     const { flags, argv } = await this.parse(Rm);
     const names = words(argv);
-    if (names.length === 0) throw new VitastorError('ERR_INVALID_ARGUMENT', 'Layer to remove is missing');
-    const context = await this.session.admin(['index/', ...REMOVAL_PATHS]);
-    const layers =
-      flags.exact || flags.matching ? selected(context.view, names, flags.exact) : chain(context.view, names);
-    refuseWithOtherChildren(context.view, layers);
-    return this.#remove(context, layers, { waitList: flags['wait-list'], downOk: flags['down-ok'] });
-  }
-
-  /** Children first. A failure leaves its layer marked as deleted, to be repeated. */
-  async #remove(context: AdminContext, layers: readonly InodeConfig[], options: RemovalOptions): Promise<Outcome> {
-    const json: JsonObject = {
-      deleted_ids: [],
-      deleted_images: [],
-      rebased_images: [],
-      renamed_from: '',
-      renamed_to: '',
-    };
-    const [ids, images]: [bigint[], string[]] = [[], []];
-    const lines: string[] = [];
-    // Refused before anything is marked.
-    for (const layer of layers) isWithoutData(context.view, layer.pool);
-    for (const layer of layers) {
-      const marked = layer.deleted
-        ? { image: layer, revision: context.view.modRevision(context.view.keys.configInode(layer.pool, layer.inode)) }
-        : await modifyImage(context, layer, { deleted: true });
-      if (!layer.deleted) this.session.step(`Image ${layer.name} modified`);
-      const removal = await removeData(
-        this.session,
-        context.view,
-        { pool: layer.pool, inode: layer.inode, minOffset: 0n, maxOffset: null },
-        options,
-      );
-      Object.assign(json, removal.json, { deleted_ids: ids, deleted_images: images });
-      if (removal.error) return { json, text: '', error: removal.error };
-      if (context.view.pools.has(layer.pool)) this.session.step(`Done, inode ${layer.inode} from pool ${layer.pool} removed`);
-      else this.session.step(`Pool ${layer.pool} does not exist any more: there is no data of ${layer.name} to remove`);
-      await removeImageMetadata(context, marked.image, marked.revision);
-      ids.push(fullInode(layer.pool, layer.inode));
-      images.push(layer.name);
-      lines.push(`Layer ${layer.name} deleted`);
+    const [from = '', to = from] = names;
+    const bulk = flags.exact || flags.matching;
+    if (from === '') throw new VitastorError('ERR_INVALID_ARGUMENT', 'Layer to remove is missing');
+    if (!bulk && names.length > 2)
+      throw new VitastorError('ERR_INVALID_ARGUMENT', 'rm takes FROM and TO; use rm --exact to remove several images');
+    const work = new CliLayerWork(this.session, mergeSettings(flags), { waitList: flags['wait-list'], downOk: flags['down-ok'] });
+    const options = { writersStopped: flags['writers-stopped'] };
+    const done = nothingRemoved();
+    const json = (): JsonObject => ({ ...resultJson(done, bulk), ...(bulk ? {} : work.lastRemoval) });
+    try {
+      if (bulk) await removeSelected(work, names, flags.exact, options, done);
+      else await removeLayers(work, from, to, options, done);
+    } catch (error) {
+      // What had been done when it failed is worth knowing; that nothing was, is no data.
+      const anything = Object.values(json()).some((value) => (Array.isArray(value) ? value.length > 0 : value !== ''));
+      if (!(error instanceof VitastorError) || !anything) throw error;
+      return { json: json(), text: '', error };
     }
-    return { json, text: lines.join('\n') };
+    return { json: json(), text: done.deletedImages.map((name) => `Layer ${name} deleted`).join('\n') };
   }
 }
 
-function find(view: ClusterView, name: string): InodeConfig {
-  const image = view.imageByName(name);
-  if (!image) throw new VitastorError('ERR_NOT_FOUND', `Layer ${name} not found`, { data: { image: name } });
-  return image;
+function resultJson(done: RemovedLayers, bulk: boolean): JsonObject {
+  return {
+    deleted_ids: done.deletedIds, deleted_images: done.deletedImages, rebased_images: done.rebasedImages,
+    ...(bulk ? {} : { renamed_from: done.renamedFrom, renamed_to: done.renamedTo }),
+  };
 }
 
-/** FROM … TO, topmost first. */
-function chain(view: ClusterView, names: readonly string[]): InodeConfig[] {
-  const [fromName = '', toName = fromName, ...rest] = names;
-  if (rest.length)
-    throw new VitastorError('ERR_INVALID_ARGUMENT', 'rm takes FROM and TO; use rm --exact to remove several images');
-  const [from, to] = [find(view, fromName), find(view, toName)];
-  if (from === to) return [from];
-  const below = parentChain(view, to);
-  const end = below.indexOf(from);
-  if (end < 0) throw new VitastorError('ERR_INVALID_ARGUMENT', `${to.name} is not a descendant of ${from.name}`);
-  return [to, ...below.slice(0, end + 1)];
-}
-
-/** Images by name or pattern, children before their parents. */
-function selected(view: ClusterView, names: readonly string[], exact: boolean): InodeConfig[] {
-  const images = exact
-    ? names.map((name) => find(view, name))
-    : [...view.inodes.values()].filter((image) => image.name !== '' && matchesAny(names, image.name, false));
-  if (images.length === 0) throw new VitastorError('ERR_NOT_FOUND', `No images match ${names.join(', ')}`);
-  const depth = new Map(images.map((image) => [image, parentChain(view, image).length]));
-  return [...new Set(images)].sort((a, b) => (depth.get(b) ?? 0) - (depth.get(a) ?? 0));
-}
-
-/** TODO(merge): with the merge of layers, children take over the data of what is removed. */
-function refuseWithOtherChildren(view: ClusterView, layers: readonly InodeConfig[]): void {
-  for (const layer of layers) {
-    const others = view.childrenOf(layer.pool, layer.inode).filter((child) => !layers.includes(child));
-    if (!others.length) continue;
-    throw new VitastorError(
-      'ERR_BUSY',
-      `Layer ${layer.name} has children (${others.map((child) => child.name).join(', ')}), and merging layers is not built yet: ` +
-        `remove them first, or remove the chain with rm ${layer.name} ${others[0]?.name ?? ''}`,
-    );
+/** Chain by chain, children first. The selection is made anew after each, and when somebody else has changed something. */
+async function removeSelected(
+  work: CliLayerWork,
+  names: readonly string[],
+  exact: boolean,
+  options: { writersStopped: boolean },
+  done: RemovedLayers,
+): Promise<void> {
+  let restarts = 0;
+  for (let first = true; ; first = false) {
+    const { view } = await work.load();
+    const images = exact ? named(view, names, first) : matching(view, names);
+    const [from, to] = nextChain(view, images);
+    if (!from || !to) {
+      if (first) throw new VitastorError('ERR_NOT_FOUND', `No images match ${names.join(', ')}`);
+      return;
+    }
+    try {
+      await removeLayers(work, from.name, to.name, options, done);
+      restarts = 0;
+    } catch (error) {
+      if (!isVitastorError(error, 'ERR_CONFLICT') || ++restarts > MAX_RESTARTS) throw error;
+    }
   }
+}
+
+/** All must be there at the beginning. */
+function named(view: ClusterView, names: readonly string[], first: boolean): InodeConfig[] {
+  const images = names.map((name) => (first ? findLayer(view, name) : view.imageByName(name)));
+  return [...new Set(images)].filter((image) => image !== null);
+}
+
+function matching(view: ClusterView, patterns: readonly string[]): InodeConfig[] {
+  return [...view.inodes.values()].filter((image) => image.name !== '' && matchesAny(patterns, image.name, false));
+}
+
+/** A selected image on which no selected one stands, down to where that ends or another branch begins. */
+function nextChain(view: ClusterView, images: readonly InodeConfig[]): [from?: InodeConfig, to?: InodeConfig] {
+  const selected = new Set(images);
+  const above = (image: InodeConfig) => view.childrenOf(image.pool, image.inode).filter((child) => selected.has(child));
+  // In a loop nobody is topmost: the removal itself says what is wrong.
+  const to = images.find((image) => above(image).length === 0) ?? images[0];
+  let from = to;
+  for (let steps = 0; from?.parent && steps < images.length; steps++) {
+    const parent = view.inodes.get(inodeKeyOf(from.parent));
+    if (!parent || !selected.has(parent) || above(parent).length > 1) break;
+    from = parent;
+  }
+  return from && to ? [from, to] : [];
 }
