@@ -90,6 +90,16 @@ runtime::Task<int64_t> Osd::read_old_chunks(Op* op) {
     }
 }
 
+/// A new object takes the places of the tombstones, and does not count before k roles have it: in mode none the delete is durable on all
+/// roles first. Or one that loses power has the old chunk again, too few others do, and nobody knows of the delete. 0 or the error of SYNC.
+runtime::Task<int64_t> Osd::settle_tombstone(const Pg& pg) {
+    if (pg.pool->info.immediate_commit != wire::ImmediateCommit::none || pg.deleted_at <= synced_up_to_) co_return 0;
+    VITASTOR_PROBE("a delete is flushed before its object is created again");
+    runtime::Task<int64_t> syncing = sync_all(true);
+    const int64_t synced = co_await syncing;
+    co_return synced;
+}
+
 /// Phase 1: every role of the current set gets the new version, with its bitmap.
 void Osd::write_chunks(Op* op) {
     Pg& pg = *op->pg;
@@ -281,6 +291,14 @@ runtime::Task<> Osd::write_ec(Op* op) {
     if (need_history(op)) {
         wait_history(op);  // starts again from the beginning
         co_return;
+    }
+    if (buried) {
+        runtime::Task<int64_t> settling = settle_tombstone(pg);
+        result = co_await settling;
+        if (result < 0) {
+            finish_ec_write(op, result, old_state);
+            co_return;
+        }
     }
     const uint8_t* payload = op->request && op->len ? op->request->data() : nullptr;
     const size_t data_bitmaps = size_t{work.shape.data} * work.shape.bitmap_bytes();

@@ -176,6 +176,7 @@ private:
     runtime::Task<int64_t> read_old_chunks(Op* op);
     bool find_row(const Op* op, Version version);
     void write_chunks(Op* op);
+    runtime::Task<int64_t> settle_tombstone(const Pg& pg);
     runtime::Task<int64_t> judge_stores(Op* op);
     std::vector<pg::Location> note_stored(Op* op, bool was_unclean, bool durable);
     runtime::Task<int64_t> stabilize_stored(Op* op, bool keeps_queue);
@@ -370,6 +371,7 @@ private:
     uint64_t busy_ = 0;
     List<Op> live_primary_, live_secondary_, live_sub_writes_;
     uint64_t next_sequence_ = 1;
+    uint64_t synced_up_to_ = 0;  ///< what has a lower number was covered by a SYNC
     runtime::WaitList sub_write_done_;
 
     RowCache rows_;

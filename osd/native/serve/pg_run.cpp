@@ -477,6 +477,13 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
         const bool synced = co_await syncing;
         if (!synced) co_return false;
     }
+    pg.deleted_at = 0;
+    if (pg.pool->codec && pg.buried && info.immediate_commit == wire::ImmediateCommit::none) {  // perhaps not durable; see settle_tombstone
+        for (OsdNum osd : pg.activation.current_set) {
+            if (osd) unsynced_osds_.insert(osd);
+        }
+        pg.deleted_at = next_sequence_++;
+    }
     pg.flags = flags;
     pg.others.clear();
     pg.connections.clear();

@@ -162,6 +162,7 @@ runtime::Task<> Osd::remove_object(Op* op) {
                 pg.objects.remove_clean();
             }
             note_unsynced(op, true);
+            pg.deleted_at = next_sequence_++;
         }
     }
     if (result >= 0) {

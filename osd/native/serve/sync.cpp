@@ -134,6 +134,7 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
         unsynced_pgs_.insert(pgs.begin(), pgs.end());
         unsynced_writes_ += writes;
     } else {
+        synced_up_to_ = up_to;
         // The new copies are durable: the superfluous ones may go. The PG counts them until their deletion is durable too: a clean one
         // forgets who has had copies, and what was deleted.
         for (const PgId& id : pgs) {

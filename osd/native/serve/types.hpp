@@ -258,6 +258,7 @@ struct Pg {
 
     // ---- tombstones (tombstones.cpp)
     bool tombstones = false;          ///< all OSDs of this PG that are there keep them
+    uint64_t deleted_at = 0;          ///< Osd::next_sequence_ of the last delete that may not be durable everywhere
     uint64_t buried = 0;              ///< about so many may be around; forgotten when the PG is exactly active
     std::multiset<Version> removing;  ///< versions of deletes under way
     runtime::WaitList removed;        ///< one of them has ended
