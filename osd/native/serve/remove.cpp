@@ -91,6 +91,17 @@ runtime::Task<int64_t> Osd::delete_everywhere(Op* op, bool bury, bool* remembere
         }
     }
     free_calls(op);
+    if (!lost && result == 0 && op->pool->info.immediate_commit == wire::ImmediateCommit::none) {
+        // The PG may be clean now, and nobody asks those who leave it again.
+        std::set<OsdNum> leavers;
+        for (const Target& target : where) leavers.insert(target.osd);
+        for (OsdNum osd : pg.activation.current_set) leavers.erase(osd);
+        for (OsdNum osd : leavers) {
+            runtime::Task<int64_t> syncing = sync_on(osd);
+            const int64_t synced = co_await syncing;
+            lost |= synced < 0;
+        }
+    }
     if (!replicated) changes_of(op->object)++;
     pg.removing.erase(removing);
     pg.removed.notify_all();

@@ -259,6 +259,30 @@ TEST_CASE("mode none: a PG is clean only when the deletion of superfluous copies
     until_state(c, 1, ps::active);
 }
 
+TEST_CASE("mode none: a PG is clean only when the delete of an object is durable on those who leave it") {
+    ClusterOptions options;
+    options.mode = wire::ImmediateCommit::none;
+    options.settings["autosync_interval"] = "0";
+    options.settings["autosync_writes"] = "0";
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client client(c, 0);
+    client.write(1, kInode, 0, block(1));
+    client.simple(1, Opcode::sync);
+    c.stop_pg(1);
+    c.history_sets = {{1, 2}};
+    activate(c, 1, {1, 3}, ps::active | ps::has_misplaced);
+    c.disks[2].hold_syncs = true;
+    auto removed = client.start_remove(1, kInode, 0);
+    c.until("the copy is deleted", [&] { return !c.copies(kFirst).contains(2); });
+    c.turns(30);
+    CHECK(c.node(1).state(1) == (ps::active | ps::has_misplaced));
+    CHECK(!removed->done);
+    c.disks[2].hold_syncs = false;
+    CHECK(client.wait(removed).result == 0);
+    until_state(c, 1, ps::active);
+}
+
 // Seed 402994 of the simulator: the history was forgotten, all lost power, and the recovered OSD came back first with what it had before.
 TEST_CASE("a PG is clean only when what recovery wrote is durable") {
     for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
