@@ -11,6 +11,8 @@ export interface RemovalTarget {
   inode: bigint;
   minOffset: bigint;
   maxOffset: bigint | null;
+  /** The object that minOffset lies in is zeroed from there on. */
+  cut?: boolean;
 }
 
 export interface RemovalOptions {

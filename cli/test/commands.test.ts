@@ -91,7 +91,8 @@ describe('images', () => {
     await ok('modify', 'a', '--resize', '132k', '--down-ok', '--progress', '0');
     rig.dataOps.onRequest = () => undefined;
     await ok('modify', 'e', '--resize', '132k', '--progress', '0');
-    assert.deepEqual(rig.dataOps.requests.map((r) => [r.pool, r.inode, r.minOffset, r.maxOffset, r.downOk]), [[1, 1n, 262144n, null, true], [2, 1n, 262144n, null, false]]);
+    assert.deepEqual(rig.dataOps.requests.map((r) => [r.pool, r.inode, r.minOffset, r.maxOffset, r.downOk]), [[1, 1n, 135168n, null, true], [2, 1n, 135168n, null, false]]);
+    assert.ok(rig.dataOps.requests.every((r) => r.cut === true));
     assert.deepEqual(rig.get('config/inode/1/1'), { name: 'a', size: 135168 });
   });
 

@@ -344,6 +344,7 @@ Napi::Value purge(const Napi::CallbackInfo& info) {
     native.parallel_osds = static_cast<uint32_t>(u64(given.Get("parallelOsds")));
     native.wait_list = flag(given.Get("waitList"));
     native.down_ok = flag(given.Get("downOk"));
+    native.cut = flag(given.Get("cut"));
     Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
     if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
     native.progress_arg = request;

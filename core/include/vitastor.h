@@ -151,6 +151,7 @@ struct vitastor_purge_options {
     int down_ok;
     void (*progress_fn)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
+    int cut; /* the object that min_offset lies in reads as zeroes from there on, also where a parent has data; nothing before it changes */
 };
 VITASTOR_API int vitastor_purge(vitastor_context *context, const struct vitastor_purge_options *options,
     void (*done_fn)(void *arg, int result, const char *json), void *done_arg);

@@ -2,16 +2,15 @@
 // Work on the data of inodes that the command line needs and only native code does: the meeting point of cli/ and
 // core/binding.
 
-/**
- * One inode's data, or a part of it, to be removed. Offsets are bytes; objects that reach into [min, max) whole or in
- * part by their start.
- */
+/** One inode's data, or a part of it, to be removed: objects that begin in [minOffset, maxOffset), in bytes. */
 export interface RemoveDataRequest {
   pool: number;
   /** Without the pool. */
   inode: bigint;
-  /** Objects that begin below this stay; rounded down to a whole object by the caller. */
+  /** Objects that begin below this stay. */
   minOffset: bigint;
+  /** The object that minOffset lies in reads as zeroes from there on, also where a parent has data. Default: it stays whole. */
+  cut?: boolean;
   /** Objects that begin at or above this stay; null = no limit. */
   maxOffset: bigint | null;
   /** Operations in flight per OSD. */

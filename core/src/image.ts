@@ -64,6 +64,8 @@ export interface PurgeRequest {
   parallelOsds?: number;
   waitList?: boolean;
   downOk?: boolean;
+  /** The object that minOffset lies in reads as zeroes from there on. */
+  cut?: boolean;
   onProgress?: (removed: bigint, total: bigint) => void;
 }
 export interface PurgeOutcome {
@@ -185,6 +187,7 @@ export class Client {
           parallelOsds: request.parallelOsds ?? 0,
           waitList: request.waitList ?? false,
           downOk: request.downOk ?? false,
+          cut: request.cut ?? false,
         },
         request.onProgress ?? null,
         (code, text) => resolve([code, text]),

@@ -5,7 +5,6 @@ import {
   checkImageName,
   findPool,
   modifyImage,
-  objectSpanBytes,
   parseBoolean,
   requireSize,
   VitastorError,
@@ -73,7 +72,7 @@ export default class Modify extends VitastorCommand {
     };
   }
 
-  /** Whole objects behind the new end; the one that the end cuts stays. */
+  /** Whole objects behind the new end, and the rest of the one that the end cuts. */
   async #purgeBeyond(
     view: ClusterView,
     image: InodeConfig,
@@ -81,12 +80,10 @@ export default class Modify extends VitastorCommand {
     downOk: boolean,
   ): Promise<VitastorError | null> {
     const pool = findPool(view, String(image.pool));
-    const span = objectSpanBytes(pool);
-    const minOffset = ((sizeBytes + span - 1n) / span) * span;
     const removal = await removeData(
       this.session,
       view,
-      { pool: image.pool, inode: image.inode, minOffset, maxOffset: null },
+      { pool: pool.id, inode: image.inode, minOffset: sizeBytes, maxOffset: null, cut: true },
       { waitList: false, downOk },
     );
     return removal.error;

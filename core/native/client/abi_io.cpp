@@ -210,6 +210,7 @@ extern "C" int vitastor_purge(vitastor_context* context, const vitastor_purge_op
     inner_options.parallel_osds = options.parallel_osds;
     inner_options.wait_list = options.wait_list != 0;
     inner_options.down_ok = options.down_ok != 0;
+    inner_options.cut = options.cut != 0;
     inner_options.progress_fn = options.progress_fn;
     inner_options.progress_arg = options.progress_arg;
     return start_tool<Purge>(context, inner_options, done_fn, done_arg);

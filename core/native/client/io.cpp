@@ -262,7 +262,7 @@ void Context::dispatch(Part& part) {
             if (++part.limbo_rounds > kMaxLimboRounds) return part_failed(part, -EROFS);
             return retry_later(part, config_->client_retry_interval_ms, retry_);
         }
-        if (view->read_only) return part_failed(part, -EROFS);
+        if (view->read_only && !op.image->options.override_read_only) return part_failed(part, -EROFS);
     }
     if (view->looped && !write) return part_failed(part, -EINVAL);
     if (write && op.kind != OpKind::replay && unaligned_.holds_back(part, view->inode, stripe)) return;

@@ -26,75 +26,18 @@ std::string shown(InodeNum inode) {
 
 }  // namespace
 
-/// One operation on a layer: set() it, start() it, co_await it, or let a Join count it off.
-class Merge::Call {
-public:
-    Call() = default;
-    Call(const Call&) = delete;
-    Call& operator=(const Call&) = delete;
-    int64_t result = 0;
-    Version version = 0;
-
-    void set(Context& context, OpKind kind, Image* image, uint64_t offset) {
-        context_ = &context;
-        done_ = false;
-        op_ = context.take_op();
-        op_->kind = kind;
-        op_->image = image;
-        op_->offset = offset;
-        op_->give_up_ns = context.loop().now_ns() + context.config().client_wait_up_timeout_s * runtime::kNsPerSecond;
-        op_->done_arg = this;
-        op_->done = [](Op* op) { static_cast<Call*>(op->done_arg)->on_done(*op); };
-    }
-    void set(Context& context, OpKind kind, Image* image, uint64_t offset, uint8_t* data, uint64_t length) {
-        set(context, kind, image, offset);
-        op_->length = length;
-        iovec iov{data, length};
-        Context::set_iov(*op_, &iov, 1);
-    }
-    Op& op() { return *op_; }
-    void start(Join* join = nullptr) {
-        join_ = join;
-        context_->start(*op_);
-    }
-    bool await_ready() const noexcept { return done_; }
-    void await_suspend(std::coroutine_handle<> handle) noexcept { waiter_ = handle; }
-    int64_t await_resume() const noexcept { return result; }
-
-private:
-    void on_done(const Op& op) {
-        result = op.result;
-        version = op.version;
-        done_ = true;
-        if (join_) join_->one_done();
-        else if (waiter_) waiter_.resume();
-    }
-    Context* context_ = nullptr;
-    Op* op_ = nullptr;
-    Join* join_ = nullptr;
-    std::coroutine_handle<> waiter_;
-    bool done_ = false;
-};
-
-Merge::Merge(Context& context, MergeOptions options) : context_(context), options_(std::move(options)) {
+Merge::Merge(Context& context, MergeOptions options) : context_(context), options_(std::move(options)), tick_(context) {
     if (!options_.iodepth) options_.iodepth = 32;
     if (!options_.parallel_osds) options_.parallel_osds = 4;
     if (!options_.fsync_interval) options_.fsync_interval = 128;
     options_.iodepth = std::min(options_.iodepth, 4096u);
     options_.parallel_osds = std::min(options_.parallel_osds, 4096u);
     context_.add_listener(this);
-    tick_timer_.merge = this;
-    tick_timer_.on_fire = [](runtime::Timer* timer) { static_cast<TickTimer*>(timer)->merge->tick(); };
 }
 
 Merge::~Merge() {
-    for (Layer& layer : layers_) {
-        if (!layer.image) continue;
-        layer.image->closed.store(true, std::memory_order_release);
-        context_.forget_image(layer.image);
-        layer.image->unref();
-    }
-    context_.loop().disarm(tick_timer_);
+    for (Layer& layer : layers_)
+        if (layer.image) close_internally(context_, layer.image);
     context_.remove_listener(this);
 }
 
@@ -104,12 +47,6 @@ void Merge::start(Context& context, MergeOptions options,
     merge->done_fn_ = done_fn;
     merge->done_arg_ = done_arg;
     runtime::spawn(merge->run());
-}
-
-/// Operations that wait for a PG are given up when they are looked at after their time.
-void Merge::tick() {
-    context_.wake();
-    context_.loop().arm(tick_timer_, context_.loop().now_ns() + runtime::kNsPerSecond);
 }
 
 int Merge::fail(int result, std::string text) {
@@ -128,7 +65,6 @@ std::string Merge::json() const {
 }
 
 runtime::Task<> Merge::run() {
-    tick();
     const bool counts = options_.layers.size() >= 2 && options_.layers.size() <= kMaxLayers && options_.target < options_.layers.size();
     if (!counts) {
         fail(-EINVAL, "a merge takes 2 to 4096 layers and a target among them");
@@ -199,9 +135,7 @@ int Merge::prepare() {
         options.inode = layer.inode;
         options.skip_parents = true;
         options.override_read_only = layer.inode == target().inode;
-        layer.image = context_.shared().create_image(std::move(options));
-        layer.image->inode.store(layer.inode, std::memory_order_relaxed);
-        layer.image->granularity.store(layer.granularity, std::memory_order_relaxed);
+        layer.image = open_internally(context_, std::move(options), layer.granularity);
     }
     immediate_ = context_.pool_view(pool_of(target().inode))->immediate;
     compare_ = options_.cas == MergeCas::always;
@@ -294,7 +228,7 @@ runtime::Task<> Merge::work() {
 runtime::Task<int> Merge::flush() {
     flushing_ = true;
     writes_ = 0;
-    Call call;
+    OpCall call;
     call.set(context_, OpKind::flush, target().image, 0);
     call.start();
     const int64_t result = co_await call;
@@ -304,7 +238,7 @@ runtime::Task<int> Merge::flush() {
 
 runtime::Task<int> Merge::read_presence(Layer* layer, uint64_t offset, std::vector<uint8_t>* bitmap, Version* version) {
     bitmap->assign(layer->bitmap_bytes, 0);
-    Call call;
+    OpCall call;
     call.set(context_, OpKind::read_bitmap, layer->image, offset, bitmap->data(), layer->bitmap_bytes);
     call.op().length = layer->object_size;
     call.start();
@@ -448,7 +382,7 @@ runtime::Task<int> Merge::load(Work* work, const std::vector<Run>* runs, uint32_
     const uint64_t granularity = target().granularity;
     for (size_t next = 0; next < pieces.size();) {
         const auto count = static_cast<unsigned>(std::min<size_t>(pieces.size() - next, kMaxCalls));
-        const std::unique_ptr<Call[]> calls(new Call[count]);
+        const std::unique_ptr<OpCall[]> calls(new OpCall[count]);
         // A source of coarser granularity is read in its own granules; what was read too much is thrown away.
         std::vector<Buffer> wider(count);
         std::vector<uint64_t> skips(count, 0);
@@ -488,7 +422,7 @@ runtime::Task<int> Merge::store(Work* work, const std::vector<Run>* runs, uint32
     const uint64_t granularity = target().granularity;
     for (size_t next = 0; next < runs->size();) {
         const auto count = static_cast<unsigned>(std::min<size_t>(runs->size() - next, kMaxCalls));
-        const std::unique_ptr<Call[]> calls(new Call[count]);
+        const std::unique_ptr<OpCall[]> calls(new OpCall[count]);
         Join join;
         join.add(count);
         for (unsigned i = 0; i < count; i++) {
@@ -512,7 +446,7 @@ runtime::Task<int> Merge::store(Work* work, const std::vector<Run>* runs, uint32
 runtime::Task<int> Merge::store_comparing(Work* work, const std::vector<Run>* runs, uint32_t window) {
     const uint64_t granularity = target().granularity;
     for (const Run& run : *runs) {
-        Call call;
+        OpCall call;
         call.set(context_, OpKind::compare_write, target().image, work->start + run.first * granularity,
             work->data.data() + (run.first - window) * granularity, (run.end - run.first) * granularity);
         call.op().expected_version = work->version;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "client/await.hpp"
+#include "client/op_call.hpp"
 #include "client/pg_walk.hpp"
 
 namespace vitastor::client {
@@ -58,9 +58,6 @@ private:
         PgWalk* walk = nullptr;
         Layer* layer = nullptr;
     };
-    struct TickTimer : runtime::Timer {
-        Merge* merge = nullptr;
-    };
     /// One object of the target while it is being merged.
     struct Work {
         uint64_t start = 0;             ///< image offset
@@ -72,7 +69,6 @@ private:
         uint64_t bytes = 0;             ///< written
         bool has(uint32_t granule) const { return present[granule / 8] >> (granule % 8) & 1; }
     };
-    class Call;
     struct Run {
         uint32_t first = 0, end = 0;  ///< granules
     };
@@ -80,7 +76,6 @@ private:
     Merge(Context& context, MergeOptions options);
     ~Merge();
     void on_change() override {}
-    void tick();
     runtime::Task<> run();
     int prepare();
     runtime::Task<int> list_layers();
@@ -118,7 +113,7 @@ private:
     bool flushing_ = false;
     int result_ = 0;
     std::string error_;
-    TickTimer tick_timer_;
+    GiveUpTick tick_;
 };
 
 }  // namespace vitastor::client

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "client/await.hpp"
+#include "client/op_call.hpp"
 
 namespace vitastor::client {
 namespace {
@@ -44,6 +44,11 @@ runtime::Task<> Purge::run() {
             auto walking = walk_.each_pg(
                 options_.parallel_osds, [](void* arg, PgNum pg) { return static_cast<Purge*>(arg)->visit(pg); }, this);
             co_await walking;
+        }
+        if (options_.cut && walk_.still_valid()) {
+            auto cutting = cut_object();
+            const int cut = co_await cutting;
+            errors_ += cut != 0;
         }
         if (context_.closing()) result = -ECANCELED;
         else if (!walk_.still_valid()) result = -EAGAIN;
@@ -172,6 +177,50 @@ runtime::Task<> Purge::delete_pg(PgNum pg) {
     }
     errors_ += failed;
     progress();
+}
+
+/// Zeroes, not holes: a hole would show what a parent has there as soon as the image grows again. Where nothing is, nothing is written.
+runtime::Task<int> Purge::cut_object() {
+    PoolView* view = walk_.pool();
+    const uint64_t size = view->object_size, granularity = view->pool->bitmap_granularity;
+    const uint64_t begin = options_.min_offset, start = begin / granularity * granularity, end = (begin / size + 1) * size;
+    if (begin % size == 0) co_return 0;
+    ImageOptions options;
+    options.inode = options_.inode;
+    options.override_read_only = options.any_alignment = true;
+    const GiveUpTick tick(context_);
+    Image* image = open_internally(context_, std::move(options), static_cast<uint32_t>(granularity));
+    std::vector<uint8_t> bitmap(((end - start) / granularity + 7) / 8);
+    OpCall presence;
+    presence.set(context_, OpKind::read_bitmap, image, start, bitmap.data(), bitmap.size());
+    presence.op().length = end - start;
+    presence.start();
+    int64_t result = co_await presence;
+    const auto present = [&](uint64_t offset) {
+        const uint64_t bit = (offset - start) / granularity;
+        return bitmap[bit / 8] >> (bit % 8) & 1;
+    };
+    for (uint64_t at = start; at < end && result >= 0;) {
+        const uint64_t from = at;
+        while (at < end && present(at)) at += granularity;
+        if (at > from) {
+            OpCall zeroing;
+            zeroing.set(context_, OpKind::discard, image, std::max(from, begin));
+            zeroing.op().length = at - std::max(from, begin);
+            zeroing.start();
+            result = co_await zeroing;
+        } else {
+            at += granularity;
+        }
+    }
+    if (result >= 0) {
+        OpCall flushing;
+        flushing.set(context_, OpKind::flush, image, 0);
+        flushing.start();
+        result = co_await flushing;
+    }
+    close_internally(context_, image);
+    co_return result < 0 ? static_cast<int>(result) : 0;
 }
 
 std::string Purge::json() const {

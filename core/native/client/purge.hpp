@@ -18,6 +18,7 @@ struct PurgeOptions {
     uint32_t parallel_osds = 4;
     bool wait_list = false;  ///< list everything before the first deletion
     bool down_ok = false;
+    bool cut = false;        ///< the object that min_offset lies in reads as zeroes from there on
     void (*progress_fn)(void* arg, uint64_t done, uint64_t total) = nullptr;
     void* progress_arg = nullptr;
 };
@@ -37,6 +38,7 @@ private:
     runtime::Task<> delete_some(PgNum pg, size_t* next, uint64_t* failed);
     runtime::Task<int> delete_object(PgNum pg, ObjectId object);
     runtime::Task<bool> sync_pg(PgNum pg, uint64_t epoch);
+    runtime::Task<int> cut_object();
     void progress();
     std::string json() const;
 

@@ -41,6 +41,8 @@ export interface NativePurgeOptions {
   parallelOsds: number;
   waitList: boolean;
   downOk: boolean;
+  /** The object that minOffset lies in reads as zeroes from there on. */
+  cut: boolean;
 }
 
 export interface NativeMergeOptions {

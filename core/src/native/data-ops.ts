@@ -37,6 +37,7 @@ class NativeDataOps implements DataOps {
         parallelOsds: request.parallelOsds,
         waitList: request.waitList,
         downOk: request.downOk,
+        cut: request.cut ?? false,
         onProgress: (removedObjects, totalObjects) => onProgress?.({ removedObjects, totalObjects, listed: false }),
       }),
     );
