@@ -69,7 +69,8 @@ VITASTOR_API int vitastor_context_open(vitastor_cluster *cluster, const struct v
     vitastor_context **context);
 /* All images opened through it must be closed and all operations done. */
 VITASTOR_API void vitastor_context_close(vitastor_context *context);
-/* Caller-driven only. Readable when vitastor_context_run(context, 0) has something to do. */
+/* Caller-driven only. Readable when vitastor_context_run(context, 0) has something to do. Ask for it before anything else is done with the context,
+ * else it may be -EBUSY: a context that is to be polled works differently. */
 VITASTOR_API int vitastor_context_fd(vitastor_context *context);
 /* Caller-driven only. Runs what is ready; waits up to timeout_ms (0: not at all, -1: until something happened) if nothing is.
  * Submits everything queued before it returns. Returns the number of callbacks run, or negative errno. */

@@ -17,10 +17,15 @@ const BUILD = {
   'libcurl4-openssl-dev': 'etcd from C++',
   'libsimdjson-dev': 'JSON in C++',
   'doctest-dev': 'native tests',
+  'libglib2.0-dev': 'QEMU driver',
+  meson: 'making QEMU’s headers',
+  'python3-venv': 'making QEMU’s headers',
 };
 const RUN = {
   fio: 'load generator of npm start, tests and benchmarks',
-  'dpkg-dev': 'unpacking fio’s source for its headers',
+  'dpkg-dev': 'unpacking fio’s and QEMU’s source for their headers',
+  'qemu-utils': 'qemu-img and qemu-io: tests and manual of the QEMU driver',
+  'qemu-system-x86': 'tests of the QEMU driver with a guest',
   'etcd-client': 'etcdctl: the manual’s commands as people type them, run by npm test',
   'ca-certificates': 'downloads over https',
   openssl: 'certificates for the tests of TLS to etcd',

@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fetchFioSource } from './fio-source.mjs';
+import { fetchQemuHeaders } from './qemu-source.mjs';
 import { Progress, Stop, ask, mustRun, root, run, say, since } from './ui.mjs';
 
 /** @typedef {'dev' | 'asan' | 'tsan' | 'release' | 'fuzz'} Preset */
@@ -71,6 +72,8 @@ export async function buildNative(preset, targets = []) {
   if (existsSync(join(root, 'plugins', 'fio', 'CMakeLists.txt')) && ask(['dpkg-query', '-W', 'fio'])) {
     options.push(`-DFIO_SOURCE_DIR=${await fetchFioSource()}`);
   }
+  const qemu = preset === 'fuzz' ? '' : await fetchQemuHeaders();
+  options.push(`-DQEMU_SOURCE_DIR=${qemu}`);
   const started = performance.now();
   const progress = new Progress(`native build (${preset}):`);
   const stamp = join(dir, '.configured');

@@ -116,7 +116,8 @@ public:
     // ---- running
     /// Runs what is ready; if nothing is, sleeps until something is or `until_ns` (absolute; 0 = do not sleep, kNever = no limit).
     virtual void run_once(uint64_t until_ns) = 0;
-    /// For callers with their own event loop: readable when run_once(0) has something to do. Absolute time of the next timer in *deadline_ns.
+    /// For callers with their own event loop: readable when run_once(0) has something to do. To be asked for before the loop is used (else it may be
+    /// -EBUSY). Negative errno: there is none.
     virtual int poll_fd() = 0;
     virtual uint64_t next_deadline_ns() const = 0;
     /// Must be called by the caller-driven mode before it goes to poll(): submits what is queued.

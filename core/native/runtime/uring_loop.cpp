@@ -37,7 +37,10 @@ Result<std::unique_ptr<Loop>> UringLoop::create(const LoopOptions& options) {
     return std::unique_ptr<Loop>(std::move(loop));
 }
 
-int UringLoop::set_up(uint32_t depth) {
+/// pollable: whoever polls the descriptor is woken. Work that waits for the owner to enter (DEFER_TASKRUN) wakes nobody: poll() sees it only when it
+/// looks anew (tried on kernel 6.18).
+int UringLoop::set_up(uint32_t depth, bool pollable) {
+    depth_ = depth;
     // From the best to the plainest; a kernel that does not know a flag says EINVAL.
     constexpr unsigned kBase = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
     const unsigned attempts[] = {
@@ -48,6 +51,7 @@ int UringLoop::set_up(uint32_t depth) {
     };
     int error = -EINVAL;
     for (unsigned flags : attempts) {
+        if (pollable && (flags & IORING_SETUP_DEFER_TASKRUN)) continue;
         io_uring_params params{};
         params.flags = flags;
         params.cq_entries = depth * 4;
@@ -61,9 +65,20 @@ int UringLoop::set_up(uint32_t depth) {
         ring_made_ = true;
         disabled_ = flags & IORING_SETUP_R_DISABLED;
         task_run_flag_ = flags & IORING_SETUP_TASKRUN_FLAG;
+        pollable_ = !(flags & IORING_SETUP_DEFER_TASKRUN);
         return 0;
     }
     return error;
+}
+
+/// The ring is made anew, so it must be unused yet.
+int UringLoop::poll_fd() {
+    if (pollable_) return ring_.ring_fd;
+    if (bound_ || io_uring_sq_ready(&ring_) > 0) return -EBUSY;
+    io_uring_queue_exit(&ring_);
+    ring_made_ = false;
+    const int error = set_up(depth_, true);
+    return error != 0 ? error : ring_.ring_fd;
 }
 
 UringLoop::~UringLoop() {

@@ -24,7 +24,7 @@ public:
     ~UringLoop() override;
 
     void run_once(uint64_t until_ns) override;
-    int poll_fd() override { return ring_.ring_fd; }
+    int poll_fd() override;
     void flush() override;
     void set_gather_ns(uint64_t wait_ns) override { gather_ns_ = wait_ns; }
 
@@ -84,7 +84,7 @@ private:
     };
 
     explicit UringLoop(const LoopOptions& options) : RealLoop(options) {}
-    int set_up(uint32_t depth);
+    int set_up(uint32_t depth, bool pollable = false);
     void bind();
     bool kernel_has_work() const;
     void submit(bool reap);
@@ -119,6 +119,8 @@ private:
     bool disabled_ = false;       ///< until bind(): created with IORING_SETUP_R_DISABLED
     bool bound_ = false;
     bool task_run_flag_ = false;  ///< the kernel shows pending work in the submission ring's flags
+    bool pollable_ = false;
+    uint32_t depth_ = 0;
     bool had_work_ = false;       ///< the last turn did something: worth spinning
     uint64_t gather_ns_ = 0;
     pthread_t thread_{};

@@ -98,6 +98,7 @@ TEST_CASE("caller-driven: open, write, read back, through poll() on the descript
     Servers servers;
     vitastor_cluster* cluster = servers.cluster();
     vitastor_context* context = open_context(cluster, false);
+    REQUIRE(vitastor_context_fd(context) >= 0);  // before anything else
     vitastor_image* image = open_image(context, context);
     CHECK(vitastor_image_size(image) == 1u << 30);
     CHECK(vitastor_image_block_size(image) == kBlock);

@@ -4,8 +4,10 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,6 +202,7 @@ TEST_CASE("caller-driven: poll_fd is readable exactly when run_once(0) has somet
     for (LoopKind kind : kKinds) {
         CAPTURE(static_cast<int>(kind));
         auto loop = make_loop(kind), peer = make_loop(kind);
+        REQUIRE(loop->poll_fd() >= 0);
         uint16_t port = 0;
         auto listener = peer->listen({"127.0.0.1", 0}, &port);
         REQUIRE(listener.ok());
@@ -257,6 +260,58 @@ TEST_CASE("caller-driven: poll_fd is readable exactly when run_once(0) has somet
         REQUIRE(readable(loop->poll_fd(), 10000));
         loop->run_once(0);
         CHECK(ran == 1);
+        loop->unregister_notifier(note);
+    }
+}
+
+TEST_CASE("caller-driven: who sleeps in poll() is woken by what comes later") {
+    for (LoopKind kind : kKinds) {
+        CAPTURE(static_cast<int>(kind));
+        auto loop = make_loop(kind);
+        REQUIRE(loop->poll_fd() >= 0);
+        TestNotifier note;
+        loop->register_notifier(note);
+        int pair[2];
+        REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        uint16_t port = 0;
+        auto listener = loop->listen({"127.0.0.1", 0}, &port);
+        REQUIRE(listener.ok());
+        Op accepted;
+        loop->accept(listener.value(), accepted);
+        loop->flush();
+        // The sleeper tells the other thread that it is about to poll. Without a wake-up poll() would sleep all of its 60 s.
+        struct Late {
+            int fd;
+            uint16_t port;
+        } late{pair[1], port};
+        auto knock = start_thread(
+            "knock",
+            [](void* arg) {
+                auto* self = static_cast<Late*>(arg);
+                char byte;
+                if (read(self->fd, &byte, 1) != 1) return;
+                usleep(50000);
+                int fd = socket(AF_INET, SOCK_STREAM, 0);
+                sockaddr_in to{};
+                to.sin_family = AF_INET;
+                to.sin_port = htons(self->port);
+                to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+                if (connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0) (void)!read(self->fd, &byte, 1);
+                close(fd);
+            },
+            &late);
+        const uint64_t before = loop->now_exact_ns();
+        CHECK(write(pair[0], "x", 1) == 1);
+        while (!accepted.done() && readable(loop->poll_fd(), 60000)) {
+            loop->run_once(0);
+            loop->flush();
+        }
+        CHECK(accepted.done());
+        CHECK(loop->now_exact_ns() - before < 30 * kNsPerSecond);
+        CHECK(write(pair[0], "x", 1) == 1);
+        knock.reset();
+        close(pair[0]);
+        close(pair[1]);
         loop->unregister_notifier(note);
     }
 }
