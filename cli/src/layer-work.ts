@@ -19,7 +19,7 @@ import { dataOption, isWithoutData, REMOVAL_PATHS, removeData, type RemovalOptio
 import type { Session } from './session.js';
 
 export const mergeFlags = {
-  cas: string({ summary: 'compare versions, as others may write to the target; default: if nothing stands on it', helpValue: '1|0' }),
+  cas: string({ summary: 'others may write to the target meanwhile: compare versions; default: as its metadata says', helpValue: '1|0' }),
   'fsync-interval': string({ summary: 'writes between two flushes, in pools that need them (default 128)', helpValue: 'N' }),
 };
 

@@ -170,7 +170,7 @@ struct vitastor_merge_options {
     const uint64_t *layers;
     size_t layer_count;
     size_t target; /* index into layers */
-    int cas;       /* others may write to the target: 1 yes, -1 no, 0: if it is the topmost layer and has no children */
+    int cas;       /* others may write to the target: 1 yes, -1 no, 0: if it is the topmost layer, unless it is read-only and has children */
     uint32_t iodepth;        /* 0: 32; objects under way per OSD */
     uint32_t parallel_osds;  /* 0: 4 */
     uint32_t fsync_interval; /* 0: 128; writes between two flushes where the pool needs them */

@@ -138,13 +138,18 @@ int Merge::prepare() {
         layer.image = open_internally(context_, std::move(options), layer.granularity);
     }
     immediate_ = context_.pool_view(pool_of(target().inode))->immediate;
-    compare_ = options_.cas == MergeCas::always;
-    if (options_.cas == MergeCas::automatic && options_.target + 1 == layers_.size()) {
-        compare_ = true;
-        for (auto& [number, inode] : *context_.map()->inodes)
-            if (inode.parent == target().inode) compare_ = false;
-    }
+    compare_ = options_.cas == MergeCas::always || (options_.cas == MergeCas::automatic && others_may_write());
     return 0;
+}
+
+/// Only read-only images that others stand on are left alone for certain: the flag of any other may be taken away at any moment.
+bool Merge::others_may_write() const {
+    if (options_.target + 1 != layers_.size()) return false;
+    auto own = context_.map()->inodes->find(target().inode);
+    if (own == context_.map()->inodes->end() || !own->second.readonly) return true;
+    for (auto& [number, inode] : *context_.map()->inodes)
+        if (inode.parent == target().inode) return false;
+    return true;
 }
 
 // ---- listing

@@ -13,7 +13,7 @@ namespace vitastor::client {
 
 /// Whether writes to the target compare versions, so that somebody else may write to it meanwhile.
 enum class MergeCas : uint8_t {
-    automatic,  ///< if the target is the topmost layer and, as far as the map says, nothing stands on it
+    automatic,  ///< if the target is the topmost layer, and not read-only with others standing on it
     always,
     never,
 };
@@ -78,6 +78,7 @@ private:
     void on_change() override {}
     runtime::Task<> run();
     int prepare();
+    bool others_may_write() const;
     runtime::Task<int> list_layers();
     static runtime::Task<> list_pg(Listing* listing, PgNum pg);
     void plan();

@@ -369,10 +369,22 @@ TEST_CASE("merge: an object of others all the time is given up, plainly written 
     CHECK(rig.merge(rig.options(1)).result == 0);
     CHECK(tries == 6);
     CHECK_FALSE(plain);
-    // Something stands on the top layer: it cannot be written to.
+    // Something stands on the top layer, but it may be written to; and cannot be, when it is read-only.
+    rig.put("/config/inode/1/101", R"({"name":"top","size":1073741824,"parent_id":100})");
     rig.put("/config/inode/1/102", R"({"name":"child","size":1073741824,"parent_id":101})");
-    REQUIRE(rig.until_generation(2));
+    auto knows = [&](InodeNum inode, bool readonly) {
+        return rig.until([&] {
+            auto found = rig.context().map()->inodes->find(inode);
+            return found != rig.context().map()->inodes->end() && found->second.readonly == readonly;
+        });
+    };
+    REQUIRE(knows(full_inode(1, 102), false));
     rig.put_granule(low, 5 * kGranule, rig.fresh_id());
+    CHECK(rig.merge(rig.options(1)).result == 0);
+    CHECK_FALSE(plain);
+    rig.put("/config/inode/1/101", R"({"name":"top","size":1073741824,"parent_id":100,"readonly":true})");
+    REQUIRE(knows(top, true));
+    rig.put_granule(low, 6 * kGranule, rig.fresh_id());
     CHECK(rig.merge(rig.options(1)).result == 0);
     CHECK(plain);
     CHECK((rig.stored() == rig.expected(1)));
