@@ -17,13 +17,14 @@ import { PEER_STORIES } from './e2e/peer308.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
 import { STORM_STORIES } from './e2e/storms.js';
 import { TLS_STORIES } from './e2e/tls.js';
+import { VHOST_STORIES } from './e2e/vhost.js';
 import type { Story } from './e2e/scenario.js';
 import { Lab, processesNaming } from './lab/index.js';
 
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
-  ...PAST_STORIES, ...LAYER_STORIES,
+  ...PAST_STORIES, ...LAYER_STORIES, ...VHOST_STORIES,
 ];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
