@@ -42,6 +42,8 @@ export interface ChildOptions {
   onLine?: (line: string) => void;
   /** Keep the whole of stdout and stderr (up to 64 MiB each) for stdout() and stderr(). */
   capture?: boolean;
+  /** Its standard input is a pipe: `write()`. Default: nothing to read. */
+  stdin?: boolean;
   /** Called when it ends without stop(), kill9() or expectExit(). */
   onDeath?: (child: Child) => void;
 }
@@ -73,11 +75,12 @@ export class Child {
     const [command = '', ...args] = argv;
     const log = openSync(options.logFile, 'a');
     this.#process = spawn(command, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: [options.stdin === true ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       detached: true,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.env === undefined ? {} : { env: options.env }),
     });
+    this.#process.stdin?.on('error', () => undefined); // it has ended
     const group = this.#process.pid;
     if (group !== undefined) groups.add(group);
     if (options.onLine) this.#listeners.add(options.onLine);
@@ -113,6 +116,11 @@ export class Child {
       // 'close' comes after the streams have ended; readline delivers its last line a moment later.
       this.#process.on('close', (code, signal) => setImmediate(() => end({ code, signal })));
     });
+  }
+
+  /** Into its standard input; what it does not take any more is lost. */
+  write(text: string): void {
+    this.#process.stdin?.write(text, () => undefined);
   }
 
   get pid(): number {

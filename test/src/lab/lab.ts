@@ -458,6 +458,22 @@ export class Lab {
   }
 
   /** vitastor-cli with this cluster's configuration. */
+  /** Starts a program that goes on beside the test, with a pipe to its standard input. stopAll() ends it at the latest. */
+  background(name: string, argv: readonly string[], onLine?: (line: string) => void): Child {
+    const child = new Child({
+      name: `${name}.${++this.#commandNumber}`,
+      argv,
+      logFile: join(this.dir, 'log', `${name}.log`),
+      capture: true,
+      stdin: true,
+      env: { ...process.env, VITASTOR_BUILD_DIR: this.programs.buildDir },
+      ...(onLine ? { onLine } : {}),
+    });
+    this.#commands.add(child);
+    void child.exited.then(() => this.#commands.delete(child));
+    return child;
+  }
+
   async cli(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
     return await this.command('cli', [...this.programs.cli, ...args, '--config_path', this.configPath], options);
   }

@@ -35,6 +35,8 @@ export interface Programs {
   cli: readonly string[];
   /** The fio engine. */
   fioEngine: string;
+  /** The QEMU driver, to be preloaded; '' where it was not built (the headers of QEMU could not be had). */
+  qemuDriver: string;
 }
 
 /** Throws with what is missing and what to do. */
@@ -59,5 +61,6 @@ export function findPrograms(): Programs {
     monitor: [node, join(root, 'mon', 'dist', 'src', 'main.js')],
     cli: [node, join(root, 'cli', 'dist', 'src', 'main.js')],
     fioEngine: join(buildDir, 'fio', 'libfio_vitastor.so'),
+    qemuDriver: find('qemu-img') && existsSync(join(buildDir, 'qemu', 'block-vitastor.so')) ? join(buildDir, 'qemu', 'block-vitastor.so') : '',
   };
 }
