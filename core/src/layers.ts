@@ -133,6 +133,16 @@ export function chooseInverse(
   return best;
 }
 
+/** Data that went into a layer while its removal deletes it would stay behind when its record is gone. */
+function refuseDying(layer: InodeConfig): void {
+  if (!layer.deleted) return;
+  throw new VitastorError(
+    'ERR_BUSY',
+    `Image ${layer.name} is being removed: finish that first (rm ${layer.name}), or take the mark away (modify ${layer.name} --deleted 0)`,
+    { data: { image: layer.name } },
+  );
+}
+
 /** Puts changed records of layers. Every layer that `compared` names is as the view knows it, or ERR_CONFLICT. */
 async function putLayers(
   context: AdminContext,
@@ -173,7 +183,8 @@ function chainNow(view: ClusterView, chain: readonly InodeConfig[]): InodeConfig
 /**
  * Removes the chain from `from` up to `to`. Images that stand on it get what they read of it, and stand on what is
  * below it. `done` tells what has been done, also when this rejects: ERR_NOT_FOUND, ERR_INVALID_ARGUMENT,
- * ERR_PARENT_LOOP, ERR_CONFLICT (somebody else changed one of the layers: repeat), and what merge and purge reject with.
+ * ERR_PARENT_LOOP, ERR_BUSY (a child is being removed), ERR_CONFLICT (somebody else changed one of the layers: repeat), and what merge and
+ * purge reject with.
  */
 export async function removeLayers(
   work: LayerWork,
@@ -187,12 +198,14 @@ export async function removeLayers(
   const children = childrenOutside(context.view, chain);
   // On a loop or a missing parent no child can stand.
   if (chain[0] && children.length > 0) parentChain(context.view, chain[0]);
+  children.forEach(refuseDying);
   work.check(context.view, [...chain, ...children]);
   const inverse = chooseInverse(context.view, chain, children, options.writersStopped);
   const stays = inverse && inodeKeyOf(inverse.child);
   for (;;) {
     const [child] = childrenOutside(context.view, chain).filter((image) => inodeKeyOf(image) !== stays);
     if (!child) break;
+    refuseDying(child);
     const layers = branch(chain, child);
     await work.merge(context.view, layers, child);
     await rebase(context, layers, child);
@@ -308,6 +321,7 @@ export async function flattenLayer(work: LayerWork, name: string): Promise<{ lay
   const layer = findLayer(context.view, name);
   const layers = [layer, ...parentChain(context.view, layer)].reverse();
   if (layers.length === 1) return { layers, changed: false };
+  refuseDying(layer);
   work.check(context.view, layers);
   await work.merge(context.view, layers, layer);
   await putLayers(context, layer, unchanged(context.view, layers), [{ ...layer, parent: null }]);

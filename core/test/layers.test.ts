@@ -216,12 +216,16 @@ describe('removing layers', () => {
     assert.throws(() => layerChain(({ imageByName: () => null }) as unknown as ClusterView, 'a', 'b'), code('ERR_NOT_FOUND'));
   }));
 
-  test('what is being removed gets no clones', () => withRig(CHAIN, async (rig) => {
+  test('what is being removed gets no clones and no data', () => withRig(CHAIN, async (rig) => {
     const image = { pool: 1, name: 'new', sizeBytes: 4096n, parent: { pool: 1, inode: 2n }, meta: null };
     const early = await rig.context();
     rig.put('config/inode/1/2', { ...CHAIN['config/inode/1/2'], deleted: true });
     await assert.rejects(createImage(early, image), code('ERR_CONFLICT', /vm@s1/));
     await assert.rejects(createImage(await rig.context(), image), code('ERR_BUSY', /is being removed/));
+    await assert.rejects(rig.remove('vm@base'), code('ERR_BUSY', /vm@s1 is being removed: finish that first/));
+    await assert.rejects(flattenLayer(rig, 'vm@s1'), code('ERR_BUSY'));
+    assert.deepEqual(rig.log, []);
+    await rig.remove('vm@base', 'vm@s1');
     rig.put('config/inode/1/2', CHAIN['config/inode/1/2']);
     await createImage(await rig.context(), image);
   }));

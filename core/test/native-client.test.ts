@@ -102,9 +102,30 @@ describe('native client', { skip: MISSING }, () => {
     await Promise.all([...reads, purge]);
   });
 
+  test('merge: what cannot work is named; an empty chain ends; without a pool, without etcd', async () => {
+    const client = new Client({ config, log: () => undefined });
+    const id = (pool: bigint, inode: bigint): bigint => (pool << 48n) | inode;
+    try {
+      await assert.rejects(client.merge({ layers: [id(1n, 1n)], target: 0 }), rejectsWith('ERR_INVALID_ARGUMENT'));
+      await assert.rejects(client.merge({ layers: [id(1n, 1n), id(1n, 2n)], target: 2 }), rejectsWith('ERR_INVALID_ARGUMENT'));
+      await assert.rejects(client.merge({ layers: [id(1n, 1n), id(1n, 1n)], target: 1 }),
+        (error: unknown) => rejectsWith('ERR_INVALID_ARGUMENT')(error) && /inode 1 of pool 1 is twice/.test(String(error)));
+      await assert.rejects(client.merge({ layers: [id(1n, 1n), id(9n, 1n)], target: 0 }), rejectsWith('ERR_NOT_FOUND'));
+      // No PGs at all: there is nothing to list.
+      const progress: bigint[] = [];
+      const outcome = await client.merge({
+        layers: [id(1n, 1n), id(1n, 2n)], target: 1, onProgress: (...counts) => progress.push(...counts),
+      });
+      assert.deepEqual([outcome, progress], [{ mergedObjects: 0n, writtenBytes: 0n }, [0n, 0n, 0n]]);
+    } finally {
+      await client.close();
+    }
+  });
+
   test('no etcd: given up with the addresses named', async () => {
     const client = new Client({ config: { etcd_address: '127.0.0.1:1', max_etcd_attempts: '2' }, log: () => undefined });
     await assert.rejects(client.open({ image: 'img' }), (error: unknown) => rejectsWith('ERR_ETCD_UNAVAILABLE')(error) && /127\.0\.0\.1:1/.test(String(error)));
+    await assert.rejects(client.merge({ layers: [(1n << 48n) | 1n, (1n << 48n) | 2n], target: 1 }), rejectsWith('ERR_ETCD_UNAVAILABLE'));
     await client.close();
   });
 

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { Client } from '@vitastor/core';
 import { type Lab, until } from '../lab/index.js';
-import { dice, fioReadBack, type Story } from './scenario.js';
+import { dice, fioReadBack, type Story, type StoryContext } from './scenario.js';
 
 const MIB = 1024 ** 2;
 
@@ -43,7 +43,7 @@ class Images {
   async keep(name: string): Promise<void> {
     this.copies.set(name, await this.read(name));
   }
-  /** All images that stay, but for what `besides` says. */
+  /** All images that were kept. */
   async compare(what: string): Promise<void> {
     for (const [name, copy] of this.copies) {
       const now = await this.read(name);
@@ -98,91 +98,95 @@ async function build(lab: Lab, images: Images, base: string, clone: string, clon
   await images.keep(clone);
 }
 
+async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'all' | 'small' | 'none'): Promise<void> {
+  const roll = dice(7);
+  const size = long ? 64 : 16;
+  const lab = await make({ immediateCommit });
+  await lab.startEtcd();
+  await lab.startMonitor();
+  for (const osd of [1, 2, 3]) await lab.startOsd(osd, { etcd_stats_interval: 1 });
+  await lab.createPool('testpool', { size: 2, minSize: 1, pgCount: 8 });
+  await must(lab, 'create-pool', 'ecpool', '--ec', '2+1', '-n', '8', '--failure_domain', 'osd');
+  await lab.waitActive();
+  const images = new Images(lab);
+  const check = (what: string): Promise<void> => images.compare(what);
+  try {
+    say(`${immediateCommit}: a chain in one pool, a clone in another`);
+    await build(lab, images, 'vm', 'clone', ['-p', 'ecpool'], size);
+    await images.compare('after writing');
+
+    say('a layer in the middle, with two children, killed and repeated');
+    images.copies.delete('vm@s2');
+    const times = await killed(lab, ['rm', 'vm@s2'], roll, check, long ? 8 : 3);
+    await images.compare(`rm vm@s2, killed ${times} times`);
+
+    say('the lowest one; the clone is written to and verified meanwhile');
+    images.copies.delete('vm@s1');
+    const untouched = images.copies.get('clone');
+    images.copies.delete('clone');
+    const verify = lab.fio([
+      '-name=verify', '-image=clone', '-rw=randwrite', '-bs=4k', `-size=${size / 4}M`, '-iodepth=8', '-direct=1', '-verify=crc32c', '-verify_fatal=1',
+      '-do_verify=1', `-rate_iops=${long ? 4000 : 800}`,
+    ]);
+    await must(lab, 'rm', 'vm@s1');
+    const written = await verify;
+    assert.equal(written.code, 0, written.stdout.slice(-3000) + written.stderr);
+    await images.compare('rm vm@s1');
+    await fioReadBack(lab, { megabytes: size / 4, args: ['-image=clone'], what: 'the clone after rm vm@s1' });
+    const clone = await images.read('clone');
+    const rest = (size / 4) * MIB;
+    assert.ok(untouched?.subarray(rest).equals(clone.subarray(rest)), 'what nobody wrote to in the clone');
+    await images.keep('clone');
+    const parents = (await lab.cliJson(['ls'])) as { name: string; parent_name?: string }[];
+    assert.deepEqual(parents.map((image) => [image.name, image.parent_name]).sort(), [['clone', undefined], ['vm', 'vm@s3'], ['vm@s3', undefined]]);
+
+    say('the image takes the place of its snapshot, which is larger');
+    await until('the monitor has counted both', async () => {
+      const list = (await lab.cliJson(['ls', '-l'])) as { name: string; used_size?: number }[];
+      const used = (name: string): number => list.find((image) => image.name === name)?.used_size ?? 0;
+      return used('vm@s3') > used('vm') && used('vm') > 0;
+    }, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
+    images.copies.delete('vm@s3');
+    const inverse = (await lab.cliJson(['rm', 'vm@s3', '--writers-stopped'])) as { renamed_from: string; renamed_to: string };
+    assert.deepEqual([inverse.renamed_from, inverse.renamed_to], ['vm@s3', 'vm']);
+    await images.compare('rm vm@s3 --writers-stopped');
+
+    say('flatten, killed and repeated; merge-data; a selection');
+    await build(lab, images, 'two', 'two-clone', [], size);
+    await killed(lab, ['flatten', 'two-clone'], roll, check, long ? 8 : 2);
+    await images.compare('flatten');
+    await must(lab, 'merge-data', 'two@s1', 'two@s3', '--target', 'two@s3');
+    await images.compare('merge-data');
+    for (const snap of [1, 2, 3]) images.copies.delete(`two@s${snap}`);
+    await must(lab, 'rm', '--matching', 'two@*');
+    await images.compare('rm --matching two@*');
+
+    say('shrink and grow: nothing below the new end changes, what was behind it is zeroes');
+    const end = (size / 2) * MIB + 3 * 4096;
+    await must(lab, 'modify', 'two', '--resize', String(end));
+    const copy = images.copies.get('two') ?? assert.fail();
+    assert.ok((await images.read('two')).equals(copy.subarray(0, end)), 'two after the shrink');
+    await must(lab, 'modify', 'two', '--resize', `${size}M`);
+    images.copies.set('two', Buffer.concat([copy.subarray(0, end), Buffer.alloc(copy.length - end)]));
+    await images.compare('shrink and grow');
+
+    say('everything goes, nothing is left on the OSDs');
+    await must(lab, 'rm', '--exact', ...images.copies.keys());
+    assert.deepEqual(await lab.cliJson(['ls']), []);
+    await until('the space is free again', async () => {
+      const space = [...(await lab.etcd.prefix(`${lab.prefix}/osd/space/`)).values()].map((text) => JSON.parse(text) as Record<string, Record<string, number>>);
+      return space.every((pools) => Object.values(pools).every((inodes) => Object.values(inodes).every((bytes) => bytes === 0)));
+    }, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
+  } finally {
+    await images.close();
+  }
+}
+
 const layers: Story = {
   name: 'layers',
   short: true,
-  run: async ({ lab: make, long, say }) => {
-    const roll = dice(7);
-    const size = long ? 256 : 16;
-    const lab = await make({ immediateCommit: 'all' });
-    await lab.startEtcd();
-    await lab.startMonitor();
-    for (const osd of [1, 2, 3]) await lab.startOsd(osd, { etcd_stats_interval: 1 });
-    await lab.createPool('testpool', { size: 2, minSize: 1, pgCount: 8 });
-    await must(lab, 'create-pool', 'ecpool', '--ec', '2+1', '-n', '8', '--failure_domain', 'osd');
-    await lab.waitActive();
-    const images = new Images(lab);
-    const check = (what: string): Promise<void> => images.compare(what);
-    try {
-      say('a chain in one pool, a clone in another');
-      await build(lab, images, 'vm', 'clone', ['-p', 'ecpool'], size);
-      await images.compare('after writing');
-
-      say('a layer in the middle, with two children, killed and repeated');
-      images.copies.delete('vm@s2');
-      const times = await killed(lab, ['rm', 'vm@s2'], roll, check, long ? 20 : 3);
-      await images.compare(`rm vm@s2, killed ${times} times`);
-
-      say('the lowest one; the clone is written to and verified meanwhile');
-      images.copies.delete('vm@s1');
-      const untouched = images.copies.get('clone');
-      images.copies.delete('clone');
-      const verify = lab.fio([
-        '-name=verify', '-image=clone', '-rw=randwrite', '-bs=4k', `-size=${size / 4}M`, '-iodepth=8', '-direct=1', '-verify=crc32c', '-verify_fatal=1',
-        '-do_verify=1', `-rate_iops=${long ? 4000 : 800}`,
-      ]);
-      await must(lab, 'rm', 'vm@s1');
-      const written = await verify;
-      assert.equal(written.code, 0, written.stdout.slice(-3000) + written.stderr);
-      await images.compare('rm vm@s1');
-      await fioReadBack(lab, { megabytes: size / 4, args: ['-image=clone'], what: 'the clone after rm vm@s1' });
-      const clone = await images.read('clone');
-      const rest = (size / 4) * MIB;
-      assert.ok(untouched?.subarray(rest).equals(clone.subarray(rest)), 'what nobody wrote to in the clone');
-      await images.keep('clone');
-      const parents = (await lab.cliJson(['ls'])) as { name: string; parent_name?: string }[];
-      assert.deepEqual(parents.map((image) => [image.name, image.parent_name]).sort(), [['clone', undefined], ['vm', 'vm@s3'], ['vm@s3', undefined]]);
-
-      say('the image takes the place of its snapshot, which is larger');
-      await until('the monitor has counted both', async () => {
-        const list = (await lab.cliJson(['ls', '-l'])) as { name: string; used_size?: number }[];
-        const used = (name: string): number => list.find((image) => image.name === name)?.used_size ?? 0;
-        return used('vm@s3') > used('vm') && used('vm') > 0;
-      }, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
-      images.copies.delete('vm@s3');
-      const inverse = (await lab.cliJson(['rm', 'vm@s3', '--writers-stopped'])) as { renamed_from: string; renamed_to: string };
-      assert.deepEqual([inverse.renamed_from, inverse.renamed_to], ['vm@s3', 'vm']);
-      await images.compare('rm vm@s3 --writers-stopped');
-
-      say('flatten, killed and repeated; merge-data; a selection');
-      await build(lab, images, 'two', 'two-clone', [], size);
-      await killed(lab, ['flatten', 'two-clone'], roll, check, long ? 20 : 2);
-      await images.compare('flatten');
-      await must(lab, 'merge-data', 'two@s1', 'two@s3', '--target', 'two@s3');
-      await images.compare('merge-data');
-      for (const snap of [1, 2, 3]) images.copies.delete(`two@s${snap}`);
-      await must(lab, 'rm', '--matching', 'two@*');
-      await images.compare('rm --matching two@*');
-
-      say('shrink and grow: nothing below the new end changes, what was behind it is zeroes');
-      const end = (size / 2) * MIB + 3 * 4096;
-      await must(lab, 'modify', 'two', '--resize', String(end));
-      const copy = images.copies.get('two') ?? assert.fail();
-      assert.ok((await images.read('two')).equals(copy.subarray(0, end)), 'two after the shrink');
-      await must(lab, 'modify', 'two', '--resize', `${size}M`);
-      images.copies.set('two', Buffer.concat([copy.subarray(0, end), Buffer.alloc(copy.length - end)]));
-      await images.compare('shrink and grow');
-
-      say('everything goes, nothing is left on the OSDs');
-      await must(lab, 'rm', '--exact', ...images.copies.keys());
-      assert.deepEqual(await lab.cliJson(['ls']), []);
-      await until('the space is free again', async () => {
-        const space = [...(await lab.etcd.prefix(`${lab.prefix}/osd/space/`)).values()].map((text) => JSON.parse(text) as Record<string, Record<string, number>>);
-        return space.every((pools) => Object.values(pools).every((inodes) => Object.values(inodes).every((bytes) => bytes === 0)));
-      }, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
-    } finally {
-      await images.close();
-    }
+  run: async (context) => {
+    for (const immediateCommit of context.long ? (['all', 'small', 'none'] as const) : (['all'] as const)) await tell(context, immediateCommit);
   },
 };
 
