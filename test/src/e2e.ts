@@ -14,6 +14,7 @@ import { OPTION_STORIES } from './e2e/osd-options.js';
 import { PARTITION_STORIES } from './e2e/partitions.js';
 import { PAST_STORIES } from './e2e/past.js';
 import { QEMU_STORIES } from './e2e/qemu.js';
+import { GUEST_STORIES } from './e2e/qemu-guest.js';
 import { PEER_STORIES } from './e2e/peer308.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
 import { STORM_STORIES } from './e2e/storms.js';
@@ -26,7 +27,7 @@ const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
   ...PAST_STORIES, ...LAYER_STORIES, ...VHOST_STORIES,
-  ...QEMU_STORIES,
+  ...QEMU_STORIES, ...GUEST_STORIES,
 ];
 
 const HELP = `npm run e2e [-- NAME...] [--short]

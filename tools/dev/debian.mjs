@@ -26,6 +26,8 @@ const RUN = {
   'dpkg-dev': 'unpacking fio’s and QEMU’s source for their headers',
   'qemu-utils': 'qemu-img and qemu-io: tests and manual of the QEMU driver',
   'qemu-system-x86': 'tests of the QEMU driver with a guest',
+  'busybox-static': 'the guest’s programs',
+  e2fsprogs: 'the guest’s file system',
   'etcd-client': 'etcdctl: the manual’s commands as people type them, run by npm test',
   'ca-certificates': 'downloads over https',
   openssl: 'certificates for the tests of TLS to etcd',

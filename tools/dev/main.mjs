@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { format } from './format.mjs';
 import { fuzz } from './fuzz.mjs';
+import { fetchGuestKernel } from './guest-kernel.mjs';
 import { lint } from './lint.mjs';
 import { buildDir } from './native.mjs';
 import { setup, setupAndBuild } from './setup.mjs';
@@ -92,6 +93,7 @@ async function dispatch(verb, args) {
       return await handOver('sim/dist/src/main.js', args);
     case 'e2e':
       await setupAndBuild();
+      await fetchGuestKernel();
       return await handOver('test/dist/src/e2e.js', args);
     case 'soak':
       await setupAndBuild();

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fuzz } from './fuzz.mjs';
+import { fetchGuestKernel } from './guest-kernel.mjs';
 import { lint } from './lint.mjs';
 import { buildNative } from './native.mjs';
 import { setupAndBuild } from './setup.mjs';
@@ -113,6 +114,7 @@ export async function test(args) {
   const lines = [];
   try {
     await setupAndBuild();
+    await fetchGuestKernel();
     lines.push(`${'build'.padEnd(8)} ${since(started)}`);
   } catch (error) {
     if (!(error instanceof Stop)) throw error;
