@@ -84,8 +84,8 @@ async function killed(lab: Lab, args: readonly string[], roll: (below: number) =
 }
 
 /** base, three snapshots and the image above them, a clone of the second snapshot; all written to. */
-async function build(lab: Lab, images: Images, base: string, clone: string, cloneArgs: readonly string[], megabytes: number): Promise<void> {
-  await lab.createImage(base, `${megabytes}M`, ['-p', 'testpool']);
+async function build(lab: Lab, images: Images, [base, pool]: [string, string], [clone, clonePool]: [string, string], megabytes: number): Promise<void> {
+  await lab.createImage(base, `${megabytes}M`, ['-p', pool]);
   for (let snap = 1; snap <= 3; snap++) {
     await images.write(base, megabytes / 4, snap);
     await must(lab, 'snap-create', `${base}@s${snap}`);
@@ -93,7 +93,7 @@ async function build(lab: Lab, images: Images, base: string, clone: string, clon
   }
   await images.write(base, megabytes / 8, 4);
   await images.keep(base);
-  await must(lab, 'create', '--parent', `${base}@s2`, ...cloneArgs, clone);
+  await must(lab, 'create', '--parent', `${base}@s2`, '-p', clonePool, clone);
   await images.write(clone, megabytes / 8, 5);
   await images.keep(clone);
 }
@@ -112,7 +112,7 @@ async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'al
   const check = (what: string): Promise<void> => images.compare(what);
   try {
     say(`${immediateCommit}: a chain in one pool, a clone in another`);
-    await build(lab, images, 'vm', 'clone', ['-p', 'ecpool'], size);
+    await build(lab, images, ['vm', 'testpool'], ['clone', 'ecpool'], size);
     await images.compare('after writing');
 
     say('a layer in the middle, with two children, killed and repeated');
@@ -151,8 +151,8 @@ async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'al
     assert.deepEqual([inverse.renamed_from, inverse.renamed_to], ['vm@s3', 'vm']);
     await images.compare('rm vm@s3 --writers-stopped');
 
-    say('flatten, killed and repeated; merge-data; a selection');
-    await build(lab, images, 'two', 'two-clone', [], size);
+    say('the other way round, erasure-coded below: flatten, killed and repeated; merge-data; a selection');
+    await build(lab, images, ['two', 'ecpool'], ['two-clone', 'testpool'], size);
     await killed(lab, ['flatten', 'two-clone'], roll, check, long ? 8 : 2);
     await images.compare('flatten');
     await must(lab, 'merge-data', 'two@s1', 'two@s3', '--target', 'two@s3');
