@@ -208,6 +208,7 @@ Napi::Object World::object() {
     add_method(*self, object, "killConnections", [self](const Napi::CallbackInfo& info) {
         self->world_->kill_connections(node_of(info[0]), node_of(info[1]));
     });
+    add_method(*self, object, "spareConnections", [self](const Napi::CallbackInfo&) { self->world_->spare_connections(); });
     add_method(*self, object, "jumpClock", [self](const Napi::CallbackInfo& info) {
         self->world_->jump_wall_clock(node_of(info[0]), info[1].As<Napi::Number>().Int64Value());
     });

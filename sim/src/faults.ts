@@ -399,6 +399,7 @@ export class Faults {
     cluster.healLinks();
     cluster.world.setNetwork({ latencyNs: 30_000, jitterNs: 20_000, killChance: 0, ...shape.network });
     cluster.world.setNetwork({ killChance: 0 });
+    cluster.world.spareConnections();
     cluster.changeGlobal({ no_recovery: false, no_rebalance: false });
     for (const num of cluster.osds.keys()) {
       cluster.world.setDisk(cluster.diskOf(num), { latencyNs: 20_000, jitterNs: 20_000 });

@@ -94,6 +94,8 @@ export interface SimWorld {
   setNetwork(options: NetworkOptions): void;
   /** Resets all connections between two nodes. */
   killConnections(a: number, b: number): void;
+  /** Connections that were to die at some byte (killChance) live on. */
+  spareConnections(): void;
   /** The node's time of day jumps by so many microseconds; its monotonic clock does not. */
   jumpClock(node: number, us: number): void;
   /** Sockets die, operations in flight never complete. powerLoss: unflushed sectors of its disks are kept, lost or torn by the seed. */

@@ -114,6 +114,8 @@ public:
     void heal_all();
     /// All connections between the two are reset now; what was in flight is lost.
     void kill_connections(NodeId a, NodeId b);
+    /// Those that were to die at some byte (kill_chance) live on.
+    void spare_connections();
     /// New connections to this node are refused.
     void refuse_connections(NodeId node, bool refuse);
     uint64_t open_connections() const;

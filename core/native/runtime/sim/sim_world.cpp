@@ -318,6 +318,10 @@ void SimWorld::kill_connections(NodeId a, NodeId b) {
     }
 }
 
+void SimWorld::spare_connections() {
+    for (auto& [id, end] : state_->endpoints) end.kill_after = UINT64_MAX;
+}
+
 void SimWorld::refuse_connections(NodeId node, bool refuse) { state_->node(node).refusing = refuse; }
 
 uint64_t SimWorld::open_connections() const {

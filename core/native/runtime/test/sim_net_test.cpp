@@ -133,6 +133,25 @@ TEST_CASE("connections are cut in the middle of a message, and by order") {
         }
     }
     CHECK(cut > 3);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        SimNetworkOptions options;
+        options.kill_chance = 1;
+        options.kill_after_max_bytes = 5000;
+        Link link(seed, options);
+        link.join();
+        link.world.spare_connections();
+        Op sent, received;
+        uint64_t got = 0;
+        received.then = [&](Op& op) {
+            if (op.result <= 0) return;
+            got += static_cast<uint64_t>(op.result);
+            link.receive(*link.lb, link.server, received);
+        };
+        link.receive(*link.lb, link.server, received);
+        link.send(*link.la, link.client, 6000, sent);
+        pass(link.world, kNsPerSecond);
+        CHECK(got == 6000);
+    }
     Link link(99);
     link.join();
     Op one, two;
