@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { Client } from '@vitastor/core';
 import { type Lab, until } from '../lab/index.js';
-import { dice, fioReadBack, type Story, type StoryContext } from './scenario.js';
+import { dice, fioReadBack, fioVerify, type Story, type StoryContext } from './scenario.js';
 
 const MIB = 1024 ** 2;
 
@@ -190,4 +190,66 @@ const layers: Story = {
   },
 };
 
-export const LAYER_STORIES: readonly Story[] = [layers];
+/** Commands I1 to I4 and I6: records that people put by hand, and that the tools then take over. */
+const byHand: Story = {
+  name: 'layers-by-hand',
+  short: true,
+  run: async ({ lab: make, long, say }) => {
+    const lab = await make();
+    await lab.startEtcd();
+    await lab.startMonitor();
+    for (const osd of [1, 2, 3]) await lab.startOsd(osd);
+    await lab.createPool('testpool', { size: 2, minSize: 1, pgCount: 8 });
+    const sizeBytes = 16 * MIB;
+    const put = (inode: number, value: object): Promise<void> =>
+      lab.etcd.put(`${lab.prefix}/config/inode/1/${inode}`, JSON.stringify({ size: sizeBytes, ...value }));
+    await put(1, { name: 'testimg' });
+    const images = new Images(lab);
+    try {
+      await images.write('testimg', 8, 1);
+
+      say('a snapshot by two puts while fio writes and verifies');
+      const seconds = long ? 20 : 5;
+      const writing = fioVerify(lab, { depth: 16, seconds, megabytes: 8 });
+      await until('fio has begun', async () => {
+        const now = await images.read('testimg');
+        await images.keep('testimg');
+        return !now.equals(await images.read('testimg'));
+      }, { timeoutMs: 30_000 });
+      await put(1, { name: 'testimg@0', readonly: true });
+      await put(2, { name: 'testimg', parent_id: 1 });
+      images.copies.clear();
+      await until('fio has noticed', async () => {
+        await images.keep('testimg@0');
+        return (await images.read('testimg')).equals(await images.read('testimg@0')) === false;
+      }, { timeoutMs: 30_000, diagnose: () => lab.diagnose() });
+      await images.keep('testimg@0');
+      await writing;
+      await images.compare('fio wrote to the image above');
+      await fioReadBack(lab, { megabytes: 8, what: 'behind the snapshot' });
+      const refused = await lab.fio(['-name=w', '-image=testimg@0', '-rw=write', '-bs=4k', '-size=4k']);
+      assert.notEqual(refused.code, 0, 'a read-only image was written to');
+
+      say('a clone by a put; the tools take all of it over');
+      await put(3, { name: 'clone', parent_id: 1 });
+      await images.write('clone', 2, 2);
+      await images.keep('clone');
+      await images.keep('testimg');
+      await must(lab, 'rm', 'testimg@0');
+      images.copies.delete('testimg@0');
+      await images.compare('rm of a snapshot put by hand');
+      await must(lab, 'snap-create', 'testimg@1');
+      await images.write('testimg', 2, 3);
+      await images.keep('testimg');
+      await must(lab, 'flatten', 'testimg');
+      await must(lab, 'snap-rm', 'testimg@1');
+      await images.compare('snap-rm');
+      await must(lab, 'rm', '--exact', 'testimg', 'clone');
+      assert.deepEqual(await lab.cliJson(['ls']), []);
+    } finally {
+      await images.close();
+    }
+  },
+};
+
+export const LAYER_STORIES: readonly Story[] = [layers, byHand];
