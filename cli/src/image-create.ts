@@ -16,6 +16,7 @@ import {
   type PoolConfig,
 } from '@vitastor/core';
 import type { Outcome } from './base-command.js';
+import { changedLimits, type LimitOptions } from './limit-options.js';
 
 export const SECTOR_BYTES = 4096n;
 
@@ -26,6 +27,7 @@ export interface CreateOptions {
   parent?: string | undefined;
   snapshot?: string | undefined;
   imageMeta?: string | undefined;
+  limits?: LimitOptions;
   force: boolean;
   forceSize: boolean;
 }
@@ -58,7 +60,7 @@ async function create(context: AdminContext, options: CreateOptions): Promise<Ou
     name: options.name,
     sizeBytes,
     parent: parent && { pool: parent.pool, inode: parent.inode },
-    meta: parseMeta(options.imageMeta),
+    meta: metaOf(options),
   });
   return {
     text: `Image ${options.name} created`,
@@ -82,12 +84,18 @@ async function snapshot(context: AdminContext, options: CreateOptions, name: str
   const image = context.view.imageByName(options.name);
   if (!image) throw missing(`Image ${options.name} does not exist`);
   const pool = options.pool ? findPool(context.view, options.pool).id : findPool(context.view, String(image.pool)).id;
-  await createSnapshot(context, image, name, pool, parseMeta(options.imageMeta));
+  await createSnapshot(context, image, name, pool, metaOf(options));
   const fullName = `${options.name}@${name}`;
   return {
     text: `Snapshot ${fullName} created`,
     json: { name: fullName, parent: options.parent ?? '', pool, size: image.sizeBytes },
   };
+}
+
+function metaOf(options: CreateOptions): JsonObject | null {
+  const meta = parseMeta(options.imageMeta);
+  const changed = changedLimits(meta, options.limits ?? {});
+  return changed === undefined ? meta : changed;
 }
 
 function parseMeta(text: string | undefined): JsonObject | null {

@@ -82,6 +82,23 @@ describe('images', () => {
     assert.equal(rig.dataOps.requests.length, 0, 'nothing of this touches data');
   });
 
+  test('limits of an image: set, changed, taken away; other metadata stays; a snapshot leaves them with the image', async () => {
+    await ok('create', '-s', '1M', '-p', 'p', '--limit-iops', '500', '--image_meta', '{"owner":"x"}', 'a');
+    const meta = (inode: number): unknown => (rig.get(`config/inode/1/${inode}`) as { meta?: unknown }).meta;
+    assert.deepEqual(meta(1), { owner: 'x', limits: { iops: 500, burst_ms: 1000 } });
+    await ok('modify', 'a', '--limit_bandwidth', '100M', '--limit-burst', '2.5');
+    assert.deepEqual(meta(1), { owner: 'x', limits: { iops: 500, bytes_per_second: 104857600, burst_ms: 2500 } });
+    assert.equal(await ok('modify', 'a', '--limit-iops', '500'), 'No change\n');
+    await ok('snap-create', 'a@s');
+    assert.deepEqual(meta(2), { limits: { iops: 500, bytes_per_second: 104857600, burst_ms: 2500 } });
+    assert.equal(meta(1), undefined);
+    await ok('modify', 'a', '--limit-iops', '0', '--limit-bandwidth', '0');
+    assert.equal(meta(2), undefined);
+    await refused(22, /--limit-iops: "many" is not a whole number/, 'modify', 'a', '--limit-iops', 'many');
+    await refused(22, /--limit-burst: "x" is not a number of seconds/, 'modify', 'a', '--limit-iops', '5', '--limit-burst', 'x');
+    await refused(22, /has no limits/, 'modify', 'a', '--limit-burst', '3');
+  });
+
   test('modify: shrinking purges only beyond the new size, before the record changes', async () => {
     rig.put('config/inode/1/1', { name: 'a', size: 1048576 });
     rig.put('config/inode/2/1', { name: 'e', size: 1048576 });

@@ -15,6 +15,7 @@ import {
 } from './etcd-calls.js';
 import { VitastorError } from './errors.js';
 import { decodeText, INODE_MAX } from './decode.js';
+import { ioLimits, withIoLimits } from './io-limits.js';
 import { stringifyJson, type JsonObject } from './json.js';
 import { decodeMaxId, encodeImageIndex, encodeInodeConfig, type InodeConfig } from './schema/inode.js';
 import { fullInode } from './schema/keys.js';
@@ -158,7 +159,8 @@ export async function createSnapshot(
     parent: { pool: image.pool, inode: image.inode },
     readonly: false,
     deleted: false,
-    meta,
+    // Limits are the image's, not a layer's.
+    meta: withIoLimits(meta, ioLimits(meta) ?? ioLimits(image.meta)),
   };
   const old = { ...image, name: fullName, readonly: true, meta: null };
   const topKey = keys.configInode(pool, inode);
@@ -206,6 +208,7 @@ export interface ImageChange {
   sizeBytes?: bigint;
   readonly?: boolean;
   deleted?: boolean;
+  meta?: JsonObject | null;
 }
 
 /**

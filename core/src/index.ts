@@ -31,6 +31,7 @@ export * from './config/config.js';
 export * from './pg-math.js';
 export * from './etcd-calls.js';
 export * from './images.js';
+export * from './io-limits.js';
 export * from './layers.js';
 export * from './tree.js';
 export * from './pool-admin.js';

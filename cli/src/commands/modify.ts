@@ -7,6 +7,7 @@ import {
   modifyImage,
   parseBoolean,
   requireSize,
+  stringifyJson,
   VitastorError,
   type ClusterView,
   type ImageChange,
@@ -14,12 +15,13 @@ import {
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { SECTOR_BYTES } from '../image-create.js';
+import { changedLimits, LIMIT_FLAGS } from '../limit-options.js';
 import { flag, isOn, words } from '../list-flags.js';
 import { REMOVAL_PATHS, removeData } from '../removal.js';
 
 export default class Modify extends VitastorCommand {
   static override strict = false;
-  static override summary = 'Rename or resize an image, change its flags';
+  static override summary = 'Rename or resize an image, change its flags or limits';
   static override flags = {
     rename: string({ summary: 'new name', helpValue: 'NEW' }),
     resize: string({ summary: 'new size; what lies beyond a smaller one is removed', helpValue: 'SIZE' }),
@@ -28,6 +30,7 @@ export default class Modify extends VitastorCommand {
     deleted: string({ summary: 'set or clear the mark of an unfinished removal', helpValue: '1|0' }),
     force: flag({ char: 'f', summary: 'shrink or make writable although there are clones or snapshots above' }),
     'down-ok': flag({ summary: 'shrink although OSDs are down' }),
+    ...LIMIT_FLAGS,
     'inc-size': string({ hidden: true }),
     'force-size': string({ hidden: true }),
   };
@@ -58,6 +61,8 @@ export default class Modify extends VitastorCommand {
     const deleted = flags.deleted === undefined ? image.deleted : parseBoolean(flags.deleted);
     if (deleted === null) throw invalid(`--deleted: "${flags.deleted}" is not 1 or 0`);
     if (deleted !== image.deleted) change.deleted = deleted;
+    const meta = changedLimits(image.meta, flags);
+    if (meta !== undefined && stringifyJson(meta) !== stringifyJson(image.meta)) change.meta = meta;
     if (Object.keys(change).length === 0) return { text: 'No change', plain: true };
     if (!flags.force) refuseWithChildren(context.view, image, change);
 

@@ -37,6 +37,8 @@ Context::Context(Shared& shared, runtime::Loop& loop)
     peers_ = std::make_unique<net::Peers>(loop, peer_options(*config_, session_, logger()), *this, logger());
     retry_timer_.context = this;
     retry_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_retry_timer(); };
+    limit_timer_.context = this;
+    limit_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_limit_timer(); };
     finisher_.context = this;
     finisher_.on_run = [](runtime::Deferred* d) { static_cast<Hook<runtime::Deferred>*>(d)->context->run_finished(); };
     rechecker_.context = this;
@@ -63,6 +65,7 @@ void Context::close() {
     shared_.hub().unsubscribe(wake_.notifier);
     shared_.remove_context(this);
     retry_waiting();
+    on_limit_timer();
     while (Op* op = opening_.pop_front()) finish_later(*op, -ECANCELED);
     tell_listeners();
     struct Done : runtime::Completion {
@@ -74,6 +77,7 @@ void Context::close() {
     while ((!closed.done || operations_ > 0 || !listeners_.empty()) && loop_.now_exact_ns() < limit) loop_.run_once(limit);
     VITASTOR_ASSERT(closed.done && operations_ == 0);
     loop_.disarm(retry_timer_);
+    loop_.disarm(limit_timer_);
     if (finisher_.linked()) finisher_.unlink();
     if (rechecker_.linked()) rechecker_.unlink();
     loop_.unregister_notifier(wake_.notifier);
@@ -129,6 +133,7 @@ void Context::adopt_snapshot() {
         for (auto& [id, view] : pools_)
             if (view->pool && !map_->pools.count(id)) rebuild_pool(*view, nullptr);
         check_opened_images();
+        recheck_limited();
     }
     while (Op* op = opening_.front()) {
         if (!map_ && trouble_.empty()) break;
@@ -274,6 +279,7 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
     view.size = inode.size;
     view.read_only = inode.readonly;
     view.has_parent = inode.parent != 0;
+    view.limits = inode.limits;
     if (skip_parents) return view;
     view.meta_revision = inode.mod_revision;
     InodeNum parent = inode.parent;

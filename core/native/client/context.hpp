@@ -56,6 +56,7 @@ struct InodeView {
     bool read_only = false;
     bool has_parent = false;
     bool looped = false;         ///< parents form a ring
+    cluster::IoLimits limits;
     bool limbo = false;          ///< the name is gone and the inode has become read-only: a snapshot is being made by hand
 };
 
@@ -187,6 +188,12 @@ private:
     void complete(Op& op);
     void run_finished();
 
+    // limits.cpp
+    bool put_off(Op& op, const InodeView& view);
+    void on_limit_timer();
+    void recheck_limited();
+    void start_again(Op& op);
+
     // layers.cpp
     bool continue_read(Part& part, const InodeView& view);
     void start_layer(Part& part, InodeNum ancestor, uint64_t offset, uint64_t length);
@@ -235,6 +242,12 @@ private:
     RetryList retry_, retry_slow_;
     Hook<runtime::Timer> retry_timer_;
     Unaligned unaligned_{*this};
+    struct Limited {
+        Op* op;
+        cluster::IoLimits limits;  ///< that hold it back
+    };
+    std::multimap<uint64_t, Limited> limited_;  ///< by when it may go on
+    Hook<runtime::Timer> limit_timer_;
     List<Op> opening_;
     List<Op> parked_flushes_;
     List<Op> finished_;

@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/ids.hpp"
+#include "client/throttle.hpp"
 #include "client/unsynced.hpp"
 
 namespace vitastor::client {
@@ -17,6 +19,7 @@ struct ImageOptions {
     uint64_t size_bytes = 0;  ///< for inodes without metadata
     bool read_only = false;
     bool skip_parents = false;
+    bool unlimited = false;      ///< tools: the image's limits are for its users
     bool any_alignment = false;  ///< reads, writes and discards of any offset and length
     bool override_read_only = false;  ///< of tools that merge layers: written to although the metadata says read-only
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
@@ -46,6 +49,7 @@ public:
     std::atomic<bool> closed{false};
 
     Unsynced unsynced;
+    std::shared_ptr<Throttle> throttle;
 
     void ref() { refs_.fetch_add(1, std::memory_order_relaxed); }
     void unref();

@@ -78,6 +78,7 @@ void Context::start(Op& op) {
     const bool write = op.kind != OpKind::read && op.kind != OpKind::read_bitmap;
     if (write && view.read_only && !view.limbo) return finish_later(op, -EROFS);
     if (!view.pool) return finish_later(op, -ENOENT);
+    if (view.limits.any() && !op.admitted && !op.aligned && !op.image->options.unlimited && put_off(op, view)) return;
     if (op.image->options.any_alignment && op.kind != OpKind::read_bitmap && Unaligned::concerns(op)) {
         if (op.kind == OpKind::compare_write) return finish_later(op, -EINVAL);
         return unaligned_.start(op);

@@ -12,6 +12,7 @@ namespace vitastor::client {
 /// An image of an inode that exists or not, without an open: for the context that makes it alone.
 inline Image* open_internally(Context& context, ImageOptions options, uint32_t granularity) {
     const InodeNum inode = options.inode;
+    options.unlimited = true;
     Image* image = context.shared().create_image(std::move(options));
     image->inode.store(inode, std::memory_order_relaxed);
     image->granularity.store(granularity, std::memory_order_relaxed);

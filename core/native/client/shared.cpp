@@ -20,8 +20,12 @@ Image* Shared::create_image(ImageOptions options) {
         slot = free_slots_.back();
         free_slots_.pop_back();
     }
+    std::weak_ptr<Throttle>& known = throttles_[options.name.empty() ? std::to_string(options.inode) : "name " + options.name];
+    std::shared_ptr<Throttle> throttle = known.lock();
+    if (!throttle) known = throttle = std::make_shared<Throttle>();
     auto* image = new Image(std::move(options), slot, next_serial_++);
     image->shared_ = this;
+    image->throttle = std::move(throttle);
     return image;
 }
 
@@ -29,6 +33,8 @@ void Shared::destroy_image(Image* image) {
     {
         std::lock_guard lock(mutex_);
         free_slots_.push_back(image->slot);
+        image->throttle.reset();
+        std::erase_if(throttles_, [](const auto& item) { return item.second.expired(); });
     }
     delete image;
 }

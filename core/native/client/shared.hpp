@@ -4,7 +4,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "client/image.hpp"
@@ -41,6 +44,8 @@ private:
     std::mutex mutex_;  // guards what follows
     std::vector<Context*> contexts_;
     std::vector<uint32_t> free_slots_;
+    /// Of images that are open, by name or inode: all handles of one image keep to its limits together.
+    std::map<std::string, std::weak_ptr<Throttle>> throttles_;
     uint32_t slot_count_ = 0;
     uint64_t next_serial_ = 1;
 };

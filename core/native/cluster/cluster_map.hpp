@@ -51,6 +51,15 @@ struct Pool {
     PgNum pg_of(uint64_t stripe) const { return static_cast<PgNum>(stripe / pg_stripe_size % pgs.size()) + 1; }
 };
 
+/// What a client allows itself on an image. 0: no limit.
+struct IoLimits {
+    uint64_t iops = 0;
+    uint64_t bytes_per_second = 0;
+    uint32_t burst_ms = 0;  ///< what was not used in so long may be used at once
+    bool any() const { return iops || bytes_per_second; }
+    bool operator==(const IoLimits&) const = default;
+};
+
 struct Inode {
     InodeNum number = 0;
     std::string name;
@@ -58,6 +67,7 @@ struct Inode {
     InodeNum parent = 0;  ///< full number, 0 = none
     bool readonly = false;
     bool deleted = false;
+    IoLimits limits;
     uint64_t mod_revision = 0;
 };
 

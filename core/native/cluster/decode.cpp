@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t kMaxPgSize = 256;
 constexpr uint64_t kMaxPgCount = 1u << 20;
+constexpr uint64_t kMaxIops = 1'000'000'000;
 
 /// One value of etcd while it is decoded: names itself in every message.
 class Value {
@@ -354,6 +355,28 @@ std::optional<PgHistory> decode_pg_history(const std::string& key, std::string_v
     return history;
 }
 
+namespace {
+/// meta.limits: {"iops", "bytes_per_second", "burst_ms"}. A wrong one is no limit.
+IoLimits decode_limits(Value& value) {
+    constexpr uint32_t kDefaultBurstMs = 1000, kMaxBurstMs = 3600 * 1000;
+    IoLimits limits;
+    const auto meta = json_field(value.object(), "meta");
+    JsonObject fields;
+    if (!meta || meta->get(fields) != simdjson::SUCCESS) return limits;  // meta is free-form
+    const auto given = json_field(fields, "limits");
+    if (!given) return limits;
+    JsonObject each;
+    if (given->get(each) != simdjson::SUCCESS) {
+        value.wrong("meta.limits", "an object");
+        return limits;
+    }
+    limits.iops = value.u64(each, "iops", "meta.limits.", 0, kMaxIops, "operations a second").value_or(0);
+    limits.bytes_per_second = value.u64(each, "bytes_per_second", "meta.limits.", 0, UINT64_MAX, "bytes a second").value_or(0);
+    limits.burst_ms = static_cast<uint32_t>(value.u64(each, "burst_ms", "meta.limits.", 0, kMaxBurstMs, "0 to 3600000 ms").value_or(kDefaultBurstMs));
+    return limits;
+}
+}  // namespace
+
 std::optional<Inode> decode_inode(const std::string& key, std::string_view json, InodeNum number, Logger& logger) {
     Value value(key, json, logger);
     if (!value.ok()) return std::nullopt;
@@ -380,6 +403,7 @@ std::optional<Inode> decode_inode(const std::string& key, std::string_view json,
     }
     inode.readonly = value.boolean(value.object(), "readonly");
     inode.deleted = value.boolean(value.object(), "deleted");
+    inode.limits = decode_limits(value);
     return inode;
 }
 

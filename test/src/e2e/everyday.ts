@@ -2,7 +2,7 @@
 // The life of an image and of small clusters of several shapes. Commands as the manual prints them: commands.ts.
 
 import assert from 'node:assert/strict';
-import { until } from '../lab/index.js';
+import { type Lab, sleep, until } from '../lab/index.js';
 import { fioVerify, smallCluster, type Story } from './scenario.js';
 
 const imageLife: Story = {
@@ -65,4 +65,34 @@ const threeCopies: Story = {
   },
 };
 
-export const EVERYDAY_STORIES: readonly Story[] = [imageLife, ipv6, threeCopies];
+/** Two threads of one process keep to an image's limits together, hear of new ones while they write, and are free when there are none. */
+const limits: Story = {
+  name: 'image-limits',
+  short: true,
+  run: async ({ lab: make, say }) => {
+    const lab = await make();
+    await smallCluster(lab, { osds: 2, image: '64M' });
+    const modify = async (...args: string[]): Promise<void> => {
+      const done = await lab.cli(['modify', 'testimg', ...args]);
+      assert.equal(done.code, 0, done.stderr);
+    };
+    await modify('--limit-iops', '200', '--limit-burst', '0');
+    const write = (requests: number): ReturnType<Lab['fio']> =>
+      lab.fio(['-name=limited', '-image=testimg', '-rw=randwrite', '-bs=4k', '-iodepth=16', '-numjobs=2', '-group_reporting', '-size=32M', `-number_ios=${requests / 2}`]);
+    const slow = await write(800);
+    assert.equal(slow.code, 0, slow.stderr);
+    const [job] = slow.jobs;
+    assert.ok(job && job.write.runtimeMs >= 3900, `800 writes at 200 a second took ${job?.write.runtimeMs} ms`);
+    say(`800 writes at 200 a second: ${job.write.runtimeMs} ms`);
+    // An hour at this rate: it ends because the limit is taken away meanwhile.
+    await modify('--limit-iops', '1');
+    const freed = write(4000);
+    await sleep(1500); // it has begun by then; if not, it is free from the beginning
+    await modify('--limit-iops', '0');
+    const fast = await freed;
+    assert.equal(fast.code, 0, fast.stderr);
+    assert.ok(fast.jobs.every((each) => each.error === 0));
+  },
+};
+
+export const EVERYDAY_STORIES: readonly Story[] = [imageLife, ipv6, threeCopies, limits];
