@@ -207,6 +207,9 @@ private:
     void start_replay(Image& image, ObjectId object);
     void continue_replay(Op& op);
     bool more_replay(Op& op);
+    void pause_replay(Op& op);
+    void wait_for_room(Op& op);
+    void resume_replay(Op& op);
     void replay_done(Op& op);
     void note_replayed(Part& part);
     void replay_stale(Image& image);

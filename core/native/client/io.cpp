@@ -247,7 +247,7 @@ void Context::read_at_primary(Part& part, int64_t result) {
 
 void Context::dispatch(Part& part) {
     Op& op = *part.op;
-    if (part.kind == PartKind::sync) return step_flush(op);
+    if (part.kind == PartKind::sync) return op.kind == OpKind::replay ? resume_replay(op) : step_flush(op);
     if (closing_ || (op.kind == OpKind::replay && op.image->closed.load(std::memory_order_acquire)))
         return part_failed(part, -ECANCELED);
     InodeView own;
@@ -452,7 +452,7 @@ void Context::on_reply(Part& part) {
         if (config_->client_eio_retry_interval_ms == 0 && !replay) return part_failed(part, -EIO);
         return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_, -EIO);
     case -ENOSPC:
-        if (!config_->client_retry_enospc && !replay) return part_failed(part, -ENOSPC);
+        if (!config_->client_retry_enospc || replay) return part_failed(part, -ENOSPC);
         return retry_later(part, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_, -ENOSPC);
     case -EINTR:
         return part_failed(part, -EINTR);
@@ -488,6 +488,7 @@ void Context::part_failed(Part& part, int error) {
 
 void Context::op_done(Op& op) {
     if (op.kind == OpKind::replay && more_replay(op)) return;
+    if (op.kind == OpKind::replay && op.result == -ENOSPC) return pause_replay(op);
     if (op.result >= 0)
         op.result = op.kind == OpKind::remove        ? 0
                     : op.kind == OpKind::read_bitmap ? static_cast<int64_t>(op.length / op.bitmap_unit)

@@ -56,7 +56,7 @@ bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bo
     }
     ObjectId object = object_of(part, *view.pool);
     part.start_seq = image.unsynced.last_seq();
-    switch (image.unsynced.begin(object, {link->osd, link->epoch}, write)) {
+    switch (image.unsynced.begin(object, {link->osd, link->epoch}, write, part.kind == PartKind::remove)) {
     case Unsynced::Verdict::go:
         part.tracked = write;
         return true;
@@ -141,6 +141,34 @@ bool Context::more_replay(Op& op) {
     if (op.result < 0 || op.replay->next >= op.replay->items.size()) return false;
     continue_replay(op);
     return true;
+}
+
+/// Nobody knows when there will be room: until then a deletion of the object, which makes it, may pass.
+void Context::pause_replay(Op& op) {
+    op.result = 0;
+    op.image->unsynced.pause(op.replay->object);
+    shared_.wake_contexts();
+    if (!rechecker_.linked()) loop_.defer(rechecker_);
+    wait_for_room(op);
+}
+
+void Context::wait_for_room(Op& op) {
+    op.first.op = &op;
+    op.first.kind = PartKind::sync;  // as in a flush: what dispatch() gets after the pause is the operation
+    retry_later(op.first, std::max<uint64_t>(config_->client_eio_retry_interval_ms, 10), retry_slow_, -ENOSPC);
+}
+
+void Context::resume_replay(Op& op) {
+    Image& image = *op.image;
+    if (closing_ || image.closed.load(std::memory_order_acquire)) return finish_later(op, -ECANCELED);
+    ReplayState& state = *op.replay;
+    state.items.clear();
+    state.next = 0;
+    switch (image.unsynced.resume(state.object, route_of(state.object), state.items)) {
+    case Unsynced::Verdict::wait: return wait_for_room(op);
+    case Unsynced::Verdict::go: return finish_later(op, 0);
+    case Unsynced::Verdict::replay: return continue_replay(op);
+    }
 }
 
 void Context::note_replayed(Part& part) {

@@ -27,7 +27,7 @@ bool Unsynced::covers(const Object& object, uint64_t cut) {
     return false;
 }
 
-Unsynced::Verdict Unsynced::begin(ObjectId id, Route route, bool write) {
+Unsynced::Verdict Unsynced::begin(ObjectId id, Route route, bool write, bool removes) {
     std::lock_guard lock(mutex_);
     auto found = objects_.find(id);
     if (found == objects_.end()) {
@@ -36,6 +36,11 @@ Unsynced::Verdict Unsynced::begin(ObjectId id, Route route, bool write) {
         object_count_.fetch_add(1, std::memory_order_release);
     }
     Object& object = found->second;
+    if (removes && object.paused && object.writes_in_flight == 0) {
+        VITASTOR_PROBE("a deletion passes what waits for room to be sent again");
+        object.writes_in_flight++;
+        return Verdict::go;
+    }
     if (object.replayer || (object.writes_in_flight && needs_replay(object, route))) {
         waited_ = true;
         return Verdict::wait;
@@ -146,9 +151,32 @@ bool Unsynced::claim(ObjectId id, Context* context, std::vector<ReplayItem>& ite
     Object& object = found->second;
     if (object.replayer || object.writes_in_flight || (object.ranges.empty() && !object.removed)) return false;
     object.replayer = context;
+    list_items(object, items);
+    return true;
+}
+
+void Unsynced::list_items(const Object& object, std::vector<ReplayItem>& items) {
     if (object.removed) items.push_back({0, true, object.removal});
     for (auto& [offset, range] : object.ranges) items.push_back({offset, false, range});
-    return true;
+}
+
+void Unsynced::pause(ObjectId id) {
+    std::lock_guard lock(mutex_);
+    auto found = objects_.find(id);
+    VITASTOR_ASSERT(found != objects_.end() && found->second.replayer);
+    found->second.paused = true;
+}
+
+Unsynced::Verdict Unsynced::resume(ObjectId id, Route route, std::vector<ReplayItem>& items) {
+    std::lock_guard lock(mutex_);
+    auto found = objects_.find(id);
+    VITASTOR_ASSERT(found != objects_.end() && found->second.paused);
+    Object& object = found->second;
+    if (object.writes_in_flight) return Verdict::wait;
+    object.paused = false;
+    if (!needs_replay(object, route)) return Verdict::go;
+    list_items(object, items);
+    return Verdict::replay;
 }
 
 void Unsynced::replayed(ObjectId id, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch,
@@ -176,6 +204,7 @@ void Unsynced::release(ObjectId id) {
     auto found = objects_.find(id);
     if (found == objects_.end()) return;
     found->second.replayer = nullptr;
+    found->second.paused = false;
     erase_if_clean(found);
 }
 

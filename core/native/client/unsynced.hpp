@@ -59,7 +59,8 @@ public:
 
     /// Read or write of the object along the route. go for a write (`write`): it counts as in flight until end_write().
     /// wait: a replay or a write is in flight, try again after notify. replay: the caller should start one.
-    Verdict begin(ObjectId object, Route route, bool write);
+    /// A deletion of the whole object (`removes`) need not wait for a replay that is paused: it makes it superfluous.
+    Verdict begin(ObjectId object, Route route, bool write, bool removes = false);
     /// What became of a write that begin() has let go.
     struct WriteEnd {
         enum class Kind {
@@ -84,6 +85,10 @@ public:
     void replayed(ObjectId object, uint32_t offset, bool removed, uint64_t user_seq, OsdNum osd, uint64_t acked_epoch,
         Version version);
     void release(ObjectId object);
+    /// The replay waits for room; none of it is in flight. The object stays claimed, but a deletion may pass.
+    void pause(ObjectId object);
+    /// The end of a pause. wait: a deletion is in flight, pause again. replay: items are what is left to be sent. go: nothing is.
+    Verdict resume(ObjectId object, Route route, std::vector<ReplayItem>& items);
 
     /// For a flush up to `cut`: asks where each object with such ranges goes.
     /// ready: OSDs whose SYNC would cover them; to_replay: objects to be sent again first. True: nothing up to cut is left.
@@ -140,8 +145,10 @@ private:
         Range removal;
         uint32_t writes_in_flight = 0;
         Context* replayer = nullptr;
+        bool paused = false;  ///< the replayer waits for room
         std::vector<Compared> compared;  ///< only while writes are in flight
     };
+    static void list_items(const Object& object, std::vector<ReplayItem>& items);
     static bool needs_replay(const Object& object, Route route);
     static bool covers(const Object& object, uint64_t cut);
     template <class IsOlder>

@@ -358,6 +358,39 @@ TEST_CASE("a deletion makes the room that what is sent again waits for, however 
     CHECK(osd.durable.size() == 1);
 }
 
+TEST_CASE("a deletion passes what waits for room to be sent again on the same object") {
+    for (bool fails : {false, true}) {
+        CAPTURE(fails);
+        NoneWorld world;
+        auto data = pattern(4096, 1), later = pattern(4096, 9);
+        CHECK(world.write(world.image, 0, data) == 4096);
+        CHECK(world.write(world.image, 8192, data) == 4096);
+        int refused = 0, failures = fails ? 1 : 0;
+        bool full = true;
+        world.osds[1]->fault = [&](net::Request& request) {
+            if (request.opcode == wire::Opcode::del && failures) return failures--, -ENOSPC;
+            if (request.opcode == wire::Opcode::del) full = false;
+            return full && request.opcode == wire::Opcode::write ? refused++, -ENOSPC : 0;
+        };
+        world.crash(1);
+        Done read, written, removed;
+        std::vector<uint8_t> seen(4096, 0xff);
+        world.start(OpKind::read, world.image, 0, 4096, {{seen.data(), 4096}}, read);
+        REQUIRE(world.until([&] { return refused >= 2; }));
+        world.start(OpKind::remove, world.image, 0, 0, {}, removed, 0, UINT64_MAX);
+        world.start(OpKind::write, world.image, 4096, 4096, {{later.data(), 4096}}, written);
+        REQUIRE(world.until([&] { return removed.done; }));
+        CHECK(world.until([&] { return read.done; }));
+        CHECK(world.until([&] { return written.done; }));
+        CHECK(removed.result == 0);
+        CHECK(seen == std::vector<uint8_t>(4096));  // the read waited, and began before the deletion had ended
+        CHECK(world.flush(world.image) == 0);
+        CHECK(world.image->unsynced.empty());
+        CHECK(world.durable(1, 0).data[8192] == 0);  // nothing older was sent behind it
+        CHECK(world.durable(1, 0).data[4096] == later[0]);
+    }
+}
+
 TEST_CASE("random writes, flushes and crashes against an oracle") {
     for (unsigned seed = 1; seed <= 6; seed++) {
         NoneWorld world;
