@@ -417,7 +417,8 @@ export class SimCluster {
 
   /** What each OSD's control waits for. */
   describe(): string[] {
-    return [...this.osds.values()].flatMap((osd) => (osd.control?.describePgs() ?? ['is dead']).map((line) => `osd${osd.num}: ${line}`));
+    const room = this.etcd.pairs(this.keys.at('osd/space/')).map((kv) => `${kv.key} ${kv.value}`);
+    return [...this.osds.values()].flatMap((osd) => (osd.control?.describePgs() ?? ['is dead']).map((line) => `osd${osd.num}: ${line}`)).concat(room);
   }
 
   pgStates(): string {

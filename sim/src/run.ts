@@ -47,8 +47,8 @@ const STEADY_MS = 3000;
 /** After the last scrub, until etcd knows. */
 const CLEAN_LIMIT_MS = 5000;
 const DECAYS = 6;
-/** How often room is made again on full disks, at most. */
-const ROOM_ROUNDS = 2;
+/** How often room is made again on full disks, while that helps: what waits may be more than fits, and takes the room at once. */
+const ROOM_ROUNDS = 12;
 /** What a seed does at least, however slow the faults make it. */
 const OPERATIONS = 2000;
 const FAULTS = 5;
@@ -157,8 +157,12 @@ class SeedRun {
       if (await heals()) return;
     }
     // Writes that had waited for room took it at once, and recovery needs more: somebody deletes again.
+    let waiting = Number.POSITIVE_INFINITY;
     for (let round = 0; round < ROOM_ROUNDS && cluster.shape.isTight && !this.#bad; round++) {
-      cluster.note(`room is made once more: ${cluster.pgStates()}`);
+      const { inFlight } = this.#workload;
+      if (inFlight > 0 && inFlight >= waiting) break;
+      waiting = inFlight;
+      cluster.note(`room is made once more, ${this.#workload.inFlight} operations unanswered: ${cluster.pgStates()}`);
       await this.#makeRoom();
       if (this.#bad || (await heals())) return;
     }
