@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // A small Linux that boots in QEMU: Debian's kernel, busybox and e2fsprogs in an initramfs that is made here.
 
+import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -11,11 +12,14 @@ function find(name: string): string {
   return result.status === 0 ? result.stdout.trim() : '';
 }
 
+/** Of e2fsprogs. */
+const GUEST_PROGRAMS = ['mkfs.ext4', 'e2fsck', 'resize2fs'];
+
 const guestDir = (lab: Lab): string => join(lab.programs.root, 'build', 'deps', 'guest');
 
 /** What is missing for a guest; '' when it can boot. */
 export function missingForGuest(lab: Lab): string {
-  const programs = ['qemu-system-x86_64', 'busybox', 'mkfs.ext4', 'e2fsck'].filter((name) => find(name) === '');
+  const programs = ['qemu-system-x86_64', 'busybox', ...GUEST_PROGRAMS].filter((name) => find(name) === '');
   if (!existsSync(join(guestDir(lab), 'vmlinuz'))) programs.push('the kernel under build/deps/guest (`npm run e2e` fetches it)');
   return programs.join(', ');
 }
@@ -55,7 +59,7 @@ export function makeInitramfs(lab: Lab, script: string): string {
   };
   for (const name of ['proc', 'sys', 'dev', 'mnt', 'tmp']) folder(name);
   file('bin/busybox', readFileSync(find('busybox')));
-  for (const name of ['mkfs.ext4', 'e2fsck']) {
+  for (const name of GUEST_PROGRAMS) {
     const path = realpathSync(find(name));
     file(`bin/${name}`, readFileSync(path));
     for (const match of spawnSync('ldd', [path], { encoding: 'utf8' }).stdout.matchAll(/(\/\S+) \(0x/g)) {
@@ -91,14 +95,29 @@ ${script}
   return path;
 }
 
-/** A machine whose console is read line by line, and whose monitor takes commands. */
+export interface GuestOptions {
+  /** Disks and whatever else this machine has. */
+  argv: readonly string[];
+  initramfs: string;
+  /** For the kernel's command line. */
+  words?: string;
+  /** Debian's QEMU as it is, with memory that a vhost-user device may share. Default: with the driver preloaded. */
+  unmodified?: boolean;
+  /** A QMP socket is made at this path. */
+  qmp?: string;
+}
+
+/** A machine whose console is read line by line. */
 export class Guest {
   readonly child: Child;
   readonly lines: string[] = [];
-  constructor(lab: Lab, options: { argv: readonly string[]; initramfs: string; words?: string }) {
+  constructor(lab: Lab, options: GuestOptions) {
+    const memory = options.unmodified === true ? ['-object', 'memory-backend-memfd,id=mem,size=256M,share=on', '-machine', 'pc,memory-backend=mem'] : ['-machine', 'pc'];
     this.child = lab.background('guest', [
-      'env', `LD_PRELOAD=${lab.programs.qemuDriver}`, 'qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-m', '256', '-smp', '2', '-nodefaults', '-no-user-config',
+      ...(options.unmodified === true ? [] : ['env', `LD_PRELOAD=${lab.programs.qemuDriver}`]),
+      'qemu-system-x86_64', '-accel', 'tcg,thread=multi', ...memory, '-m', '256', '-smp', '2', '-nodefaults', '-no-user-config',
       '-display', 'none', '-no-reboot', '-serial', 'stdio', '-kernel', join(guestDir(lab), 'vmlinuz'), '-initrd', options.initramfs,
+      ...(options.qmp === undefined ? [] : ['-qmp', `unix:${options.qmp},server=on,wait=off`]),
       '-append', `console=ttyS0 panic=-1 quiet ${options.words ?? ''}`, ...options.argv,
     ], (line) => this.lines.push(line.replaceAll('\r', '')));
   }
@@ -114,5 +133,11 @@ export class Guest {
   /** Into the guest's console. */
   type(text: string): void {
     this.child.write(`${text}\n`);
+  }
+  /** All that was said matches every one of `wanted` and none of what a guest must never see. */
+  assertSaid(...wanted: readonly RegExp[]): void {
+    for (const word of wanted) assert.ok(this.lines.some((line) => word.test(line)), `${String(word)} is missing:\n${this.lines.join('\n')}`);
+    const bad = this.lines.filter((line) => /DAMAGED|FAILED|LOST|GUEST FSCK|GUEST KERNEL|I\/O error|EXT4-fs (error|warning)|blocked for more than/.test(line));
+    assert.deepEqual(bad, [], this.lines.join('\n'));
   }
 }
