@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm run e2e: stories on real processes. --short: those of `npm test`, in their short form. --soak: the long ones, again and again.
 
+import { CHAIN_STORIES } from './e2e/chains.js';
 import { COMMAND_STORIES } from './e2e/commands.js';
 import { DELETE_STORIES } from './e2e/deletes.js';
 import { DISK_STORIES } from './e2e/disk-tools.js';
@@ -16,6 +17,7 @@ import { PAST_STORIES } from './e2e/past.js';
 import { QEMU_STORIES } from './e2e/qemu.js';
 import { GUEST_STORIES } from './e2e/qemu-guest.js';
 import { PEER_STORIES } from './e2e/peer308.js';
+import { RANDOM_IMAGE_STORIES } from './e2e/random-images.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
 import { STORM_STORIES } from './e2e/storms.js';
 import { TLS_STORIES } from './e2e/tls.js';
@@ -26,7 +28,7 @@ import { Lab, processesNaming } from './lab/index.js';
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
-  ...PAST_STORIES, ...LAYER_STORIES, ...VHOST_STORIES,
+  ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...VHOST_STORIES,
   ...QEMU_STORIES, ...GUEST_STORIES,
 ];
 
