@@ -161,8 +161,9 @@ static int open_cluster(struct thread_data *td, struct vitastor_fio *engine)
     return 0;
 }
 
-/* In fio's main thread: checks the options and learns the size. */
-static int engine_setup(struct thread_data *td)
+static void engine_cleanup(struct thread_data *td);
+
+static int engine_set_up(struct thread_data *td)
 {
     struct vitastor_fio_options *o = td->eo;
     struct vitastor_fio *engine = td->io_ops_data;
@@ -190,6 +191,11 @@ static int engine_setup(struct thread_data *td)
     if (open_context(td, engine))
         return 1;
     size = vitastor_image_size(engine->image);
+    if ((td_write(td) || td_trim(td)) && vitastor_image_read_only(engine->image)) {
+        log_err("vitastor: image %s is read-only, and the job writes: take the image that stands on this layer, or `vitastor-cli modify %s --readwrite`\n",
+                o->image ? o->image : "given by number", o->image ? o->image : "NAME");
+        return 1;
+    }
     close_context(engine);
     if (!size)
         size = td->o.size;
@@ -205,6 +211,18 @@ static int engine_setup(struct thread_data *td)
     file = td->files[0];
     file->real_file_size = size;
     return 0;
+}
+
+/*
+ * In fio's main thread: checks the options and learns the size. When it fails, fio unloads us without calling cleanup: no thread of the library
+ * may be left behind then.
+ */
+static int engine_setup(struct thread_data *td)
+{
+    int r = engine_set_up(td);
+    if (r)
+        engine_cleanup(td);
+    return r;
 }
 
 static int engine_init(struct thread_data *td)
