@@ -73,6 +73,13 @@ uint64_t u64(const Napi::Value& value) {
     bool lossless = false;
     return value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
 }
+std::vector<uint64_t> u64_list(const Napi::Value& value) {
+    std::vector<uint64_t> numbers;
+    if (!value.IsArray()) return numbers;
+    Napi::Array list = value.As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); i++) numbers.push_back(u64(list.Get(i)));
+    return numbers;
+}
 bool flag(const Napi::Value& value) { return value.ToBoolean().Value(); }
 Napi::Value number(Napi::Env env, int value) { return Napi::Number::New(env, value); }
 Napi::Value big(Napi::Env env, uint64_t value) { return Napi::BigInt::New(env, value); }
@@ -94,6 +101,19 @@ void on_tool_done(void* arg, int result, const char* json) {
     event.request = request;
     event.number = result;
     event.text = json;
+    request->bridge->post(std::move(event));
+}
+
+void on_map_done(void* arg, int result, const vitastor_extent* extents, size_t count, uint64_t next_offset, const char* error) {
+    auto* request = static_cast<Request*>(arg);
+    Event event;
+    event.kind = Event::Kind::map_done;
+    event.request = request;
+    event.number = result;
+    event.first = next_offset;
+    event.text = error;
+    event.numbers.reserve(count * 2);
+    for (size_t i = 0; i < count; i++) event.numbers.insert(event.numbers.end(), {extents[i].offset, extents[i].length});
     request->bridge->post(std::move(event));
 }
 
@@ -361,11 +381,7 @@ Napi::Value merge(const Napi::CallbackInfo& info) {
     ContextHandle* context = context_of(info[0]);
     if (!context) return env.Undefined();
     Napi::Object given = info[1].As<Napi::Object>();
-    std::vector<uint64_t> layers;
-    if (given.Get("layers").IsArray()) {
-        Napi::Array list = given.Get("layers").As<Napi::Array>();
-        for (uint32_t i = 0; i < list.Length(); i++) layers.push_back(u64(list.Get(i)));
-    }
+    const std::vector<uint64_t> layers = u64_list(given.Get("layers"));
     vitastor_merge_options native{};
     native.struct_size = sizeof native;
     native.layers = layers.data();
@@ -382,6 +398,32 @@ Napi::Value merge(const Napi::CallbackInfo& info) {
         post_progress(arg, Event::Kind::merge_progress, done, total, bytes);
     };
     int result = context->context ? vitastor_merge(context->context, &native, on_tool_done, request) : -EINVAL;
+    if (result) context->bridge->forget(request);
+    return number(env, result);
+}
+
+Napi::Value map_layers(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    ContextHandle* context = context_of(info[0]);
+    if (!context) return env.Undefined();
+    Napi::Object given = info[1].As<Napi::Object>();
+    const std::vector<uint64_t> layers = u64_list(given.Get("layers"));
+    vitastor_map_options native{};
+    native.struct_size = sizeof native;
+    native.layers = layers.data();
+    native.layer_count = layers.size();
+    native.min_offset = u64(given.Get("minOffset"));
+    native.max_offset = u64(given.Get("maxOffset"));
+    native.max_extents = u64(given.Get("maxExtents"));
+    native.iodepth = static_cast<uint32_t>(u64(given.Get("iodepth")));
+    native.parallel_osds = static_cast<uint32_t>(u64(given.Get("parallelOsds")));
+    Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
+    if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
+    native.progress_arg = request;
+    native.progress_fn = [](void* arg, uint64_t done, uint64_t total) {
+        post_progress(arg, Event::Kind::progress, done, total, 0);
+    };
+    int result = context->context ? vitastor_map_layers(context->context, &native, on_map_done, request) : -EINVAL;
     if (result) context->bridge->forget(request);
     return number(env, result);
 }
@@ -417,6 +459,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("deleteObject", range_call<vitastor_delete_object>);
     add("purge", purge);
     add("merge", merge);
+    add("mapLayers", map_layers);
     return exports;
 }
 

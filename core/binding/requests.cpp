@@ -73,6 +73,13 @@ void Bridge::drain(Napi::Env env) {
             done = std::move(event.request->done);
             function = &done;
             break;
+        case Event::Kind::map_done:
+            arguments = {Napi::Number::New(env, static_cast<double>(event.number)),
+                Napi::Buffer<uint64_t>::Copy(env, event.numbers.data(), event.numbers.size()), Napi::BigInt::New(env, event.first),
+                Napi::String::New(env, event.text)};
+            done = std::move(event.request->done);
+            function = &done;
+            break;
         case Event::Kind::progress:
             if (event.request->progress.IsEmpty()) continue;
             arguments = {Napi::BigInt::New(env, event.first), Napi::BigInt::New(env, event.second)};
@@ -92,7 +99,7 @@ void Bridge::drain(Napi::Env env) {
             function = event.function;
             break;
         }
-        bool ends = event.kind == Event::Kind::done || event.kind == Event::Kind::tool_done;
+        bool ends = event.kind == Event::Kind::done || event.kind == Event::Kind::tool_done || event.kind == Event::Kind::map_done;
         if (ends) forget(event.request);
         if ((event.kind == Event::Kind::log || event.kind == Event::Kind::changed) && !is_live(function)) continue;
         if (function->IsEmpty()) continue;

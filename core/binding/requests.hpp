@@ -19,18 +19,19 @@ class Bridge;
 struct Request {
     Bridge* bridge = nullptr;
     Napi::FunctionReference done;
-    Napi::FunctionReference progress;  ///< purge and merge
+    Napi::FunctionReference progress;  ///< purge, merge and map_layers
     Napi::ObjectReference buffer;      ///< keeps the memory of a read or write
 };
 
 struct Event {
-    enum class Kind { done, tool_done, progress, merge_progress, log, changed };
+    enum class Kind { done, tool_done, map_done, progress, merge_progress, log, changed };
     Kind kind{};
     Request* request = nullptr;
     Napi::FunctionReference* function = nullptr;  ///< log, changed: owned by the handle
     int64_t number = 0;                           ///< result, level
     uint64_t first = 0, second = 0, third = 0;    ///< version; done, total and bytes; size and read-only
     std::string text;
+    std::vector<uint64_t> numbers;  ///< map_done: offset, length, offset, ...
 };
 
 class Bridge {

@@ -180,6 +180,32 @@ struct vitastor_merge_options {
 VITASTOR_API int vitastor_merge(vitastor_context *context, const struct vitastor_merge_options *options,
     void (*done_fn)(void *arg, int result, const char *json), void *done_arg);
 
+/* Which parts of an image these layers hold, from their bitmaps; reads no data. A granule counts if it is present in any of the layers (a written range
+ * of zeroes is): with all layers of an image, the rest of it reads as zeroes; with the layers above a snapshot, it is what has changed since. Objects are
+ * listed first, so that what is not there costs nothing. progress_fn: objects asked for and in total; may be NULL. */
+struct vitastor_extent {
+    uint64_t offset; /* bytes */
+    uint64_t length; /* bytes, not 0 */
+};
+struct vitastor_map_options {
+    size_t struct_size;
+    const uint64_t *layers; /* 1 to 4096 full inode numbers in any order, borrowed during the call */
+    size_t layer_count;
+    uint64_t min_offset; /* bytes of the image that are looked at */
+    uint64_t max_offset; /* exclusive; 0 = no bound */
+    uint64_t max_extents;   /* 0: 2^20; when about so many have been found the run ends, see next_offset */
+    uint32_t iodepth;       /* 0: 32; objects under way per OSD */
+    uint32_t parallel_osds; /* 0: 4 */
+    void (*progress_fn)(void *arg, uint64_t done, uint64_t total);
+    void *progress_arg;
+};
+/* done_fn: result 0, or -EINVAL, -ENOENT (no such pool), -EAGAIN (a PG count has changed: repeat), -ETIMEDOUT (a PG stays inactive), -EIO, -ECANCELED. extents:
+ * `count` of them in order, none touching the next, borrowed; next_offset: UINT64_MAX: that is all; else go on with min_offset = next_offset (the last extent may
+ * touch the first one of the next run). error: '' or a sentence, borrowed. */
+VITASTOR_API int vitastor_map_layers(vitastor_context *context, const struct vitastor_map_options *options,
+    void (*done_fn)(void *arg, int result, const struct vitastor_extent *extents, size_t count, uint64_t next_offset, const char *error),
+    void *done_arg);
+
 /* "3.0.8-ours.1" and the like. Static. */
 VITASTOR_API const char *vitastor_version(void);
 

@@ -95,6 +95,50 @@ export interface MergeOutcome {
   writtenBytes: bigint;
 }
 
+/** Bytes of an image. */
+export interface Extent {
+  offset: bigint;
+  length: bigint;
+}
+export interface MapRequest {
+  /** Full inode numbers, in any order. */
+  layers: readonly bigint[];
+  /** What is looked at; default: everything. */
+  minOffset?: bigint;
+  maxOffset?: bigint;
+  iodepth?: number;
+  parallelOsds?: number;
+  /** Extents in one yield, about. Default: 2^20. */
+  maxExtents?: number;
+  /** Objects of this part of the image. */
+  onProgress?: (doneObjects: bigint, totalObjects: bigint) => void;
+}
+
+/**
+ * What copies and backups need of an image; Image is one.
+ * read: offset and length are multiples of the granularity, the whole target is filled.
+ */
+export interface ImageIo {
+  readonly sizeBytes: bigint;
+  readonly granularity: number;
+  read(offset: bigint, target: Buffer): Promise<{ data: Buffer; version: bigint }>;
+  write(offset: bigint, data: Buffer): Promise<void>;
+  discard(offset: bigint, lengthBytes: bigint): Promise<void>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+/** Client is one. */
+export interface ImageClient {
+  open(options: ImageOpenOptions): Promise<ImageIo>;
+  mapLayers(request: MapRequest): AsyncIterable<Extent[]>;
+  close(): Promise<void>;
+}
+/** config: effective settings as text (etcd_address at least). */
+export type OpenImageClient = (config: Readonly<Record<string, string>>) => ImageClient;
+export const openNativeImageClient: OpenImageClient = (config) => new Client({ config });
+
+const U64_MAX = 0xffff_ffff_ffff_ffffn;
+
 /**
  * A connection to a cluster with one I/O thread. close() it, or the process stays up while requests are pending only.
  */
@@ -250,6 +294,40 @@ export class Client {
       throw result === -110 && counts.error !== '' ? new VitastorError('ERR_IO', error.message, { retryable: true }) : error;
     }
     return { mergedObjects: BigInt(counts.merged_objects), writtenBytes: BigInt(counts.written_bytes) };
+  }
+
+  /**
+   * Where any of these layers holds data, in order, from bitmaps alone (vitastor_map_layers). A part at a time; extents of one part
+   * do not touch. Throws ERR_INVALID_ARGUMENT, ERR_NOT_FOUND (no such pool), ERR_CONFLICT (repeat), ERR_IO, ERR_ABORTED.
+   */
+  async *mapLayers(request: MapRequest): AsyncGenerator<Extent[]> {
+    let minOffset = request.minOffset ?? 0n;
+    while (minOffset !== U64_MAX) {
+      this.#check();
+      const from = minOffset;
+      const [result, extents, next, error] = await new Promise<[number, Buffer, bigint, string]>((resolve) => {
+        const refused = this.#native.mapLayers(
+          this.#context,
+          {
+            layers: request.layers, minOffset: from, maxOffset: request.maxOffset ?? 0n, maxExtents: BigInt(request.maxExtents ?? 0),
+            iodepth: request.iodepth ?? 0, parallelOsds: request.parallelOsds ?? 0,
+          },
+          request.onProgress ?? null,
+          (...answer) => resolve(answer),
+        );
+        if (refused !== 0) resolve([refused, Buffer.alloc(0), 0n, '']);
+      });
+      if (result !== 0) {
+        const problem = failure(result, 'layers cannot be compared', error);
+        // Here it is a PG that does not come, not etcd.
+        throw result === -110 && error !== '' ? new VitastorError('ERR_IO', problem.message, { retryable: true }) : problem;
+      }
+      const numbers = new BigUint64Array(extents.buffer, extents.byteOffset, extents.length / 8);
+      const list: Extent[] = [];
+      for (let i = 0; i + 1 < numbers.length; i += 2) list.push({ offset: numbers[i] ?? 0n, length: numbers[i + 1] ?? 0n });
+      yield list;
+      minOffset = next;
+    }
   }
 
   /** Ends what is under way with ERR_ABORTED. Idempotent. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // C ABI: images and I/O.
 #include "client/abi_types.hpp"
+#include "client/layer_map.hpp"
 #include "client/merge.hpp"
 #include "client/purge.hpp"
 
@@ -40,13 +41,11 @@ int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint
     return start_op(kind, image, context, offset, length, iov, iov_count, expected_version, done_fn, done_arg);
 }
 
-using ToolDone = void (*)(void* arg, int result, const char* json);
-
-/// What a tool (Purge, Merge) is started with, on the way to its context's thread.
-template <class Tool, class Options>
+/// What a tool (Purge, Merge, LayerMap) is started with, on the way to its context's thread.
+template <class Tool, class Options, class Done>
 struct ToolStart {
     Options options;
-    ToolDone done_fn;
+    Done done_fn;
     void* done_arg;
     static void run(vitastor_context* context, void* arg) {
         std::unique_ptr<ToolStart> start(static_cast<ToolStart*>(arg));
@@ -54,9 +53,9 @@ struct ToolStart {
     }
 };
 
-template <class Tool, class Options>
-int start_tool(vitastor_context* context, Options options, ToolDone done_fn, void* done_arg) {
-    using Start = ToolStart<Tool, Options>;
+template <class Tool, class Options, class Done>
+int start_tool(vitastor_context* context, Options options, Done done_fn, void* done_arg) {
+    using Start = ToolStart<Tool, Options, Done>;
     auto* start = new Start{std::move(options), done_fn, done_arg};
     if (context->own_thread) {
         vitastor_context::Command command;
@@ -234,4 +233,25 @@ extern "C" int vitastor_merge(vitastor_context* context, const vitastor_merge_op
     inner_options.progress_fn = options.progress_fn;
     inner_options.progress_arg = options.progress_arg;
     return start_tool<Merge>(context, std::move(inner_options), done_fn, done_arg);
+}
+
+extern "C" int vitastor_map_layers(vitastor_context* context, const vitastor_map_options* given,
+    void (*done_fn)(void* arg, int result, const vitastor_extent* extents, size_t count, uint64_t next_offset, const char* error),
+    void* done_arg) {
+    vitastor_map_options options;
+    if (!context || !done_fn || !take_options(given, options)) return -EINVAL;
+    if (!options.layers || options.layer_count < 1 || options.layer_count > 4096) return -EINVAL;
+    if (options.max_offset && options.max_offset <= options.min_offset) return -EINVAL;
+    LayerMapOptions inner_options;
+    inner_options.layers.assign(options.layers, options.layers + options.layer_count);
+    for (InodeNum inode : inner_options.layers)
+        if (!pool_of(inode) || inode == full_inode(pool_of(inode), 0)) return -EINVAL;
+    inner_options.min_offset = options.min_offset;
+    inner_options.max_offset = options.max_offset;
+    inner_options.max_extents = options.max_extents;
+    inner_options.iodepth = options.iodepth;
+    inner_options.parallel_osds = options.parallel_osds;
+    inner_options.progress_fn = options.progress_fn;
+    inner_options.progress_arg = options.progress_arg;
+    return start_tool<LayerMap>(context, std::move(inner_options), done_fn, done_arg);
 }

@@ -57,6 +57,18 @@ export interface NativeMergeOptions {
   fsyncInterval: number;
 }
 
+export interface NativeMapOptions {
+  /** Full numbers. */
+  layers: readonly bigint[];
+  minOffset: bigint;
+  /** Exclusive; 0n = no bound. */
+  maxOffset: bigint;
+  /** 0n: 2^20. */
+  maxExtents: bigint;
+  iodepth: number;
+  parallelOsds: number;
+}
+
 /** Numbers returned by calls: 0 accepted (done runs later), negative errno refused (done does not run). */
 export interface NativeClient {
   version(): string;
@@ -120,6 +132,13 @@ export interface NativeClient {
     options: NativeMergeOptions,
     progress: ((done: bigint, total: bigint, bytes: bigint) => void) | null,
     done: (result: number, json: string) => void,
+  ): number;
+  /** extents: 64-bit numbers in the machine's order: offset, length, offset, ... nextOffset 2^64-1: that is all. */
+  mapLayers(
+    context: ContextHandle,
+    options: NativeMapOptions,
+    progress: ((done: bigint, total: bigint) => void) | null,
+    done: (result: number, extents: Buffer, nextOffset: bigint, error: string) => void,
   ): number;
 }
 

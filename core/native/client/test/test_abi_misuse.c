@@ -109,6 +109,14 @@ static void clusters(void)
     vitastor_cluster_close(NULL);
 }
 
+static void on_mapped(void *arg, int result, const struct vitastor_extent *extents, size_t count, uint64_t next_offset, const char *error)
+{
+    (void)extents;
+    (void)next_offset;
+    CHECK(count == 0 && error != NULL);
+    on_purged(arg, result, error);
+}
+
 static void contexts_and_images(int own_thread)
 {
     struct vitastor_option pairs[2] = { { "etcd_address", "127.0.0.1:1" }, { "max_etcd_attempts", "2" } };
@@ -117,8 +125,9 @@ static void contexts_and_images(int own_thread)
     struct vitastor_image_options image_options;
     struct vitastor_purge_options purge_options;
     struct vitastor_merge_options merge_options;
+    struct vitastor_map_options map_options;
     uint64_t layers[2] = { (UINT64_C(1) << 48) | 1, (UINT64_C(1) << 48) | 2 };
-    struct result opened = { 0, 0 }, never = { 0, 0 }, purged = { 0, 0 }, merged = { 0, 0 };
+    struct result opened = { 0, 0 }, never = { 0, 0 }, purged = { 0, 0 }, merged = { 0, 0 }, mapped = { 0, 0 };
     vitastor_cluster *cluster = NULL;
     vitastor_context *context = NULL;
     vitastor_image *image = NULL;
@@ -201,7 +210,17 @@ static void contexts_and_images(int own_thread)
     merge_options.cas = 0;
     layers[1] = 5; /* without its pool */
     CHECK(vitastor_merge(context, &merge_options, on_purged, &never) == -EINVAL);
+    memset(&map_options, 0, sizeof(map_options));
+    map_options.struct_size = sizeof(map_options);
+    CHECK(vitastor_map_layers(context, &map_options, on_mapped, &never) == -EINVAL);
+    map_options.layers = layers;
+    map_options.layer_count = 2;
+    CHECK(vitastor_map_layers(context, &map_options, on_mapped, &never) == -EINVAL);
     layers[1] = (UINT64_C(1) << 48) | 5;
+    CHECK(vitastor_map_layers(context, &map_options, NULL, &never) == -EINVAL);
+    map_options.min_offset = map_options.max_offset = 4096;
+    CHECK(vitastor_map_layers(context, &map_options, on_mapped, &never) == -EINVAL);
+    map_options.max_offset = 0;
     for (i = 0; i < 1000 && !own_thread && !opened.runs; i++)
         CHECK(vitastor_context_run(context, 100) >= 0);
     if (!own_thread) {
@@ -214,6 +233,7 @@ static void contexts_and_images(int own_thread)
         vitastor_image_close(NULL);
         CHECK(vitastor_purge(context, &purge_options, on_purged, &purged) == 0);
         CHECK(vitastor_merge(context, &merge_options, on_purged, &merged) == 0);
+        CHECK(vitastor_map_layers(context, &map_options, on_mapped, &mapped) == 0);
         CHECK(vitastor_context_next_timeout(context) >= -1);
     }
     /* With an open and a purge under way: both end, once. */
@@ -226,7 +246,7 @@ static void contexts_and_images(int own_thread)
     CHECK(never.runs == 0);
     CHECK(opened.runs == 1);
     if (!own_thread)
-        CHECK(purged.runs == 1 && purged.value < 0 && merged.runs == 1 && merged.value < 0);
+        CHECK(purged.runs == 1 && purged.value < 0 && merged.runs == 1 && merged.value < 0 && mapped.runs == 1 && mapped.value < 0);
 }
 
 int main(void)
