@@ -41,6 +41,7 @@ export const CATALOG: readonly CatalogEntry[] = [
   { name: 'rm-data', aliases: [], usage: 'rm-data --pool POOL --inode INODE', summary: 'Remove the data of an inode, not its metadata', load: () => import('./commands/rm-data.js'), destroys: true },
   { name: 'flatten', aliases: [], usage: 'flatten LAYER', summary: 'Copy what an image reads of its parents into it, and detach it', load: () => import('./commands/flatten.js'), takes: 'images' },
   { name: 'merge-data', aliases: ['merge'], usage: 'merge-data FROM TO [--target TARGET]', summary: 'Merge the data of layers, without changing metadata', load: () => import('./commands/merge-data.js'), takes: 'images', destroys: true },
+  { name: 'dd', aliases: [], usage: 'dd [if=FILE|iimg=IMAGE] [of=FILE|oimg=IMAGE] [bs=1M] [count=N] [skip=N] [seek=N] ...', summary: 'Copy between images, files and pipes', load: () => import('./commands/dd.js'), takes: 'images', destroys: true },
   { name: 'describe', aliases: [], usage: 'describe [--osds 1,2] [--object-state LIST] [--pool POOL] ...', summary: 'List unclean objects and where they lie', load: () => import('./commands/describe.js') },
   { name: 'fix', aliases: [], usage: 'fix [--objects LIST] --bad-osds 1,2 [--part N] [--check no]', summary: 'Delete wrong copies of inconsistent objects', load: () => import('./commands/fix.js'), destroys: true },
   { name: 'alloc-osd', aliases: [], usage: 'alloc-osd', summary: 'Reserve a new OSD number and print it', load: () => import('./commands/alloc-osd.js') },
@@ -59,7 +60,6 @@ export const CATALOG: readonly CatalogEntry[] = [
 
 /** Commands of Vitastor that people will look for, and what there is instead. */
 export const NOT_HERE: ReadonlyMap<string, string> = new Map([
-  ['dd', 'copying is not built yet; use fio or qemu-img'],
   ['simple-offsets', 'use vitastor-disk simple-offsets'],
 ]);
 
@@ -73,6 +73,7 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   rm: ['rm vm2', 'rm vm1@monday  # a snapshot: images above read the same as before', 'rm vm1@monday vm1  # the chain from the snapshot to the image', `rm --matching 'tmp-*'`],
   flatten: ['flatten vm2  # a clone that shall not need its parent any more'],
   'merge-data': ['merge-data vm1@monday vm1@friday --target vm1@friday'],
+  dd: ['dd if=disk.img oimg=vm1 status=progress  # makes vm1', 'dd iimg=vm1@monday of=disk.img iodepth=16', 'dd iimg=vm1@monday bs=4M > disk.img', 'dd iimg=vm1 oimg=vm2 bs=4M skip=100 count=10 seek=50 conv=nocreat'],
   'rm-data': ['rm-data --pool fast --inode 5'],
   describe: ['describe --object-state degraded,inconsistent --pool fast', 'describe --osds 1,2 --json'],
   fix: ['describe --object-state inconsistent --json | vitastor-cli fix --bad-osds 2', 'fix --objects 0x1000000000001:0x20000 --bad-osds 2'],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // vitastor-cli: the program.
 
-import { Etcd3Adapter, openNativeDataOps, OsdAdminLinks, SystemClock, SystemRandom } from '@vitastor/core';
+import { Etcd3Adapter, openNativeDataOps, openNativeImageClient, OsdAdminLinks, SystemClock, SystemRandom } from '@vitastor/core';
 import { runCli } from './run.js';
 
 const clock = new SystemClock();
@@ -16,18 +16,29 @@ for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
     stopTimer = clock.after(STOP_LIMIT_MS, () => process.exit(code));
   });
 }
-// A reader that has gone away (`| head`) is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 5));
+// A reader that has gone away (`| head`) is no error, unless it is a backup that is cut off.
+let writesData = false;
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (!writesData) process.exit(error.code === 'EPIPE' ? 0 : 5);
+});
 
 process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   clock,
   openEtcd: (target) => new Etcd3Adapter({ ...target, clock, random }),
   openDataOps: openNativeDataOps,
   openOsdAdmin: (osdState) => new OsdAdminLinks(osdState, clock),
+  openImageClient: openNativeImageClient,
   readStdin: async () => {
     const chunks: Buffer[] = [];
     for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
     return Buffer.concat(chunks).toString();
+  },
+  stdin: () => process.stdin,
+  writeStdout: (data) => {
+    writesData = true;
+    return new Promise((resolve, reject) => {
+      process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
+    });
   },
   stdout: (text) => void process.stdout.write(text),
   stderr: (text) => void process.stderr.write(text),

@@ -11,16 +11,24 @@ export class Pace {
   readonly #clock: Clock;
   readonly #startMs: number;
 
+  get elapsedMs(): number {
+    return this.#clock.nowMs() - this.#startMs;
+  }
+
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#startMs = clock.nowMs();
   }
 
-  /** ', 12.3 MB/s, 0:45 left', or '' in the first second. amount: of what the rate is given in; done of total: objects. */
-  text(amount: bigint, format: (perSecond: bigint) => string, done: bigint, total: bigint): string {
+  /**
+   * ', 12.3 MB/s, 0:45 left', or '' in the first second. amount: of what the rate is given in; done of total: objects. total null: nobody knows, and how
+   * long it takes is left out.
+   */
+  text(amount: bigint, format: (perSecond: bigint) => string, done: bigint, total: bigint | null): string {
     const elapsedMs = this.#clock.nowMs() - this.#startMs;
     if (elapsedMs < SETTLE_MS || done === 0n) return '';
     const rate = format((amount * 1000n) / BigInt(Math.round(elapsedMs)));
+    if (total === null) return `, ${rate}/s`;
     const leftSeconds = Math.ceil((elapsedMs / 1000) * (Number(total - done) / Number(done)));
     return `, ${rate}/s, ${shortTime(leftSeconds)} left`;
   }

@@ -122,6 +122,12 @@ export class Session {
     this.environment.stderr(`${text}\n`);
   }
 
+  /** What comes next on stderr begins a line. */
+  endProgress(): void {
+    if (this.#progressOpen) this.environment.stderr('\r\u001b[K');
+    this.#progressOpen = false;
+  }
+
   async close(): Promise<void> {
     if (this.#progressOpen) this.environment.stderr('\n');
     this.#osdAdmin?.close();

@@ -438,6 +438,7 @@ describe('everywhere', () => {
     let stderr = '';
     const exit = await runCli('x', ['status', '--config_path', '/nonexistent/v.conf'], {
       clock: rig.clock, openEtcd: () => assert.fail('not reached'), openDataOps: async () => rig.dataOps, openOsdAdmin: () => rig.osdAdmin, readStdin: async () => '',
+      openImageClient: () => rig.images.client(), stdin: () => assert.fail('not reached'), writeStdout: async () => undefined,
       stdout: () => undefined, stderr: (text) => { stderr += text; },
       stdoutIsTerminal: false, stderrIsTerminal: false, signal: new AbortController().signal,
     });

@@ -134,7 +134,7 @@ describe('words that are none', () => {
     for (const [word, meant] of [['statsu', 'status'], ['rmosd', 'rm-osd'], ['ls-osdd', 'ls-osd'], ['create_pool', 'create-pool'], ['pglist', 'pg-list']] as const)
       await refused(22, new RegExp(`^unknown command: ${word}, did you mean ${meant}\\?\n$`), word);
     await refused(22, /^unknown command: frobnicate\n$/, 'frobnicate');
-    await refused(95, /^dd is not here: /, 'dd');
+    await refused(95, /^simple-offsets is not here: use vitastor-disk/, 'simple-offsets');
     assert.equal(((await rig.json(['statsu'])).json as { error_text: string }).error_text, 'unknown command: statsu, did you mean status?');
   });
 

@@ -71,6 +71,9 @@ const NO_DATA: Exits = { 5: ['osdsDown', 'poolDown', 'mapGap'], 22: ['poolInvali
 
 const NO_PLACE: Exits = { 5: ['mapGap'], 22: ['poolInvalid'] };
 
+/** Reading and writing an image: needs PGs that serve. */
+const IMAGE_IO: Exits = { 2: ['empty', 'poolGone', 'poolAlone'], 5: ['noMonitor', 'noOsd', 'osdsDown', 'poolDown', 'mapGap'], 22: ['poolInvalid'] };
+
 /** By command; how each line ends on each state, where it is not 0. */
 const LINES: Record<string, Record<string, Exits>> = {
   status: { 'status': {} },
@@ -92,6 +95,11 @@ const LINES: Record<string, Record<string, Exits>> = {
   flatten: { 'flatten img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
   'merge-data': { 'merge-data img@s img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
   'rm-data': { 'rm-data --pool 1 --inode 3': { 2: ['empty', 'poolGone'], ...NO_DATA } },
+  dd: {
+    'dd iimg=img of=/dev/null --client_wait_up_timeout 1': IMAGE_IO,
+    'dd if=/dev/zero bs=4k count=1 seek=1 oimg=other conv=nocreat --client_wait_up_timeout 1': IMAGE_IO,
+    'dd if=/dev/zero bs=4k count=1 oimg=new -p 1 --client_wait_up_timeout 1': { ...IMAGE_IO, 2: ['empty', 'poolGone'], 5: ['noMonitor', 'noOsd', 'osdsDown', 'poolDown', 'mapGap', 'poolAlone'] },
+  },
   describe: {
     'describe': { 5: ['osdsDown', 'poolDown'] },
     'describe --pool 1': { 2: ['empty', 'poolGone'], 5: ['osdsDown', 'poolDown'], 22: ['poolInvalid'] },
@@ -153,6 +161,7 @@ async function run(pairs: Pairs, words: readonly string[], dead = false): Promis
     for (const osd of [1, 2, 3]) if (`osd/state/${osd}` in pairs) rig.osdAdmin.items.set(osd, []);
     // As our OSDs would: nobody lists a PG without a leader.
     rig.dataOps.result = { inactivePgs: [1, 2].filter((pg) => !(`pg/state/1/${pg}` in pairs)) };
+    rig.images.hangs = [1, 2].some((pg) => !(`pg/state/1/${pg}` in pairs));
     if (dead) rig.onClient = (client) => { client.connected = false; };
     let cancel = (): void => undefined;
     const late = new Promise<CliResult>((_, reject) => {

@@ -3,8 +3,10 @@
 // A call that returns a number has failed (negative errno) or, for I/O, been accepted (0); done functions run once.
 #include <napi.h>
 
+#include <cstdlib>
 #include <cstring>
 
+#include "base/crc32c.hpp"
 #include "requests.hpp"
 #include "vitastor.h"
 
@@ -428,6 +430,28 @@ Napi::Value map_layers(const Napi::CallbackInfo& info) {
     return number(env, result);
 }
 
+/// No part of the C ABI, but what whoever copies bytes in JavaScript needs.
+Napi::Value aligned_buffer(const Napi::CallbackInfo& info) {
+    constexpr size_t kPage = 4096;
+    const uint64_t bytes = u64(info[0]);
+    void* memory = bytes && bytes < 1ull << 32 ? std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage) : nullptr;
+    if (!memory) {
+        Napi::RangeError::New(info.Env(), "no memory of this size").ThrowAsJavaScriptException();
+        return info.Env().Undefined();
+    }
+    return Napi::Buffer<uint8_t>::New(
+        info.Env(), static_cast<uint8_t*>(memory), bytes, [](Napi::Env, uint8_t* data) { std::free(data); });
+}
+Napi::Value crc32c_of(const Napi::CallbackInfo& info) {
+    if (!info[0].IsBuffer()) {
+        Napi::TypeError::New(info.Env(), "data must be a Buffer").ThrowAsJavaScriptException();
+        return info.Env().Undefined();
+    }
+    auto data = info[0].As<Napi::Buffer<uint8_t>>();
+    const uint32_t crc = vitastor::crc32c(data.Data(), data.Length(), static_cast<uint32_t>(u64(info[1])));
+    return Napi::Number::New(info.Env(), crc);
+}
+
 Napi::Value version(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), vitastor_version()); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -460,6 +484,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add("purge", purge);
     add("merge", merge);
     add("mapLayers", map_layers);
+    add("alignedBuffer", aligned_buffer);
+    add("crc32c", crc32c_of);
     return exports;
 }
 

@@ -72,6 +72,10 @@ export interface NativeMapOptions {
 /** Numbers returned by calls: 0 accepted (done runs later), negative errno refused (done does not run). */
 export interface NativeClient {
   version(): string;
+  /** Uninitialised memory that begins at a multiple of 4096: for O_DIRECT. */
+  alignedBuffer(bytes: number): Buffer;
+  /** CRC-32C (Castagnoli) of the data; previous: the result for what came before it, 0 for a fresh start. */
+  crc32c(data: Buffer, previous: number): number;
   /** options: pairs that override file and etcd. A number is a negative errno; the message went to log. */
   clusterOpen(
     configPath: string | null,
