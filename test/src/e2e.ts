@@ -16,6 +16,7 @@ import { PARTITION_STORIES } from './e2e/partitions.js';
 import { PAST_STORIES } from './e2e/past.js';
 import { QEMU_STORIES } from './e2e/qemu.js';
 import { GUEST_STORIES } from './e2e/qemu-guest.js';
+import { MIGRATION_STORIES } from './e2e/qemu-migration.js';
 import { PEER_STORIES } from './e2e/peer308.js';
 import { RANDOM_IMAGE_STORIES } from './e2e/random-images.js';
 import { SCRUB_STORIES } from './e2e/scrub.js';
@@ -28,8 +29,8 @@ import { Lab, processesNaming } from './lab/index.js';
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
-  ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...VHOST_STORIES,
-  ...QEMU_STORIES, ...GUEST_STORIES,
+...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...VHOST_STORIES,
+  ...QEMU_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
 ];
 
 const HELP = `npm run e2e [-- NAME...] [--short]
