@@ -15,6 +15,8 @@ export interface Outcome {
   error?: VitastorError;
   /** A success that has no data: with --json {"error_code": 0, "error_text": text}. */
   plain?: boolean;
+  /** All that belongs on stdout is there already; with --json, an `error` too. */
+  printed?: boolean;
 }
 
 export abstract class VitastorCommand extends Command {

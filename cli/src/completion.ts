@@ -10,7 +10,7 @@ export type Shell = (typeof SHELLS)[number];
 
 const GLOBAL_OPTIONS = ['json', 'help', 'config_path', 'etcd_address', 'etcd_prefix', 'progress', 'color', 'no_color', 'iodepth', 'parallel_osds'];
 /** Options whose values are names. */
-const NAME_OPTIONS = [['--pool|-p', 'pools'], ['--parent', 'images']] as const;
+const NAME_OPTIONS = [['--pool|-p', 'pools'], ['--parent|--from|--to', 'images']] as const;
 /** Given on the command line, they say which cluster the names are of. */
 const ACCESS_OPTIONS = ['config_path', 'etcd_address', 'etcd_prefix'];
 /** Nobody waits longer for a name. */

@@ -35,9 +35,12 @@ process.exitCode = await runCli(process.argv[1] ?? '', process.argv.slice(2), {
   },
   stdin: () => process.stdin,
   writeStdout: (data) => {
-    writesData = true;
+    writesData ||= typeof data !== 'string';
     return new Promise((resolve, reject) => {
-      process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
+      process.stdout.write(data, (error) => {
+        if (error) reject(error);
+        else resolve();
+      });
     });
   },
   stdout: (text) => void process.stdout.write(text),

@@ -123,6 +123,7 @@ function unknownOption(entry: CatalogEntry, given: string, own: readonly string[
 }
 
 function print(environment: Environment, json: boolean, outcome: Outcome): number {
+  if (outcome.printed) return outcome.error ? (json ? outcome.error.exitCode : fail(environment, json, outcome.error)) : 0;
   if (json && outcome.plain) environment.stdout(`${stringifyJson({ error_code: 0, error_text: outcome.text })}\n`);
   else if (json && outcome.json !== undefined) environment.stdout(`${stringifyJson(outcome.json)}\n`);
   else if (json && !outcome.error) environment.stdout('{}\n');

@@ -170,13 +170,14 @@ export class FakeImages {
         close: async () => { this.opened--; },
       };
     };
+    const isDown = (): boolean => this.hangs;
     const layers = this.layers;
     const maps = this.maps;
     return {
       open,
       async *mapLayers(request: MapRequest): AsyncGenerator<Extent[]> {
         maps.push(request);
-        await waits();
+        if (isDown()) throw new VitastorError('ERR_IO', 'layers cannot be compared: PG 1 of pool 1 is inactive: its objects cannot be listed', { retryable: true });
         const found = new Set<bigint>();
         for (const layer of request.layers) for (const at of layers.get(layer)?.keys() ?? []) found.add(at);
         let part: Extent[] = [];

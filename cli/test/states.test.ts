@@ -100,6 +100,10 @@ const LINES: Record<string, Record<string, Exits>> = {
     'dd if=/dev/zero bs=4k count=1 seek=1 oimg=other conv=nocreat --client_wait_up_timeout 1': IMAGE_IO,
     'dd if=/dev/zero bs=4k count=1 oimg=new -p 1 --client_wait_up_timeout 1': { ...IMAGE_IO, 2: ['empty', 'poolGone'], 5: ['noMonitor', 'noOsd', 'osdsDown', 'poolDown', 'mapGap', 'poolAlone'] },
   },
+  diff: {
+    'diff img --from s': IMAGE_IO,
+    'diff img': IMAGE_IO,
+  },
   describe: {
     'describe': { 5: ['osdsDown', 'poolDown'] },
     'describe --pool 1': { 2: ['empty', 'poolGone'], 5: ['osdsDown', 'poolDown'], 22: ['poolInvalid'] },

@@ -14,15 +14,18 @@ export const IMAGE_PATHS = ['index/', 'pg/config', 'pgstats/'];
 
 /** Throws where the image cannot be read or written now for a reason that the view knows. */
 export function requirePlaced(view: ClusterView, image: InodeConfig): void {
-  for (const layer of [image, ...parentChain(view, image)]) {
-    const pool = findPool(view, String(layer.pool));
-    // Throws where there is data and nobody can say where.
-    isWithoutData(view, layer.pool);
-    if ((view.pgConfig?.items.get(layer.pool)?.length ?? 0) > 0) continue;
-    throw new VitastorError('ERR_IO', `Pool ${pool.name} of ${layer.name} has no placement groups yet: start a monitor and OSDs, see vitastor-cli status`, {
-      retryable: true,
-    });
-  }
+  for (const layer of [image, ...parentChain(view, image)]) requireLayerPlaced(view, layer);
+}
+
+/** The same for a layer without those below it. */
+export function requireLayerPlaced(view: ClusterView, layer: InodeConfig): void {
+  const pool = findPool(view, String(layer.pool));
+  // Throws where there is data and nobody can say where.
+  isWithoutData(view, layer.pool);
+  if ((view.pgConfig?.items.get(layer.pool)?.length ?? 0) > 0) return;
+  throw new VitastorError('ERR_IO', `Pool ${pool.name} of ${layer.name} has no placement groups yet: start a monitor and OSDs, see vitastor-cli status`, {
+    retryable: true,
+  });
 }
 
 export function findImage(view: ClusterView, name: string): InodeConfig {
