@@ -94,12 +94,18 @@ struct vitastor_image_options {
     /* Reads, writes and discards of any offset and length. What is no whole granule is read, changed and written back by compare-and-set, so that
      * nothing that others write to the rest of it is undone; it costs a read, and in pools that are not immediate_commit=all a flush. */
     int any_alignment;
+    /* Writes may end in memory, and are sent by a flush, by closing the image, or when client_max_buffered_bytes or _ops are reached; only where
+     * client_enable_writeback is set as well, and never with read_only or skip_parents. Reads through any handle of this process' cluster see them. Only for an
+     * image that nobody else writes to meanwhile: other processes see older data until then, and a killed process loses what was not flushed. Keep each
+     * caller-driven context running (vitastor_context_fd()), or flush before it rests: what it is sending, others wait for. */
+    int writeback;
 };
 
 /* Asynchronous. done_fn: 0, -ENOENT (no such image or pool; message through log_fn), -EINVAL, -ETIMEDOUT (fail_fast). *image is set before. */
 VITASTOR_API int vitastor_image_open(vitastor_context *context, const struct vitastor_image_options *options,
     vitastor_image **image, vitastor_io_fn done_fn, void *done_arg);
-/* Waits for nothing: operations must be done. Unsynced writes that were never flushed may be lost, as with any disk. */
+/* Operations must be done. Waits for nothing but, with writeback, for buffered writes: 30 s at most, then they are given up with a message through log_fn; a
+ * call from inside a callback does not wait, they are sent before the context is closed. Unsynced writes that were never flushed may be lost, as with any disk. */
 VITASTOR_API void vitastor_image_close(vitastor_image *image);
 
 VITASTOR_API uint64_t vitastor_image_size(vitastor_image *image);        /* bytes */
@@ -107,7 +113,8 @@ VITASTOR_API uint64_t vitastor_image_inode(vitastor_image *image);       /* full
 VITASTOR_API uint32_t vitastor_image_block_size(vitastor_image *image);  /* bytes of one object, data chunks x block_size */
 VITASTOR_API uint32_t vitastor_image_granularity(vitastor_image *image); /* bytes; every offset and length is a multiple of it (or costs more: any_alignment) */
 VITASTOR_API int vitastor_image_read_only(vitastor_image *image);
-VITASTOR_API int vitastor_image_immediate_commit(vitastor_image *image); /* 1: acknowledged writes are durable, flush is free */
+VITASTOR_API int vitastor_image_immediate_commit(vitastor_image *image); /* 1: acknowledged writes are durable, flush is free; never with writeback */
+VITASTOR_API int vitastor_image_writeback(vitastor_image *image);        /* 1: writes may end in memory */
 VITASTOR_API int vitastor_image_has_parent(vitastor_image *image);       /* 1: a discard frees nothing */
 
 /* ---------------------------------------------------------------- I/O
@@ -129,7 +136,8 @@ VITASTOR_API int vitastor_read_bitmap(vitastor_image *image, vitastor_context *c
 VITASTOR_API int vitastor_compare_write(vitastor_image *image, vitastor_context *context, uint64_t offset,
     uint64_t length, const struct iovec *iov, int iov_count, uint64_t expected_version, vitastor_io_fn done_fn,
     void *done_arg);
-/* Durable on return: every write of the image that completed before the call, through whichever context it went. */
+/* Durable on return: every write of the image that completed before the call, through whichever context it went. With writeback also the error of one that
+ * could not be sent; it stays in memory, and the next flush tries again. */
 VITASTOR_API int vitastor_flush(vitastor_image *image, vitastor_context *context, vitastor_io_fn done_fn, void *done_arg);
 /* The range reads as zeroes afterwards (images without a parent: whole objects are deleted; the rest is written with zeroes). */
 VITASTOR_API int vitastor_discard(vitastor_image *image, vitastor_context *context, uint64_t offset, uint64_t length,

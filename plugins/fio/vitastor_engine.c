@@ -97,6 +97,7 @@ static int open_context(struct thread_data *td, struct vitastor_fio *engine)
     image_options.pool = o->image ? 0 : o->pool;
     image_options.inode = o->image ? 0 : o->inode;
     image_options.read_only = read_only;
+    image_options.writeback = !td->o.odirect; /* and client_enable_writeback in the configuration */
     r = vitastor_image_open(engine->context, &image_options, &engine->image, on_waited, &waiting);
     while (!r && !waiting.done && !td->terminate)
         vitastor_context_run(engine->context, 100);

@@ -74,7 +74,7 @@ static int open_cluster(const VitastorOptions *options, vitastor_cluster **clust
 
 /* Opens the image through `context`, which nothing else runs. Returns 0 or negative errno; *image is to be closed in either case. */
 static int open_image(const VitastorOptions *options, vitastor_context *context, void (*changed_fn)(void *, uint64_t, int), void *arg,
-    vitastor_image **image)
+    bool cached, vitastor_image **image)
 {
     struct vitastor_image_options given = { .struct_size = sizeof(given) };
     int64_t result = 1;
@@ -87,6 +87,7 @@ static int open_image(const VitastorOptions *options, vitastor_context *context,
     given.changed_fn = changed_fn;
     given.changed_arg = arg;
     given.any_alignment = 1;
+    given.writeback = cached; /* and client_enable_writeback in the configuration */
     error = vitastor_image_open(context, &given, image, on_opened, &result);
     while (!error && result == 1)
         vitastor_context_run(context, -1);
@@ -199,7 +200,6 @@ static int driver_open(BlockDriverState *bs, QDict *options, int flags, Error **
     BDRVVitastorState *s = bs->opaque;
     vitastor_context *context;
     int error = vitastor_take_options(options, &s->options, errp);
-    (void)flags;
     if (error)
         return error;
     pthread_mutex_init(&s->status_lock, NULL);
@@ -209,7 +209,7 @@ static int driver_open(BlockDriverState *bs, QDict *options, int flags, Error **
         s->queues = vitastor_queues_new(s->cluster, on_main_run, bs);
         context = vitastor_queues_open(s->queues, &error);
         if (context)
-            error = open_image(&s->options, context, on_changed, bs, &s->image);
+            error = open_image(&s->options, context, on_changed, bs, !(flags & BDRV_O_NOCACHE), &s->image);
     }
     if (error)
         set_open_error(errp, &s->options, error);
@@ -540,7 +540,7 @@ static int coroutine_fn driver_co_create_opts(BlockDriver *drv, const char *file
     if (!error)
         error = vitastor_context_open(cluster, &context_options, &context);
     if (!error)
-        error = open_image(&options, context, NULL, NULL, &image);
+        error = open_image(&options, context, NULL, NULL, false, &image);
     if (error)
         set_open_error(errp, &options, error);
     else

@@ -69,6 +69,7 @@ extern "C" int vitastor_cluster_open(const vitastor_cluster_options* given, vita
     if (!etcd.ok()) return refuse(etcd.status());
     fresh->etcd = std::move(etcd.value());
     fresh->shared = std::make_unique<Shared>(fresh->etcd->hub(), fresh->logger);
+    fresh->shared->cache_settings = resolve_cache_settings(layers.value(), fresh->logger);
     *cluster = fresh.release();
     all.clusters.push_back(*cluster);
     return 0;
@@ -213,7 +214,9 @@ extern "C" int vitastor_context_run(vitastor_context* context, int timeout_ms) {
     uint64_t until = timeout_ms == 0  ? 0
                      : timeout_ms < 0 ? runtime::kNever
                                       : loop.now_exact_ns() + static_cast<uint64_t>(timeout_ms) * runtime::kNsPerMs;
+    context->running++;
     loop.run_once(until);
+    context->running--;
     loop.flush();
     return static_cast<int>(std::min<uint64_t>(inner.callbacks() - before, INT32_MAX));
 }

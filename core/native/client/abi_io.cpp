@@ -89,6 +89,7 @@ extern "C" int vitastor_image_open(vitastor_context* context, const vitastor_ima
     inner_options.read_only = options.read_only != 0;
     inner_options.skip_parents = options.skip_parents != 0;
     inner_options.any_alignment = options.any_alignment != 0;
+    inner_options.writeback = options.writeback != 0;
     inner_options.changed_fn = options.changed_fn;
     inner_options.changed_arg = options.changed_arg;
     Image* fresh = context->cluster->shared->create_image(std::move(inner_options));
@@ -103,9 +104,12 @@ extern "C" int vitastor_image_open(vitastor_context* context, const vitastor_ima
     return 0;
 }
 
-extern "C" void vitastor_image_close(vitastor_image* image) {
-    if (!image) return;
-    Image* closing = inner(image);
+namespace {
+
+constexpr uint64_t kCloseLimitNs = 30 * runtime::kNsPerSecond;
+
+/// changed_fn does not run any more when this returns.
+void close_now(Image* closing) {
     closing->closed.store(true, std::memory_order_release);
     auto* context = static_cast<vitastor_context*>(closing->abi_context);
     if (!context) {
@@ -124,6 +128,77 @@ extern "C" void vitastor_image_close(vitastor_image* image) {
     closing->unref();
 }
 
+/// Of one image that is being closed: what it has buffered is sent, and synced.
+struct LastFlush {
+    Image* image;
+    vitastor_context* context;
+    bool detached;  ///< nobody waits
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool done = false;
+
+    void start() {
+        Op* op = context->new_op();
+        op->kind = OpKind::flush;
+        op->image = image;
+        op->done_arg = this;
+        op->done = [](Op* self) { static_cast<LastFlush*>(self->done_arg)->end(static_cast<int>(self->result)); };
+        vitastor_context::Command command;
+        command.run = [](vitastor_context* self, void* arg) {
+            auto* op_in = static_cast<Op*>(arg);
+            op_in->give_up_ns = self->loop->now_exact_ns() + kCloseLimitNs;
+            self->context->start(*op_in);
+        };
+        command.arg = op;
+        if (context->own_thread && !on_own_thread(context)) context->post(command);
+        else command.run(context, op);
+    }
+    void end(int result) {
+        if (result < 0)
+            log(context->cluster->logger, LogLevel::error, "image %s is closed although %llu bytes that it has buffered could not be written: %s",
+                image->options.name.c_str(), static_cast<unsigned long long>(image->cache->bytes()), strerror(-result));
+        if (detached) {
+            context->context->end_last_flush();
+            close_now(image);
+            delete this;
+            return;
+        }
+        const std::lock_guard lock(mutex);
+        done = true;
+        changed.notify_all();
+    }
+};
+
+/// False: it is closed later, by itself.
+bool write_out_before_close(Image* closing) {
+    auto* context = static_cast<vitastor_context*>(closing->abi_context);
+    if (!context || !closing->options.writeback || closing->cache->empty()) return true;
+    if (context->own_thread ? on_own_thread(context) : context->running > 0) {
+        auto* flush = new LastFlush{closing, context, true, {}, {}, false};
+        context->context->begin_last_flush();
+        flush->start();
+        return false;
+    }
+    LastFlush flush{closing, context, false, {}, {}, false};
+    flush.start();
+    if (context->own_thread) {
+        std::unique_lock lock(flush.mutex);
+        flush.changed.wait(lock, [&] { return flush.done; });
+    } else {
+        while (!flush.done) context->loop->run_once(runtime::kNever);
+    }
+    return true;
+}
+
+}  // namespace
+
+extern "C" void vitastor_image_close(vitastor_image* image) {
+    if (!image) return;
+    Image* closing = inner(image);
+    if (!write_out_before_close(closing)) return;
+    close_now(closing);
+}
+
 extern "C" uint64_t vitastor_image_size(vitastor_image* image) {
     return image ? inner(image)->size_bytes.load(std::memory_order_relaxed) : 0;
 }
@@ -133,6 +208,7 @@ extern "C" uint64_t vitastor_image_inode(vitastor_image* image) {
 extern "C" uint32_t vitastor_image_block_size(vitastor_image* image) {
     return image ? inner(image)->object_size.load(std::memory_order_relaxed) : 0;
 }
+extern "C" int vitastor_image_writeback(vitastor_image* image) { return image && inner(image)->options.writeback; }
 extern "C" uint32_t vitastor_image_granularity(vitastor_image* image) {
     return image ? inner(image)->granularity.load(std::memory_order_relaxed) : 0;
 }
@@ -140,7 +216,7 @@ extern "C" int vitastor_image_read_only(vitastor_image* image) {
     return image ? inner(image)->read_only.load(std::memory_order_relaxed) : 0;
 }
 extern "C" int vitastor_image_immediate_commit(vitastor_image* image) {
-    return image ? inner(image)->immediate.load(std::memory_order_relaxed) : 0;
+    return image && !inner(image)->options.writeback ? inner(image)->immediate.load(std::memory_order_relaxed) : 0;
 }
 extern "C" int vitastor_image_has_parent(vitastor_image* image) {
     return image ? inner(image)->has_parent.load(std::memory_order_relaxed) : 0;

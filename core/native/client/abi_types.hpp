@@ -66,6 +66,7 @@ struct vitastor_context {
     std::unique_ptr<vitastor::runtime::Loop> loop;
     std::unique_ptr<vitastor::client::Context> context;
     bool own_thread = false;
+    unsigned running = 0;  ///< caller-driven: calls of vitastor_context_run() that callbacks may come from
 
     // ---- own thread only
     std::unique_ptr<vitastor::runtime::Thread> thread;

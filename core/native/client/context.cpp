@@ -48,6 +48,7 @@ Context::Context(Shared& shared, runtime::Loop& loop)
         auto* context = static_cast<Hook<runtime::Notifier>*>(n)->context;
         context->adopt_snapshot();
         context->retry_waiting();
+        context->writeback_.on_change();
     };
     loop_.register_notifier(wake_.notifier);
     shared_.add_context(this);
@@ -61,11 +62,14 @@ Context::~Context() {
 
 void Context::close() {
     if (closing_) return;
+    // Each gives itself up in time.
+    while (last_flushes_ > 0) loop_.run_once(runtime::kNever);
     closing_ = true;
     shared_.hub().unsubscribe(wake_.notifier);
     shared_.remove_context(this);
     retry_waiting();
     on_limit_timer();
+    writeback_.on_change();
     while (Op* op = opening_.pop_front()) finish_later(*op, -ECANCELED);
     tell_listeners();
     struct Done : runtime::Completion {
@@ -340,7 +344,11 @@ void Context::check_opened_images() {
         if (!view.limbo) {
             changed |= image->read_only.exchange(view.read_only, std::memory_order_relaxed) != view.read_only;
             image->has_parent.store(view.has_parent, std::memory_order_relaxed);
-            if (view.known) changed |= image->size_bytes.exchange(view.size, std::memory_order_relaxed) != view.size;
+            if (view.known) {
+                const uint64_t before = image->size_bytes.exchange(view.size, std::memory_order_relaxed);
+                changed |= before != view.size;
+                if (view.size < before) image->cache->cut_off(view.size, map_->generation);
+            }
         }
         if (!changed || view.limbo) continue;
         if (inode != view.inode)

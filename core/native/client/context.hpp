@@ -13,6 +13,7 @@
 #include "client/op.hpp"
 #include "client/shared.hpp"
 #include "client/unaligned.hpp"
+#include "client/writeback.hpp"
 #include "cluster/cluster_map.hpp"
 #include "net/peers.hpp"
 
@@ -104,6 +105,9 @@ public:
         std::erase(opened_, image);
         std::erase(attached_, image);
     }
+    /// An image that is closed from inside a callback still writes out: close() lets it, for a while.
+    void begin_last_flush() { last_flushes_++; }
+    void end_last_flush() { last_flushes_--; }
     bool closing() const { return closing_; }
     void count_callback() { callbacks_++; }
     uint64_t callbacks() const { return callbacks_; }
@@ -127,6 +131,8 @@ public:
     /// close() waits until none is left. A listener does not go while it is being told.
     void add_listener(ChangeListener* listener) { listeners_.push_back(listener); }
     void remove_listener(ChangeListener* listener) { std::erase(listeners_, listener); }
+    /// start() for one that was put aside in it.
+    void restart(Op& op);
     /// Runs done_fn of a finished operation on a later turn.
     void finish_later(Op& op, int64_t result);
 
@@ -192,7 +198,6 @@ private:
     bool put_off(Op& op, const InodeView& view);
     void on_limit_timer();
     void recheck_limited();
-    void start_again(Op& op);
 
     // layers.cpp
     bool continue_read(Part& part, const InodeView& view);
@@ -230,6 +235,7 @@ private:
     const uint64_t session_;  ///< below 2^53: it travels as a number of JSON
     std::string hostname_;
     bool closing_ = false;
+    uint32_t last_flushes_ = 0;
 
     std::unordered_map<OsdNum, std::unique_ptr<OsdLink>> links_;
     std::map<PoolId, std::unique_ptr<PoolView>> pools_;
@@ -245,6 +251,7 @@ private:
     RetryList retry_, retry_slow_;
     Hook<runtime::Timer> retry_timer_;
     Unaligned unaligned_{*this};
+    Writeback writeback_{*this};
     struct Limited {
         Op* op;
         cluster::IoLimits limits;  ///< that hold it back

@@ -10,6 +10,7 @@
 #include "base/ids.hpp"
 #include "client/throttle.hpp"
 #include "client/unsynced.hpp"
+#include "client/write_cache.hpp"
 
 namespace vitastor::client {
 
@@ -21,6 +22,7 @@ struct ImageOptions {
     bool skip_parents = false;
     bool unlimited = false;      ///< tools: the image's limits are for its users
     bool any_alignment = false;  ///< reads, writes and discards of any offset and length
+    bool writeback = false;      ///< writes may end in memory until a flush, where the settings say so too
     bool override_read_only = false;  ///< of tools that merge layers: written to although the metadata says read-only
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
     void* changed_arg = nullptr;
@@ -50,6 +52,7 @@ public:
 
     Unsynced unsynced;
     std::shared_ptr<Throttle> throttle;
+    std::shared_ptr<WriteCache> cache;  ///< never nullptr
 
     void ref() { refs_.fetch_add(1, std::memory_order_relaxed); }
     void unref();

@@ -16,7 +16,7 @@ bool Context::put_off(Op& op, const InodeView& view) {
 }
 
 /// Counted a second time by start().
-void Context::start_again(Op& op) {
+void Context::restart(Op& op) {
     operations_--;
     start(op);
 }
@@ -29,7 +29,7 @@ void Context::on_limit_timer() {
         limited_.erase(limited_.begin());
     }
     if (!limited_.empty()) loop_.arm(limit_timer_, limited_.begin()->first);
-    for (Op* op : due) start_again(*op);
+    for (Op* op : due) restart(*op);
 }
 
 /// The map has changed: what other limits hold back than an image has now is judged anew, in the same order.
@@ -45,7 +45,7 @@ void Context::recheck_limited() {
     }
     for (Op* op : again) {
         op->admitted = false;
-        start_again(*op);
+        restart(*op);
     }
 }
 

@@ -75,6 +75,7 @@ struct Op : ListNode {
     bool slicing = false;     ///< parts are being made right now
     bool aligned = false;     ///< made by Unaligned: whole granules
     bool admitted = false;    ///< the image's limits let it pass
+    bool cached = false;      ///< it is beyond the write-back cache
     Context* context = nullptr;
     Image* image = nullptr;
     InodeNum fixed_inode = 0;  ///< internal ones: this inode instead of what the image's name says

@@ -20,12 +20,19 @@ Image* Shared::create_image(ImageOptions options) {
         slot = free_slots_.back();
         free_slots_.pop_back();
     }
-    std::weak_ptr<Throttle>& known = throttles_[options.name.empty() ? std::to_string(options.inode) : "name " + options.name];
+    const std::string key = options.name.empty() ? std::to_string(options.inode) : "name " + options.name;
+    std::weak_ptr<Throttle>& known = throttles_[key];
     std::shared_ptr<Throttle> throttle = known.lock();
     if (!throttle) known = throttle = std::make_shared<Throttle>();
+    const bool shares = !options.read_only && !options.skip_parents && !options.override_read_only;
+    options.writeback = (options.writeback || cache_settings.writeback_allowed) && cache_settings.enable_writeback && shares;
+    std::shared_ptr<WriteCache> cache = shares ? caches_[key].lock() : nullptr;
+    if (!cache) cache = std::make_shared<WriteCache>();
+    if (shares) caches_[key] = cache;
     auto* image = new Image(std::move(options), slot, next_serial_++);
     image->shared_ = this;
     image->throttle = std::move(throttle);
+    image->cache = std::move(cache);
     return image;
 }
 
@@ -34,6 +41,8 @@ void Shared::destroy_image(Image* image) {
         std::lock_guard lock(mutex_);
         free_slots_.push_back(image->slot);
         image->throttle.reset();
+        image->cache.reset();
+        std::erase_if(caches_, [](const auto& item) { return item.second.expired(); });
         std::erase_if(throttles_, [](const auto& item) { return item.second.expired(); });
     }
     delete image;

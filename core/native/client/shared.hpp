@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "client/cache_settings.hpp"
 #include "client/image.hpp"
 #include "cluster/map_hub.hpp"
 
@@ -27,6 +28,9 @@ public:
     /// Number of a connection that has just been established (see unsynced.hpp).
     uint64_t next_connection_epoch() { return epoch_.fetch_add(1, std::memory_order_acq_rel) + 1; }
     uint64_t connection_epoch() const { return epoch_.load(std::memory_order_acquire); }
+
+    /// Set before the first image.
+    CacheSettings cache_settings;
 
     Image* create_image(ImageOptions options);
     /// Called by the last unref().
@@ -46,6 +50,8 @@ private:
     std::vector<uint32_t> free_slots_;
     /// Of images that are open, by name or inode: all handles of one image keep to its limits together.
     std::map<std::string, std::weak_ptr<Throttle>> throttles_;
+    /// The same for those that are written to as they are shown: one handle reads what another has buffered.
+    std::map<std::string, std::weak_ptr<WriteCache>> caches_;
     uint32_t slot_count_ = 0;
     uint64_t next_serial_ = 1;
 };

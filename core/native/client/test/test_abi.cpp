@@ -41,12 +41,12 @@ struct Servers {
         stop = true;
         thread.join();
     }
-    vitastor_cluster* cluster() {
-        vitastor_option pairs[] = {{"etcd_address", etcd.address.c_str()}};
+    vitastor_cluster* cluster(bool writeback = false) {
+        vitastor_option pairs[] = {{"etcd_address", etcd.address.c_str()}, {"client_enable_writeback", "true"}, {"client_max_buffered_bytes", "256k"}};
         vitastor_cluster_options options{};
         options.struct_size = sizeof options;
         options.options = pairs;
-        options.option_count = 1;
+        options.option_count = writeback ? 3 : 1;
         vitastor_cluster* cluster = nullptr;
         REQUIRE(vitastor_cluster_open(&options, &cluster) == 0);
         return cluster;
@@ -81,10 +81,11 @@ struct Waiter {
     }
 };
 
-vitastor_image* open_image(vitastor_context* context, vitastor_context* driven) {
+vitastor_image* open_image(vitastor_context* context, vitastor_context* driven, bool writeback = false) {
     vitastor_image_options options{};
     options.struct_size = sizeof options;
     options.image = "img";
+    options.writeback = writeback;
     vitastor_image* image = nullptr;
     Waiter waiter;
     REQUIRE(vitastor_image_open(context, &options, &image, Waiter::fn, &waiter) == 0);
@@ -184,4 +185,80 @@ TEST_CASE("closing a context ends what is still under way, once each") {
         vitastor_image_close(image);  // late, but before the cluster
     }
     vitastor_cluster_close(cluster);
+}
+
+TEST_CASE("write-back: closing writes out, from wherever it is called") {
+    for (const char* mode : {"all", "none"}) {
+        Servers servers(mode);
+        vitastor_cluster* cluster = servers.cluster(true);
+        uint8_t value = 1;
+        for (const bool own_thread : {false, true}) {
+            for (const bool inside : {false, true}) {
+                vitastor_context* context = open_context(cluster, own_thread);
+                vitastor_context* driven = own_thread ? nullptr : context;
+                vitastor_image* image = open_image(context, driven, true);
+                CHECK(vitastor_image_writeback(image) == 1);
+                auto data = pattern(4096, value++);
+                iovec iov{data.data(), 4096};
+                struct Closer {
+                    Waiter waiter;
+                    vitastor_image* image;
+                } closer{{}, inside ? image : nullptr};
+                REQUIRE(vitastor_write(image, context, 8192, 4096, &iov, 1, [](void* arg, int64_t result, uint64_t version) {
+                    auto* self = static_cast<Closer*>(arg);
+                    vitastor_image_close(self->image);
+                    Waiter::fn(&self->waiter, result, version);
+                }, &closer) == 0);
+                CHECK(closer.waiter.wait(driven) == 4096);
+                if (!inside) vitastor_image_close(image);
+                vitastor_context_close(context);
+                vitastor_context* second = open_context(cluster, true);
+                image = open_image(second, nullptr);
+                CHECK(vitastor_image_writeback(image) == 0);
+                std::vector<uint8_t> out(4096);
+                iovec back{out.data(), 4096};
+                Waiter read;
+                REQUIRE(vitastor_read(image, second, 8192, 4096, &back, 1, Waiter::fn, &read) == 0);
+                CHECK(read.wait() == 4096);
+                CHECK(out == data);
+                vitastor_image_close(image);
+                vitastor_context_close(second);
+            }
+        }
+        vitastor_cluster_close(cluster);
+    }
+}
+
+TEST_CASE("write-back: calls from many threads through two contexts, with little room") {
+    for (const char* mode : {"all", "none"}) {
+        Servers servers(mode);
+        vitastor_cluster* cluster = servers.cluster(true);
+        vitastor_context* contexts[2] = {open_context(cluster, true), open_context(cluster, true)};
+        vitastor_image* image = open_image(contexts[0], nullptr, true);
+        std::vector<std::thread> threads;
+        std::atomic<int> wrong{0};
+        for (int t = 0; t < 4; t++)
+            threads.emplace_back([&, t] {
+                for (int i = 0; i < 200; i++) {
+                    const uint64_t offset = static_cast<uint64_t>(t * 25 + i * 7 % 25) * 8192;
+                    auto data = pattern(8192, static_cast<uint8_t>(t * 50 + i));
+                    std::vector<uint8_t> out(8192);
+                    iovec in{data.data(), 8192}, back{out.data(), 8192};
+                    Waiter write, flush, read;
+                    vitastor_write(image, contexts[(t + i) % 2], offset, 8192, &in, 1, Waiter::fn, &write);
+                    if (write.wait() != 8192) wrong++;
+                    if (i % 20 == 0) {
+                        vitastor_flush(image, contexts[(t + 1) % 2], Waiter::fn, &flush);
+                        if (flush.wait() != 0) wrong++;
+                    }
+                    vitastor_read(image, contexts[i % 2], offset, 8192, &back, 1, Waiter::fn, &read);
+                    if (read.wait() != 8192 || out != data) wrong++;
+                }
+            });
+        for (auto& thread : threads) thread.join();
+        CHECK(wrong == 0);
+        vitastor_image_close(image);
+        for (auto* context : contexts) vitastor_context_close(context);
+        vitastor_cluster_close(cluster);
+    }
 }
