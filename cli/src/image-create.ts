@@ -47,7 +47,7 @@ async function create(context: AdminContext, options: CreateOptions): Promise<Ou
   const { view } = context;
   const parent = options.parent === undefined || options.parent === '' ? null : view.imageByName(options.parent);
   if (options.parent && !parent) throw missing(`Parent image ${options.parent} does not exist`);
-  const pool = choosePool(view, options, parent?.pool ?? null);
+  const pool = choosePool(view, options.pool, parent?.pool ?? null);
   const sizeBytes = options.size === undefined ? parent?.sizeBytes ?? 0n : requireSize('--size', options.size);
   if (!options.forceSize && sizeBytes === 0n) throw invalid('Image size is missing');
   if (!options.forceSize && sizeBytes % SECTOR_BYTES !== 0n)
@@ -69,8 +69,8 @@ async function create(context: AdminContext, options: CreateOptions): Promise<Ou
 }
 
 /** The one that is named, the parent's, or the only one there is. */
-function choosePool(view: ClusterView, options: CreateOptions, parentPool: number | null): PoolConfig {
-  if (options.pool) return findPool(view, options.pool);
+export function choosePool(view: ClusterView, name: string | undefined, parentPool: number | null): PoolConfig {
+  if (name) return findPool(view, name);
   const inherited = parentPool === null ? undefined : findPool(view, String(parentPool));
   const only = view.pools.size === 1 ? [...view.pools.values()][0] : undefined;
   const pool = inherited ?? only;

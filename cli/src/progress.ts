@@ -40,3 +40,24 @@ export function shortTime(seconds: number): string {
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
   return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
+
+/** On a terminal a line is written over so often. */
+const LINE_MS = 100;
+
+/** A line of progress that is made only when it is shown. */
+export class ProgressLine {
+  readonly #session: { progress(text: string, last: boolean): void };
+  readonly #pace: Pace;
+  /** Nothing is shown of what is done at once. */
+  #lastMs = SETTLE_MS - LINE_MS;
+
+  constructor(session: { progress(text: string, last: boolean): void }, pace: Pace) {
+    this.#session = session;
+    this.#pace = pace;
+  }
+  show(text: () => string): void {
+    if (this.#pace.elapsedMs - this.#lastMs < LINE_MS) return;
+    this.#lastMs = this.#pace.elapsedMs;
+    this.#session.progress(text(), false);
+  }
+}

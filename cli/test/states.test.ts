@@ -95,6 +95,11 @@ const LINES: Record<string, Record<string, Exits>> = {
   flatten: { 'flatten img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
   'merge-data': { 'merge-data img@s img': { 2: ['empty', 'poolAlone'], ...NO_PLACE } },
   'rm-data': { 'rm-data --pool 1 --inode 3': { 2: ['empty', 'poolGone'], ...NO_DATA } },
+  export: { 'export img@s /dev/null --client_wait_up_timeout 1': IMAGE_IO },
+  import: {
+    'import /dev/null new -p 1 --format raw --size 4096 --client_wait_up_timeout 1':
+      { ...IMAGE_IO, 2: ['empty', 'poolGone'], 5: ['noMonitor', 'noOsd', 'osdsDown', 'poolDown', 'mapGap', 'poolAlone'] },
+  },
   dd: {
     'dd iimg=img of=/dev/null --client_wait_up_timeout 1': IMAGE_IO,
     'dd if=/dev/zero bs=4k count=1 seek=1 oimg=other conv=nocreat --client_wait_up_timeout 1': IMAGE_IO,

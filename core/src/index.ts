@@ -41,6 +41,7 @@ export * from './cluster-flags.js';
 export { loadNativeClient, type NativeClient } from './native/addon.js';
 export * from './image.js';
 export * from './layer-diff.js';
+export * from './backup-stream.js';
 export * from './native/data-ops.js';
 export * from './osd/admin-messages.js';
 export * from './osd/admin-link.js';

@@ -10,10 +10,7 @@ import { DIRECT_ALIGNMENT, openFileSink, openFileSource, StreamSink, StreamSourc
 import { CommandImages, findImage, IMAGE_PATHS, requirePlaced } from '../copy/images.js';
 import { createCommand, SECTOR_BYTES } from '../image-create.js';
 import { words } from '../list-flags.js';
-import { Pace } from '../progress.js';
-
-/** On a terminal a line is written over so often. */
-const PROGRESS_MS = 100;
+import { Pace, ProgressLine } from '../progress.js';
 
 const key = (summary: string, helpValue: string) => string({ summary, helpValue });
 const invalid = (text: string): VitastorError => new VitastorError('ERR_INVALID_ARGUMENT', text);
@@ -52,20 +49,19 @@ export default class Dd extends VitastorCommand {
     if (output.kind === 'stream' && this.session.options.json)
       throw invalid('--json and the copy would both go to standard output: give of=FILE or oimg=IMAGE');
     checkSame(options);
-    let images: CommandImages | null = null;
+    const clients: CommandImages[] = [];
     let [source, sink]: [BlockSource | null, BlockSink | null] = [null, null];
     try {
       if (input.kind === 'image' || output.kind === 'image') {
         const view = await this.session.load(IMAGE_PATHS);
         this.#checkImages(view, options);
-        images = await CommandImages.start(this.session, options.conv.has('noerror') ? { client_eio_retry_interval: '0' } : {});
       }
-      source = await this.#openSource(options, images);
+      source = await this.#openSource(options, clients);
       checkRange(source, options);
-      sink = await this.#openSink(options, source, images);
+      sink = await this.#openSink(options, source, clients);
       return await this.#copy(options, source, sink);
     } finally {
-      await images?.close();
+      for (const client of clients) await client.close();
       await source?.close();
       await sink?.close();
     }
@@ -85,14 +81,18 @@ export default class Dd extends VitastorCommand {
     requirePlaced(view, image);
   }
 
-  async #openSource({ input, inputDirect }: DdOptions, images: CommandImages | null): Promise<BlockSource> {
+  async #openSource({ input, inputDirect, conv }: DdOptions, clients: CommandImages[]): Promise<BlockSource> {
     if (input.kind === 'file') return openFileSource(input.path, inputDirect);
-    if (input.kind === 'image' && images) return (await images.open(input.name, true)).source();
+    if (input.kind === 'image') {
+      const client = await CommandImages.start(this.session, conv.has('noerror') ? { client_eio_retry_interval: '0' } : {});
+      clients.push(client);
+      return (await client.open(input.name, true)).source();
+    }
     const stdin = this.session.environment.stdin();
     return new StreamSource('standard input', stdin, () => stdin.destroy());
   }
 
-  async #openSink(options: DdOptions, source: BlockSource, images: CommandImages | null): Promise<BlockSink> {
+  async #openSink(options: DdOptions, source: BlockSource, clients: CommandImages[]): Promise<BlockSink> {
     const { output, conv, to, sizeBytes } = options;
     const length = copyLength(source, options);
     if (output.kind === 'stream') return new StreamSink('standard output', (data) => this.session.environment.writeStdout(data));
@@ -105,9 +105,11 @@ export default class Dd extends VitastorCommand {
         create: !conv.has('nocreat'), truncateAt: conv.has('trunc') ? to : null, append: options.append, direct: options.outputDirect, sizeBytes,
       });
     }
-    if (!images) throw new Error('images are open where one is written to');
     const created = await this.#createImage(options, output.name, source, length);
-    const sink = (await images.open(output.name, false)).sink(created);
+    // Of its own: one that was there before may not have heard of the image yet.
+    const client = await CommandImages.start(this.session);
+    clients.push(client);
+    const sink = (await client.open(output.name, false)).sink(created);
     const problem = unfit(sink, options, length);
     if (problem === '') return sink;
     await sink.close();
@@ -132,7 +134,7 @@ export default class Dd extends VitastorCommand {
     const { environment } = this.session;
     const pace = new Pace(environment.clock);
     const total = copyLength(source, options);
-    let lastMs = 0;
+    const line = new ProgressLine(this.session, pace);
     const shown = options.status === 'progress';
     const direct = options.inputDirect || options.outputDirect;
     const copier = new Copier(source, sink, {
@@ -140,9 +142,7 @@ export default class Dd extends VitastorCommand {
       sparse: !options.conv.has('nosparse'), skipErrors: options.conv.has('noerror'), sync: !options.conv.has('nofsync'),
       allocate: direct ? (bytes) => loadNativeClient().alignedBuffer(bytes) : (bytes) => Buffer.allocUnsafeSlow(bytes),
       onProgress: (bytes) => {
-        if (!shown || pace.elapsedMs - lastMs < PROGRESS_MS) return;
-        lastMs = pace.elapsedMs;
-        this.session.progress(`${formatSize(bytes)}${total === null ? '' : ` of ${formatSize(total)}`} copied${pace.text(bytes, formatSize, bytes, total)}`, false);
+        if (shown) line.show(() => `${formatSize(bytes)}${total === null ? '' : ` of ${formatSize(total)}`} copied${pace.text(bytes, formatSize, bytes, total)}`);
       },
       signal: environment.signal,
     });

@@ -18,7 +18,7 @@ export function fileError(what: string, error: unknown): VitastorError {
   return new VitastorError(FILE_ERRORS[code] ?? 'ERR_IO', `${what}: ${errorText(error)}`, { cause: error });
 }
 
-async function tried<T>(what: string, run: () => Promise<T>): Promise<T> {
+export async function tried<T>(what: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (error) {
@@ -90,9 +90,10 @@ export class StreamSource implements BlockSource {
   }
 }
 
-async function* chunksOf(file: FileHandle): AsyncGenerator<Buffer> {
+/** All of it from where it stands, in pieces. */
+export async function* chunksOf(file: FileHandle, bytes = 1 << 16): AsyncGenerator<Buffer> {
   for (;;) {
-    const chunk = Buffer.allocUnsafeSlow(1 << 16);
+    const chunk = Buffer.allocUnsafeSlow(bytes);
     const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
     if (bytesRead === 0) return;
     yield chunk.subarray(0, bytesRead);
