@@ -17,5 +17,5 @@ export function matchesAny(patterns: readonly string[], name: string, exact: boo
 }
 
 function literal(c: string): string {
-  return c.replace(/[\\^$.*+?()[\]{}|/-]/, '\\$&');
+  return c.replace(/[\\^$.*+?()[\]{}|]/, '\\$&');
 }

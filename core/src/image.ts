@@ -15,7 +15,7 @@ import {
 /** Negative errno of the C ABI to our codes; what is not listed is ERR_IO. */
 const ERRNO_CODES: Readonly<Record<number, ErrorCode>> = {
   2: 'ERR_NOT_FOUND', 4: 'ERR_CONFLICT', 11: 'ERR_CONFLICT', 22: 'ERR_INVALID_ARGUMENT', 30: 'ERR_UNSUPPORTED',
-  110: 'ERR_ETCD_UNAVAILABLE', 125: 'ERR_ABORTED',
+  40: 'ERR_PARENT_LOOP', 110: 'ERR_ETCD_UNAVAILABLE', 125: 'ERR_ABORTED',
 };
 
 /** what: names the thing and the action. The last message of the library is appended when there is one. */

@@ -39,10 +39,21 @@ export interface NewImage {
   meta: JsonObject | null;
 }
 
-/** `@` marks snapshots. Throws ERR_INVALID_ARGUMENT. */
+/** Of an image's name, and of a snapshot's behind the @; in UTF-8. What other systems make of names has room for that. */
+const MAX_NAME_BYTES = 255;
+
+/** `@` marks snapshots. Of an image, or of a snapshot the part behind the @. Throws ERR_INVALID_ARGUMENT. */
 export function checkImageName(name: string): void {
   if (name === '') throw new VitastorError('ERR_INVALID_ARGUMENT', 'Image name is missing');
   if (name.includes('@')) throw new VitastorError('ERR_INVALID_ARGUMENT', `Image name can't contain @ character`);
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_NAME_BYTES) {
+    const start = [...name].slice(0, 20).join('');
+    throw new VitastorError('ERR_INVALID_ARGUMENT', `Image name ${start}... has ${bytes} bytes: choose one of at most ${MAX_NAME_BYTES}`);
+  }
+  // Listings and scripts take a line for an image; a lone surrogate is not the same name after it was written.
+  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(name))
+    throw new VitastorError('ERR_INVALID_ARGUMENT', `Image name ${JSON.stringify(name)} has control characters in it: choose one without`);
 }
 
 function exists(name: string): VitastorError {
@@ -85,8 +96,13 @@ function readMaxId(text: string): bigint {
 
 const holds = (pairs: readonly KeyValue[] | undefined, text: string): boolean => pairs?.[0]?.value === text;
 
+function dying(image: InodeConfig, what: string): VitastorError {
+  return new VitastorError('ERR_BUSY', `Image ${image.name} is being removed: it cannot have ${what}`, { data: { image: image.name } });
+}
+
 /**
- * Creates the records of an image or clone. Throws ERR_EXISTS, ERR_CONFLICT (too much going on), ERR_ETCD_UNAVAILABLE.
+ * Creates the records of an image or clone. Throws ERR_NOT_FOUND or ERR_PARENT_LOOP (below the parent), ERR_BUSY, ERR_EXISTS,
+ * ERR_CONFLICT (too much going on), ERR_ETCD_UNAVAILABLE.
  */
 export async function createImage(context: AdminContext, image: NewImage): Promise<InodeConfig> {
   const { view, etcd, limits } = context;
@@ -94,11 +110,8 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
   if (view.imageByName(image.name)) throw exists(image.name);
   const parentKey = image.parent && keys.configInode(image.parent.pool, image.parent.inode);
   const parent = image.parent && view.inodes.get(fullInode(image.parent.pool, image.parent.inode));
-  if (parent?.deleted) {
-    throw new VitastorError('ERR_BUSY', `Image ${parent.name} is being removed: it cannot have clones`, {
-      data: { image: parent.name },
-    });
-  }
+  if (parent?.deleted) throw dying(parent, 'clones');
+  if (parent) parentChain(view, parent);
   const parentCompare = parentKey ? [keyUnchangedSince(parentKey, view.modRevision(parentKey))] : [];
   for (let attempt = 0; attempt < CREATE_ATTEMPTS; attempt++) {
     const { inode, maxIdRevision } = await nextInode(context, image.pool);
@@ -135,7 +148,7 @@ export async function createImage(context: AdminContext, image: NewImage): Promi
 
 /**
  * Turns the current layer of `image` into `image@snapshot` and puts a new writable layer on top, which keeps the name.
- * Throws ERR_EXISTS,
+ * Throws ERR_EXISTS, ERR_BUSY (it is being removed), ERR_NOT_FOUND, ERR_PARENT_LOOP (below it),
  * ERR_CONFLICT (somebody changed the image meanwhile).
  */
 export async function createSnapshot(
@@ -150,6 +163,8 @@ export async function createSnapshot(
   checkImageName(snapshot);
   const fullName = `${image.name}@${snapshot}`;
   if (view.imageByName(fullName)) throw exists(fullName);
+  if (image.deleted) throw dying(image, 'snapshots');
+  parentChain(view, image);
   const { inode, maxIdRevision } = await nextInode(context, pool);
   const top = {
     pool,
@@ -256,11 +271,15 @@ export function parentChain(view: ClusterView, image: InodeConfig): InodeConfig[
     if (!parent) {
       throw new VitastorError(
         'ERR_NOT_FOUND',
-        `Parent of ${layer.name} (inode ${layer.parent.inode} in pool ${layer.parent.pool}) is missing`,
+        `Parent of ${layer.name} (inode ${layer.parent.inode} in pool ${layer.parent.pool}) is missing, or its record cannot be read: ` +
+          `restore it, or correct parent_id in ${view.keys.configInode(layer.pool, layer.inode)}`,
       );
     }
     if (parent === image || chain.includes(parent))
-      throw new VitastorError('ERR_PARENT_LOOP', `The parents of ${image.name} form a loop at ${parent.name}`);
+      throw new VitastorError(
+        'ERR_PARENT_LOOP',
+        `The parents of ${image.name} form a loop at ${parent.name}: correct parent_id in ${view.keys.configInode(layer.pool, layer.inode)}`,
+      );
     chain.push(parent);
     layer = parent;
   }

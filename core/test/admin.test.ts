@@ -57,6 +57,9 @@ describe('images', () => {
       'config/inode/1/1': { name: 'a/b', size: 8388608, meta: { x: 1 } }, 'index/image/a/b': { id: 1, pool_id: 1 }, 'index/maxid/1': 1,
     });
     assert.throws(() => checkImageName('a@b'), code('ERR_INVALID_ARGUMENT'));
+    for (const name of ['a/b', '/', '..', 'ü→名', "q'\"", 'two words', 'x'.repeat(255)]) checkImageName(name);
+    for (const name of ['', 'x'.repeat(256), 'ü'.repeat(128), 'new\nline', 'tab\t', '\u0000', '\ud800'])
+      assert.throws(() => checkImageName(name), code('ERR_INVALID_ARGUMENT'));
   });
 
   test('numbers are never reused: maxid, images put by hand (also after our load), and garbage in maxid', async () => {

@@ -227,7 +227,29 @@ describe('removing layers', () => {
     assert.deepEqual(rig.log, []);
     await rig.remove('vm@base', 'vm@s1');
     rig.put('config/inode/1/2', CHAIN['config/inode/1/2']);
+    await assert.rejects(createImage(await rig.context(), image), code('ERR_NOT_FOUND', /Parent of vm@s1 .* is missing.*correct parent_id in/));
+    rig.put('config/inode/1/1', CHAIN['config/inode/1/1']);
     await createImage(await rig.context(), image);
+  }));
+
+  test('snapshots and clones of what nobody can read: a loop, no parent, being removed', () => withRig(CHAIN, async (rig) => {
+    const attempt = async (id: number, name: string) => {
+      const context = await rig.context();
+      const image = context.view.imageByName(name) ?? assert.fail(name);
+      await assert.rejects(createImage(context, { pool: 1, name: 'new', sizeBytes: 4096n, parent: { pool: 1, inode: BigInt(id) }, meta: null }), /form a loop|is missing/);
+      await assert.rejects(createSnapshot(context, image, 's', 1, null), /form a loop.*correct parent_id in|is missing.*correct parent_id in/);
+    };
+    rig.put('config/inode/1/50', { name: 'self', size: 4096, parent_id: 50 });
+    rig.put('config/inode/1/51', { name: 'over', size: 4096, parent_id: 52, parent_pool: 2 });
+    rig.put('config/inode/2/52', { name: 'under', size: 4096, parent_id: 51, parent_pool: 1 });
+    rig.put('config/inode/1/53', { name: 'orphan', size: 4096, parent_id: 99 });
+    await attempt(50, 'self');
+    await attempt(51, 'over');
+    await attempt(53, 'orphan');
+    rig.put('config/inode/1/54', { name: 'going', size: 4096, deleted: true });
+    const context = await rig.context();
+    const going = context.view.imageByName('going') ?? assert.fail();
+    await assert.rejects(createSnapshot(context, going, 's', 1, null), code('ERR_BUSY', /going is being removed/));
   }));
 
   test('flatten', () => withRig(CHAIN, async (rig) => {

@@ -50,7 +50,7 @@ export default class Modify extends VitastorCommand {
       if (size !== image.sizeBytes && !(isOn(flags['inc-size']) && size < image.sizeBytes)) change.sizeBytes = size;
     }
     if (flags.rename !== undefined && flags.rename !== name) {
-      if (!name.includes('@')) checkImageName(flags.rename);
+      checkNewName(name, flags.rename);
       if (context.view.imageByName(flags.rename))
         throw new VitastorError('ERR_EXISTS', `Image ${flags.rename} already exists`);
       change.name = flags.rename;
@@ -102,6 +102,13 @@ function refuseWithChildren(view: ClusterView, image: InodeConfig, change: Image
   throw invalid(
     `Image ${image.name} has children. Refusing to ${opens ? 'make it read-write' : 'shrink it'} without --force`,
   );
+}
+
+/** A snapshot may become one of another image, or an image; an image does not become a snapshot. */
+function checkNewName(name: string, next: string): void {
+  const at = name.includes('@') ? next.indexOf('@') : -1;
+  checkImageName(at < 0 ? next : next.slice(0, at));
+  if (at >= 0) checkImageName(next.slice(at + 1));
 }
 
 function invalid(text: string): VitastorError {

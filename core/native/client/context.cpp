@@ -292,10 +292,7 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
             view.looped = true;
             break;
         }
-        if (pool_of(parent) != pool_of(number)) {
-            view.cross_parent = parent;
-            break;
-        }
+        if (pool_of(parent) != pool_of(number) && !view.cross_parent) view.cross_parent = parent;
         auto above = map_->inodes->find(parent);
         parent = above == map_->inodes->end() ? 0 : above->second.parent;
     }
@@ -369,6 +366,26 @@ void Context::check_opened_images() {
     }
 }
 
+/// Why nobody can tell what this image reads: 0, -ELOOP or -ENOENT, with a sentence.
+int Context::check_chain(InodeNum number, std::string* why) const {
+    auto layer = map_->inodes->find(number);
+    for (unsigned depth = 0; layer != map_->inodes->end() && layer->second.parent; depth++) {
+        const cluster::Inode& below = layer->second;
+        const std::string what = "parent_id of inode " + std::to_string(below.number & ((1ull << kPoolShift) - 1)) + " in pool " +
+                                 std::to_string(pool_of(below.number)) + " (" + below.name + ")";
+        if (below.parent == number || depth >= kMaxChain) {
+            *why = "its parents form a loop: correct " + what + " in etcd";
+            return -ELOOP;
+        }
+        layer = map_->inodes->find(below.parent);
+        if (layer != map_->inodes->end()) continue;
+        *why = "inode " + std::to_string(below.parent & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(below.parent)) +
+               ", which it stands on, does not exist or has a record that cannot be read: restore it, or correct " + what + " in etcd";
+        return -ENOENT;
+    }
+    return 0;
+}
+
 void Context::finish_open(Op& op) {
     Image& image = *op.image;
     auto refuse = [&](int code, const std::string& text) {
@@ -388,6 +405,9 @@ void Context::finish_open(Op& op) {
                                        config_->etcd_prefix + ")");
         number = found->second;
     }
+    std::string why;
+    const int fault = image.options.skip_parents ? 0 : check_chain(number, &why);
+    if (fault) return refuse(fault, shown + " cannot be opened: " + why);
     image.inode.store(number, std::memory_order_relaxed);
     const InodeView& view = view_of(image);
     if (!view.pool)

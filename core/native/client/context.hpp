@@ -165,6 +165,7 @@ private:
     InodeView make_view(InodeNum inode, bool skip_parents);
     void resolve_image(Image& image, InodeView& view);
     void check_opened_images();
+    int check_chain(InodeNum number, std::string* why) const;
     void finish_open(Op& op);
     int tree_distance(const std::string& osd_host, OsdNum osd) const;
     void find_holders(PoolView& view);

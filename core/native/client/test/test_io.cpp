@@ -347,6 +347,47 @@ TEST_CASE("reads through a parent in another pool, granule by granule, and paren
     world.put("/config/inode/1/10", R"({"name":"c2","size":1073741824,"parent_id":9})");
     REQUIRE(world.until_generation(3));
     CHECK(world.run(OpKind::read, clone, 0, 4096, {{part.data(), 4096}}) == -EINVAL);
+    // Over pools too, where every step is a read of its own.
+    world.put("/config/inode/2/7", R"({"name":"base","size":1073741824,"parent_id":9,"parent_pool":1})");
+    world.put("/config/inode/1/9", R"({"name":"clone","size":1073741824,"parent_id":7,"parent_pool":2})");
+    REQUIRE(world.until_generation(4));
+    CHECK(world.run(OpKind::read, clone, 0, 4096, {{part.data(), 4096}}) == -EINVAL);
+}
+
+TEST_CASE("open: parents that form a loop, in a pool and over pools, and parents that do not exist") {
+    World world;
+    world.add_osd(1);
+    world.feed();
+    REQUIRE(world.open());
+    world.put("/config/inode/1/20", R"({"name":"self","size":1048576,"parent_id":20})");
+    world.put("/config/inode/1/21", R"({"name":"a","size":1048576,"parent_id":7,"parent_pool":2})");
+    world.put("/config/inode/2/7", R"({"name":"b","size":1048576,"parent_id":21,"parent_pool":1})");
+    world.put("/config/inode/1/22", R"({"name":"on-a","size":1048576,"parent_id":21})");
+    world.put("/config/inode/1/23", R"({"name":"orphan","size":1048576,"parent_id":99})");
+    world.put("/config/inode/1/24", R"({"name":"poolless","size":1048576,"parent_id":1,"parent_pool":77})");
+    world.put("/config/inode/1/25", R"({"name":"fine","size":1048576,"parent_id":26})");
+    world.put("/config/inode/1/26", R"({"name":"below","size":1048576})");
+    REQUIRE(world.until_generation(2));
+    auto open = [&](const char* name, bool skip_parents = false) {
+        client::ImageOptions options;
+        options.name = name;
+        options.skip_parents = skip_parents;
+        world.logger.text.clear();
+        return world.run(OpKind::open, world.create(options), 0, 0, {});
+    };
+    auto says = [&](const char* text) { return world.logger.text.find(text) != std::string::npos; };
+    for (const char* name : {"self", "a", "b", "on-a"}) {
+        CHECK(open(name) == -ELOOP);
+        CHECK(says(name));
+        CHECK(says("its parents form a loop: correct parent_id of inode"));
+    }
+    CHECK(open("orphan") == -ENOENT);
+    CHECK(says("inode 99 of pool 1, which it stands on, does not exist"));
+    CHECK(open("poolless") == -ENOENT);
+    CHECK(says("inode 1 of pool 77"));
+    CHECK(open("fine") == 0);
+    CHECK(open("orphan", true) == 0);
+    CHECK(open("self", true) == 0);
 }
 
 TEST_CASE("bitmaps: own layer, layers in other pools with larger objects, many objects, errors, read-only images") {
