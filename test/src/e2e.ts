@@ -9,6 +9,7 @@ import { EC_STORIES } from './e2e/ec.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
 import { FAILOVER_STORIES } from './e2e/failover.js';
 import { FAULT_STORIES } from './e2e/faults.js';
+import { FSX_STORIES } from './e2e/fsx.js';
 import { IMAGE_MISUSE_STORIES } from './e2e/images-misuse.js';
 import { LAYER_STORIES } from './e2e/layers.js';
 import { MISUSE_STORIES } from './e2e/misuse.js';
@@ -30,7 +31,7 @@ import { Lab, processesNaming } from './lab/index.js';
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...IMAGE_MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
-...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...VHOST_STORIES,
+...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...FSX_STORIES, ...VHOST_STORIES,
   ...QEMU_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
 ];
 
