@@ -24,7 +24,7 @@ const HELP = `npm run sim [-- --seed N | --seeds N | --minutes M | --planted [--
   --planted       build known faults in, one after the other: how many seeds catch each, and that they pass without it
   --short         only until the first seed that catches it
   --only NAME     only this planted fault
-  --report        in the end, list probes and faults that no seed reached
+  --report        in the end, list probes and faults that no seed or few seeds reached
   --trace         print the trace
   --events        also write one line per native event to build/sim/seed-N.M.events
 `;
@@ -85,25 +85,32 @@ function add(to: Map<string, number>, counts: Record<string, number>): void {
   for (const [name, count] of Object.entries(counts)) to.set(name, (to.get(name) ?? 0) + count);
 }
 
+/** A probe that so many seeds reach, or fewer, is named with one of them. */
+const FEW = 20;
+
 /** What all seeds together have done. */
 class Totals {
   passed = 0;
   failed = 0;
   operations = 0;
   readonly counts = new Map<string, number>();
-  readonly probes = new Map<string, number>();
+  /** Name of a probe → seeds that reached it, and the one that was done first. */
+  readonly probes = new Map<string, { seeds: number; first: bigint }>();
 
   take(result: TaskResult): void {
     this.operations += result.operations;
     add(this.counts, result.counts);
-    add(this.probes, result.probes);
+    for (const [name, count] of Object.entries(result.probes)) {
+      if (count > 0) this.probes.set(name, { first: result.seed, ...this.probes.get(name), seeds: (this.probes.get(name)?.seeds ?? 0) + 1 });
+    }
   }
 
   report(): void {
-    const missing = registeredProbes().filter((name) => (this.probes.get(name) ?? 0) === 0);
+    const missing = registeredProbes().filter((name) => !this.probes.has(name));
     const faults = FAULT_NAMES.filter((name) => !this.counts.has(name));
     print(`counts: ${[...this.counts].sort().map(([name, count]) => `${name} ${count}`).join(', ')}`);
     print(`probes reached: ${registeredProbes().length - missing.length} of ${registeredProbes().length}`);
+    for (const [name, { seeds, first }] of [...this.probes].sort()) if (seeds <= FEW) print(`  ${seeds} seeds reached, seed ${first} first: ${name}`);
     for (const name of missing) print(`  no seed reached: ${name}`);
     for (const name of faults) print(`  no seed drew: ${name}`);
   }
@@ -142,7 +149,10 @@ async function seeds(options: Options, pool: WorkerPool): Promise<number> {
   const totals = new Totals();
   const startedMs = performance.now();
   const running = new Set<Promise<void>>();
-  for (let i = 0; i < options.seeds; i++) {
+  // Thousands of seeds take hours: whoever cannot wait gets the sums of those that have run.
+  let isOver = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => (isOver = true));
+  for (let i = 0; i < options.seeds && !isOver; i++) {
     if (options.minutes > 0 && performance.now() - startedMs > options.minutes * 60_000) break;
     const work = oneSeed(pool, options.from + BigInt(i), i < options.twice, options, totals).finally(() => running.delete(work));
     running.add(work);

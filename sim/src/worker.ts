@@ -52,6 +52,8 @@ function solver(): Promise<HighsSolver> {
 /** Until the parent kills this process, or is gone. */
 export function runWorker(dir: string): void {
   process.on('disconnect', () => process.exit(0));
+  // Ctrl+C reaches all processes of a terminal: the parent lets the seeds that are running end.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
   process.on('message', (message) => {
     void runTask(message as WireTask, dir).then((result) => process.send?.({ ...result, seed: String(result.seed) }));
   });
