@@ -82,6 +82,7 @@ export class OsdControl {
   readonly #pushed = new Map<string, string>();
   #engine: EngineApi | null = null;
   #lease: LeaseKeeper | null = null;
+  #announcing = false;
   #state: ClusterState | null = null;
   #reporter: PgReporter | null = null;
   #published: { addresses: string[]; port: number } = { addresses: [], port: 0 };
@@ -401,6 +402,25 @@ export class OsdControl {
       if (control.idle) this.#pgs.delete(key);
     }
     this.#checkScrubs();
+    const lease = this.#lease;
+    if (lease && !this.#announcing && view.entry(view.keys.osdState(this.#osd))?.lease !== lease.id) this.#announceAgain(lease);
+  }
+
+  /**
+   * Somebody has deleted osd/state (or put another one), and the lease lives: its keys of PGs are still there, and the engine still serves.
+   * Others, who have seen us go, take the PGs over by the rules of changed configurations. If the lease is gone as well, its keeper says so.
+   */
+  #announceAgain(lease: LeaseKeeper): void {
+    this.#log('warning', `osd/state/${this.#osd} was deleted or replaced by somebody while this OSD is up: putting it again`);
+    this.#announcing = true;
+    this.#announce(lease)
+      .then((done) => {
+        if (done && this.#lease === lease) this.#reportSoon();
+      })
+      .catch((error: unknown) => this.#fail(`announcing again failed: ${errorText(error)}`))
+      .finally(() => {
+        this.#announcing = false;
+      });
   }
 
   /** Tells the engine what concerns it. When an OSD dies, hundreds of PG states change: nothing else is looked at then. */

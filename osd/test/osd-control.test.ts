@@ -322,6 +322,34 @@ test('garbage in one key is named and the rest works', async () => {
   assert.ok(r.logs.some((line) => line.includes(KEYS.configInode(1, 5n))));
 });
 
+test('its state key deleted by somebody: put again under the same lease, PGs go on', async () => {
+  const r = rig();
+  await advance(r, 50);
+  await running(r);
+  const look = () => r.server.pairs(KEYS.osdState(1))[0];
+  const before = look();
+  for (let time = 1; time <= 2; time++) {
+    r.server.delete(KEYS.osdState(1));
+    await advance(r, 100);
+    const now = look();
+    assert.ok(now && before && now.lease === before.lease && now.value === before.value && now.createRevision > before.createRevision);
+  }
+  assert.equal(r.engine.of('startPg').length, 1);
+  assert.ok(r.engine.of('leaseUntil').every(({ deadlineNs }) => deadlineNs > 0n));
+  assert.equal(r.logs.filter((line) => line.includes('osd/state/1 was deleted or replaced')).length, 2);
+  // Together with its lease: registered anew.
+  r.server.revoke(before?.lease ?? 0n);
+  await advance(r, 3000);
+  const anew = look();
+  assert.ok(anew && anew.lease !== before?.lease);
+  // Another one has taken the number: this one ends and says where the other is.
+  r.server.delete(KEYS.osdState(1));
+  r.server.put(KEYS.osdState(1), JSON.stringify({ state: 'up', addresses: ['10.0.0.9'], port: 7009 }));
+  await advance(r, 9000);
+  assert.deepEqual(await r.end, { exitCode: 0, reason: 'already up' });
+  assert.ok(r.logs.some((line) => line.includes('already up at 10.0.0.9 port 7009')));
+});
+
 test('etcd away for longer than the lease: fenced, registered again, PG taken again', async () => {
   const r = rig();
   await advance(r, 50);

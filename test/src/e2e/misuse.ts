@@ -98,6 +98,13 @@ const garbageKeys: Story = {
     const ls = await lab.cli(['ls']);
     assert.equal(ls.code, 0, ls.stderr);
     assertSays(ls.stdout, /testimg/);
+    // The state key of an OSD that runs: it comes back under the same lease, and nothing else happens to the OSD.
+    const before = await lab.etcd.origin('/vitastor/osd/state/1');
+    await lab.etcd.delete('/vitastor/osd/state/1');
+    const after = await until('OSD 1 has put its key again', () => lab.etcd.origin('/vitastor/osd/state/1'), { timeoutMs: 20_000, diagnose: () => lab.diagnose() });
+    assert.equal(after.lease, before?.lease);
+    await lab.waitActive({ clean: true });
+    await fioVerify(lab, { depth: 8, seconds: 1, megabytes: 8 });
     // The configuration of pools and PGs themselves: what was known stays in force, with a message that names the key.
     const pools = await lab.etcd.get('/vitastor/config/pools');
     await lab.etcd.put('/vitastor/config/pools', '{"1":{"name":"testpool",');
