@@ -2,6 +2,9 @@
 // Commands about OSDs and the whole cluster: what goes where, and with which exit code.
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { CATALOG, examplesOf, findCommand } from '../src/catalog.js';
 import { editDistance, nearest } from '../src/suggest.js';
@@ -113,6 +116,16 @@ describe('flags', () => {
   });
 
   test('words that are none', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'vitastor-flags-'));
+    const file = join(dir, 'v.conf');
+    try {
+      writeFileSync(file, '{"no_rebalance":true}');
+      const keeps = /no_rebalance was not set\nno_rebalance is set in .*v\.conf: OSDs of this machine keep to that. Take it out there\n$/;
+      assert.match(await ok('flags', 'unset', 'no_rebalance', '--config_path', file), keeps);
+      assert.match(await ok('flags', '--config_path', file), /\nno_rebalance is set in .*v\.conf/);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
     await refused(22, /no_recoveyr is not a flag, did you mean no_recovery\?/, 'flags', 'set', 'no_recoveyr');
     await refused(22, /norebalance is not a flag, did you mean no_rebalance\?/, 'flags', 'set', 'norebalance');
     await refused(22, /block_size is not a flag: flags are no_recovery, /, 'flags', 'unset', 'block_size');

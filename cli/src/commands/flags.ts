@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-import { changeFlags, CLUSTER_FLAGS, clusterFlags, isClusterFlag, isFlagSet, isOnlineFlag, VitastorError, type ClusterFlag, type ClusterView } from '@vitastor/core';
+import { changeFlags, CLUSTER_FLAGS, clusterFlags, isClusterFlag, isFlagSet, isOnlineFlag, isParameter, VitastorError, type ClusterFlag, type ClusterView } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { words } from '../list-flags.js';
 import { didYouMean } from '../suggest.js';
@@ -21,19 +21,31 @@ export default class Flags extends VitastorCommand {
       throw invalid(`flags ${verb}: use flags, flags set FLAG... or flags unset FLAG...${didYouMean(verb, ['set', 'unset'])}`);
     if (names.length === 0) throw invalid(`Which flag? One of ${clusterFlags().join(', ')}`);
     const wanted = names.map(flagOf);
+    const inFile = await this.#inFile();
     const context = await this.session.admin([]);
     const changed = await changeFlags(context, wanted, verb === 'set');
-    const text = [...new Set(wanted)].map((flag) => changeText(flag, verb === 'set', changed.includes(flag))).join('\n');
+    const lines = [...new Set(wanted)].map((flag) => changeText(flag, verb === 'set', changed.includes(flag)));
+    if (verb === 'unset') lines.push(...inFile.filter(({ flag }) => wanted.includes(flag)).map(({ text }) => text));
+    const text = lines.join('\n');
     return { text, json: this.#json((flag) => (wanted.includes(flag) ? verb === 'set' : isFlagSet(context.view, flag)), context.view) };
   }
 
+  /** Flags that the configuration file of this machine sets: its OSDs keep to them wherever /config/global says nothing. */
+  async #inFile(): Promise<{ flag: ClusterFlag; text: string }[]> {
+    const config = await this.session.config();
+    return clusterFlags()
+      .filter((flag) => isParameter(flag) && config.source(flag) === 'file' && config.value(flag) === true)
+      .map((flag) => ({ flag, text: `${flag} is set in ${config.filePath ?? 'the configuration file'}: OSDs of this machine keep to that. Take it out there` }));
+  }
+
   async #list(): Promise<Outcome> {
+    const inFile = await this.#inFile();
     const view = await this.session.load([]);
     const rows = clusterFlags().map((flag) => [flag, isFlagSet(view, flag) ? 'set' : '-', CLUSTER_FLAGS[flag]]);
     const table = formatTable([{ title: 'FLAG' }, { title: 'STATE' }, { title: 'WHILE IT IS SET' }], rows, this.session.table);
     const noout = nooutOsds(view);
     const hint = noout.length ? `\nnoout of OSD ${noout.join(', ')}: see vitastor-cli modify-osd` : '';
-    return { text: table + hint, json: this.#json((flag) => isFlagSet(view, flag), view) };
+    return { text: [table + hint, ...inFile.map(({ text }) => text)].join('\n'), json: this.#json((flag) => isFlagSet(view, flag), view) };
   }
 
   #json(isSet: (flag: ClusterFlag) => boolean, view: ClusterView) {
