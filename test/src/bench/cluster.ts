@@ -60,7 +60,7 @@ export async function mustFio(lab: Lab, args: readonly string[]): Promise<FioJob
   return run.jobs;
 }
 
-function osdCpu(lab: Lab): number {
+export function osdCpu(lab: Lab): number {
   return [...lab.osds.values()].reduce((sum, child) => sum + procUsage(child.pid).cpuSeconds, 0);
 }
 

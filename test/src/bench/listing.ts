@@ -23,7 +23,7 @@ const READ_RATE = 500;
 const P99_RISE_US = 2000;
 const PEERING_S = 3;
 
-interface PgRow {
+export interface PgRow {
   pool_name: string;
   pool_id: number;
   pg_num: number;
@@ -34,7 +34,7 @@ interface PgRow {
 }
 
 /** Objects by writes of length 0, which OSDs accept: versions and bitmaps, no data. */
-async function makeObjects(lab: Lab, pool: number, inode: bigint, count: number, progress: (text: string) => void): Promise<void> {
+export async function makeObjects(lab: Lab, pool: number, inode: bigint, count: number, progress: (text: string) => void): Promise<void> {
   const rows = ((await lab.cliJson(['pg-list'])) as PgRow[]).filter((row) => row.pool_id === pool);
   const primary = new Map(rows.map((row) => [row.pg_num, row.cur_primary]));
   const byOsd = new Map<number, bigint[]>();
