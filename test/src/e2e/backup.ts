@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { copyFileSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client } from '@vitastor/core';
-import { type CommandResult, type Lab } from '../lab/index.js';
+import { type CommandResult, type Lab, until } from '../lab/index.js';
 import { dice, type Story, type StoryContext } from './scenario.js';
 
 const MIB = 1024 ** 2;
@@ -68,6 +68,16 @@ class Rig {
     const script = `set -o pipefail; cli() { ${words} "$@" --config_path '${this.lab.configPath}'; }; ${line}`;
     return this.lab.command('shell', ['bash', '-c', script], timeoutMs === undefined ? {} : { timeoutMs });
   }
+  /** An import that is given a part of a stream and no more, killed as soon as `begun` is true. */
+  async killMidway(stream: string, image: string, part: number, begun: () => Promise<boolean>, ...more: string[]): Promise<void> {
+    const words = [...this.lab.programs.cli, 'import', '-', image, ...more, '--config_path', this.lab.configPath].map((word) => `'${word}'`).join(' ');
+    const child = this.lab.background('import', ['bash', '-c', `(head -c ${Math.floor(statSync(stream).size * part)} '${stream}'; exec sleep 600) | ${words}`]);
+    try {
+      await until(`the import into ${image} is under way`, begun, { timeoutMs: 60_000, everyMs: 50, diagnose: () => Promise.resolve(child.lastLines().join('\n')) });
+    } finally {
+      await child.kill9();
+    }
+  }
   async write(image: string, megabytes: number, seed: number, ...more: string[]): Promise<void> {
     const result = await this.lab.fio([
       '-name=write', `-image=${image}`, '-rw=randwrite', '-bsrange=4k-64k', '-ba=4k', '-direct=1', '-iodepth=8', `-io_size=${megabytes}M`, `-randseed=${seed}`,
@@ -110,10 +120,17 @@ async function killed(run: (timeoutMs?: number) => Promise<CommandResult>, roll:
   }
 }
 
+/** The path of a stream. */
+async function exported(rig: Rig, ...args: string[]): Promise<string> {
+  const path = rig.path(`${args.join('').replace(/[@-]/g, '')}.vita`);
+  await rig.must('export', ...args, path);
+  return path;
+}
+
 async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'all' | 'none'): Promise<void> {
   const roll = dice(11);
   const size = long ? 128 : 24;
-  const lives = long ? 12 : 3;
+  const lives = long ? 12 : 2;
   const lab = await make({ immediateCommit });
   await lab.startEtcd();
   await lab.startMonitor();
@@ -162,6 +179,19 @@ async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'al
       await rig.same('copy@s2', 's2');
     });
     await rig.same('copy@s3', 's3');
+    await rig.killMidway(full, 'half', 0.7, async () => {
+      const there = (await lab.cliJson(['ls', 'half'])) as object[];
+      return there.length > 0 && !(await rig.read('half')).equals(Buffer.alloc(size * MIB));
+    }, '-p', 'testpool');
+    await rig.refused(17, /half is incomplete, of another stream/, 'import', await exported(rig, 'vm@s2'), 'half');
+    assert.match((await rig.must('import', full, 'half')).stdout, /half was incomplete: the import begins anew/);
+    await rig.same('half@s1', 's1');
+    const second = await exported(rig, 'vm@s2', '--from', 's1');
+    await rig.killMidway(second, 'half', 0.8, async () => !(await rig.read('half')).equals(copy('s1')));
+    await rig.same('half@s1', 's1');
+    await rig.refused(22, /half holds a part of another increment/, 'import', await exported(rig, 'vm@s3', '--from', 's1'), 'half');
+    assert.match((await rig.must('import', second, 'half')).stdout, /held a part of the increment: the import begins anew/);
+    await rig.same('half@s2', 's2');
     const fulls = await killed((timeoutMs) => rig.shell('cli export vm@s3 | cli import again -p testpool', timeoutMs), roll, lives, async () => undefined);
     await rig.same('again@s3', 's3');
     say(`killed: ${exports} exports, ${increments} imports of an increment, ${fulls} of a full stream`);
