@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "ec_rig.hpp"
 
@@ -12,6 +13,15 @@ using namespace vitastor::test;
 
 namespace {
 constexpr uint32_t kObjects = 3;
+
+unsigned long probe_hits(const char* probe) {
+    std::pair<const char*, unsigned long> found{probe, 0};
+    visit_probes([](void* arg, const char* name, unsigned long count) {
+        auto& [wanted, hits] = *static_cast<std::pair<const char*, unsigned long>*>(arg);
+        if (std::strcmp(name, wanted) == 0) hits = count;
+    }, &found);
+    return found.second;
+}
 
 struct Range {
     uint64_t offset;
@@ -391,6 +401,29 @@ TEST_CASE("EC: a chunk is not what the primary knew: the write goes the long way
                 for (uint32_t at = 0; at < span; at += kChunk / 2) rig.check_read(at, 8192);
             }
         }
+    }
+}
+
+TEST_CASE("EC: chunks of different versions: no reader gets a mixture, and peering decides") {
+    for (const EcScheme& scheme : kEcSchemes) {
+        CAPTURE(scheme.name);
+        EcRig rig(scheme);
+        const uint32_t span = static_cast<uint32_t>(rig.span());
+        REQUIRE(rig.write(0, rig.random_bytes(span)) == span);
+        rig.c.turns(200);
+        // As of a write that was sent by a primary whose place this one has taken, and that came late.
+        auto& [object, versions] = *rig.c.disks[rig.set[1]].objects.begin();
+        const Version version = versions.rbegin()->first;
+        MemoryDisk::Copy late = versions.rbegin()->second;
+        for (uint8_t& byte : late.data) byte ^= 0xff;
+        late.stable = false;
+        versions[version + 1] = late;
+        const unsigned long before = probe_hits("chunks of different versions");
+        CHECK(rig.client.read(rig.primary, kInode, 0, span).result == -EPIPE);
+        CHECK(probe_hits("chunks of different versions") > before);
+        rig.check_read(0, span);
+        rig.c.turns(200);
+        rig.check_chunks();
     }
 }
 
