@@ -5,7 +5,7 @@ import { changedExtents, checkUnchanged, formatCount, formatSize, layersBetween,
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { CommandImages, IMAGE_PATHS, requireLayerPlaced } from '../copy/images.js';
 import { words } from '../list-flags.js';
-import { Pace } from '../progress.js';
+import { Pace, ProgressLine } from '../progress.js';
 import { dataOption } from '../removal.js';
 
 /** Lines that are put together before they are written. */
@@ -43,10 +43,11 @@ export default class Diff extends VitastorCommand {
     const { session } = this;
     const { environment, options: { json } } = session;
     const pace = new Pace(environment.clock);
+    const line = new ProgressLine(session, pace);
     const print = json ? new JsonList(diff) : new TextList(diff);
     const options = {
       iodepth: dataOption(session, 'iodepth', 32), parallelOsds: dataOption(session, 'parallel_osds', 4),
-      onProgress: (done: bigint, total: bigint) => session.progress(`Looking at ${done}/${total} objects${pace.text(done, formatCount, done, total)}`, false),
+      onProgress: (done: bigint, total: bigint) => line.show(() => `Looking at ${done}/${total} objects${pace.text(done, formatCount, done, total)}`),
     };
     let begun = false;
     try {

@@ -64,10 +64,11 @@ export default class Import extends VitastorCommand {
     const pace = new Pace(environment.clock);
     const line = new ProgressLine(session, pace);
     const decoder = new StreamDecoder(input.chunks);
-    const show = (written: bigint): void => line.show(() => {
-      const taken = BigInt(decoder.position);
-      return `${dryRun ? 'Checked' : 'Imported'} ${formatSize(written)}${pace.text(written, formatSize, taken, input.bytes)}`;
-    });
+    let flow: Pace | null = null; // From the first bytes on: what is made ready before says nothing of the rate.
+    const show = (written: bigint): void => {
+      const since = flow ??= new Pace(environment.clock);
+      line.show(() => `${dryRun ? 'Checked' : 'Imported'} ${formatSize(written)}${since.text(written, formatSize, BigInt(decoder.position), input.bytes)}`);
+    };
     try {
       const header = await decoder.header();
       if (dryRun) return await this.#check(decoder, header, input.name, show);
@@ -134,9 +135,13 @@ export default class Import extends VitastorCommand {
       if (bytes === null) throw invalid('the size of what comes through a pipe is not known before its end: give --size SIZE');
       if (source.sizeBytes !== null && source.sizeBytes > bytes) throw invalid(`--size: ${path} has ${source.sizeBytes} bytes`);
       if (bytes % 4096n !== 0n) throw invalid(`an image has a multiple of 4096 bytes, and ${source.name} has ${bytes}: give --size SIZE, and pad the input`);
+      let flow: Pace | null = null;
       const { bytes: copied } = await importRaw(session, source, bytes, {
         ...options, blockBytes: RAW_BLOCK,
-        onProgress: (done) => line.show(() => `Imported ${formatSize(done)}${pace.text(done, formatSize, done, source.sizeBytes)}`),
+        onProgress: (done) => {
+          const since = flow ??= new Pace(environment.clock);
+          line.show(() => `Imported ${formatSize(done)}${since.text(done, formatSize, done, source.sizeBytes)}`);
+        },
       });
       const seconds = pace.elapsedMs / 1000;
       return {

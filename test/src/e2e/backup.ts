@@ -228,6 +228,9 @@ async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'al
     const through = await rig.shell(`cli dd iimg=dd1 bs=64k iodepth=32 | cli dd oimg=dd2 -p testpool size=${size}M bs=4k iodepth=32 && cli dd iimg=dd2 iodepth=8 > '${rig.path('dd.raw')}'`);
     assert.equal(through.code, 0, through.stderr);
     assert.ok(readFileSync(rig.path('dd.raw')).equals(copy('s2')), 'dd through pipes');
+    // Both have the pipe as their standard input, and only cmp reads it.
+    const shared = await rig.shell('cli dd iimg=dd1 status=none | cmp - <(cli dd iimg=dd2 status=none)');
+    assert.equal(shared.code, 0, shared.stderr);
     await rig.must('dd', `if=${rig.path('dd.raw')}`, 'oimg=fromraw', 'iodepth=8');
     await rig.same('fromraw', 's2');
     await rig.must('dd', 'iimg=vm@s1', 'oimg=fromraw', 'bs=4k', 'skip=500', 'seek=700', 'count=123');
