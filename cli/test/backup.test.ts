@@ -259,6 +259,14 @@ describe('export and import', { skip: missing() }, () => {
     assert.deepEqual(await readdir(dir), []);
   });
 
+  test('what is being removed is not copied', async () => {
+    await ok('modify', 'vm@b', '--deleted', '1');
+    for (const words of [['export', 'vm@c', path('x')], ['export', 'vm@b', path('x')], ['diff', 'vm', '--from', 'a'], ['dd', 'iimg=vm', 'of=/dev/null']])
+      await refused(16, /vm@b is being removed/, ...words);
+    await ok('diff', 'vm', '--from', 'c');
+    assert.deepEqual(await readdir(dir), []);
+  });
+
   test('JSON, and words that are wrong', async () => {
     const { json } = await rig.json(['export', 'vm@b', '--from', 'a', path('b')]);
     const counts = { data_bytes: 69632, zero_bytes: 24576 };

@@ -10,7 +10,7 @@ import { SPAN_BYTES, readExtents } from './reading.js';
 import type { Output, RawUpdate } from './outputs.js';
 
 /** Extents that are held to know how much there is before it is read. */
-const KNOWN_EXTENTS = 1 << 20;
+const KNOWN_EXTENTS = 1 << 18;
 
 export interface ExportOptions {
   /** Reads of SPAN_BYTES under way at once. */

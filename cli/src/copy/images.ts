@@ -19,6 +19,7 @@ export function requirePlaced(view: ClusterView, image: InodeConfig): void {
 
 /** The same for a layer without those below it. */
 export function requireLayerPlaced(view: ClusterView, layer: InodeConfig): void {
+  if (layer.deleted) throw new VitastorError('ERR_BUSY', `${layer.name} is being removed, and some of its data may be gone already: vitastor-cli rm ${layer.name} ends that`);
   const pool = findPool(view, String(layer.pool));
   // Throws where there is data and nobody can say where.
   isWithoutData(view, layer.pool);
