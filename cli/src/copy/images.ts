@@ -103,7 +103,7 @@ export class CommandImages {
     const { environment } = session;
     if (environment.signal.aborted) throw new VitastorError('ERR_ABORTED', 'interrupted');
     const config = await session.config();
-    const client = environment.openImageClient({ ...config.asText(), ...parameters });
+    const client = environment.openImageClient({ ...config.asText(), client_writeback_allowed: 'false', ...parameters });
     return new CommandImages(client, environment.clock, config.number('client_wait_up_timeout') * 1000, environment.signal);
   }
 
