@@ -82,6 +82,11 @@ export function isShared(shape: Shape): boolean {
   return shape.immediateCommit === 'all' && shape.clients > 1;
 }
 
+/** Clients keep writes in memory until a flush. */
+export function isBuffered(shape: Shape): boolean {
+  return shape.clientOptions['client_enable_writeback'] === '1';
+}
+
 export function drawShape(random: SeededRandom): Shape {
   const shape = drawPlainShape(random);
   return drawOptions(random, random.chance(20) ? tightened(shape) : shape);
@@ -124,6 +129,13 @@ function drawOptions(random: SeededRandom, shape: Shape): Shape {
   const network = { ...shape.network, lateSentChance: random.chance(30) ? 0.1 : 0 };
   const localReads = shape.scheme !== 'replicated' && random.chance(40) ? random.pick(['nearest', 'random'] as const) : shape.localReads;
   const operationsPerMinute = random.pick([SPARSE, SPARSE, SPARSE, DENSE]);
+  // Buffered writes are seen by their own client only, and a flush may find no room for them.
+  if (!shape.isTight && !isShared(shape) && random.chance(15)) {
+    Object.assign(clientOptions, {
+      client_enable_writeback: '1', client_writeback_allowed: '1',
+      client_max_buffered_bytes: random.pick(['16384', '65536', '1048576']), client_max_writeback_iodepth: random.pick(['1', '256']),
+    });
+  }
   return { ...shape, localReads, osdOptions, clientOptions, network, operationsPerMinute, ...(isBigSector ? { disk: { ...shape.disk, sectorBytes: 16384 } } : {}) };
 }
 

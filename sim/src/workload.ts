@@ -5,7 +5,7 @@ import type { ClientProcess } from './client.js';
 import type { SimCluster } from './cluster.js';
 import { fillGranule, GRANULE, granuleValue, Oracle, VersionOracle, type WriteToken } from './oracle.js';
 import type { SeededRandom } from './rng.js';
-import { granulesOf, isShared, objectBytes } from './shape.js';
+import { granulesOf, isBuffered, isShared, objectBytes } from './shape.js';
 
 const EINTR = -4;
 const EIO = -5;
@@ -45,7 +45,7 @@ export class Workload {
     this.#random = random;
     this.#objectGranules = objectBytes(shape) / GRANULE;
     this.#total = granulesOf(shape);
-    this.#isLazy = shape.immediateCommit !== 'all';
+    this.#isLazy = shape.immediateCommit !== 'all' || isBuffered(shape);
     this.#pauseMs = (shape.clients * shape.depth * 60_000) / shape.operationsPerMinute;
   }
 
