@@ -131,6 +131,20 @@ describe('dd between files, images and pipes', () => {
     assert.ok((await readFile(path('out'))).equals(Buffer.concat([data.subarray(0, KIB4), data.subarray(0, 2 * KIB4)])));
   });
 
+  test('an image that is empty is not read for zeroes; one whose statistics are behind is', async () => {
+    await writeFile(path('in'), Buffer.alloc(40 * KIB4));
+    rig.images.bad.add(0n);
+    await ok(`if=${path('in')}`, 'oimg=vm', 'bs=4k');
+    assert.equal(written('vm'), 0);
+    rig.put('inode/stats/1/1', { raw_used: '131072' });
+    await refused(5, /read of vm: error 5/, `if=${path('in')}`, 'oimg=vm', 'bs=4k');
+    rig.images.bad.clear();
+    rig.put('inode/stats/1/1', { raw_used: '0' });
+    rig.images.fill('vm', 0, pattern(2 * KIB4, 5));
+    await ok(`if=${path('in')}`, 'oimg=vm', 'bs=4k');
+    assert.ok(rig.images.content('vm').equals(Buffer.alloc(40 * KIB4)));
+  });
+
   test('holes of a file stay holes; size; append', async () => {
     await truncate(path('in'), 0).catch(() => writeFile(path('in'), ''));
     await truncate(path('in'), 64 << 20);

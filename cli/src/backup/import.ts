@@ -149,7 +149,7 @@ async function prepareIncrement(
   if (problem !== '' && !options.force && !mine) throw refusal(`${problem}; --force imports it nevertheless`);
   if (!mine && !options.force) {
     if (state && !state.complete) throw refusal(`${image.name} holds a part of another increment (to ${state.to?.name ?? 'no snapshot'}): repeat that one first`);
-    if (await isWritten(images, image)) throw refusal(`${image.name} was written to since ${from.name}: --force puts the increment over it`);
+    if (await images.isWritten([image])) throw refusal(`${image.name} was written to since ${from.name}: --force puts the increment over it`);
   }
   const { sizeBytes } = header;
   if (sizeBytes < image.sizeBytes && options.force && problem !== '')
@@ -160,12 +160,6 @@ async function prepareIncrement(
 }
 
 const roundUp = (bytes: bigint, step: bigint): bigint => ((bytes + step - 1n) / step) * step;
-
-/** Its topmost layer, without those below. */
-async function isWritten(images: CommandImages, image: InodeConfig): Promise<boolean> {
-  for await (const part of changedExtents(images.client, { to: image, from: null, layers: [image] }, { maxExtents: 1 })) if (part.length) return true;
-  return false;
-}
 
 /** Writes under way: at most so many, of at most so many bytes. */
 class Window {

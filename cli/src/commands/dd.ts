@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 import { string } from '@oclif/core/flags';
-import { findPool, formatFraction, formatSize, loadNativeClient, VitastorError, type ClusterView } from '@vitastor/core';
+import { findPool, formatFraction, formatSize, loadNativeClient, parentChain, VitastorError, type ClusterView } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
 import { Copier, type Copied } from '../copy/copier.js';
 import { ddOptions, type DdOptions } from '../copy/dd-options.js';
 import type { BlockSink, BlockSource } from '../copy/endpoints.js';
 import { DIRECT_ALIGNMENT, openFileSink, openFileSource, StreamSink, StreamSource } from '../copy/files.js';
-import { CommandImages, findImage, IMAGE_PATHS, requirePlaced } from '../copy/images.js';
+import { CommandImages, findImage, IMAGE_PATHS, requirePlaced, seemsEmpty } from '../copy/images.js';
 import { createCommand, SECTOR_BYTES } from '../image-create.js';
 import { words } from '../list-flags.js';
 import { Pace, ProgressLine } from '../progress.js';
@@ -109,11 +109,19 @@ export default class Dd extends VitastorCommand {
     // Of its own: one that was there before may not have heard of the image yet.
     const client = await CommandImages.start(this.session);
     clients.push(client);
-    const sink = (await client.open(output.name, false)).sink(created);
+    const sink = (await client.open(output.name, false)).sink(created || await this.#isEmpty(client, output.name));
     const problem = unfit(sink, options, length);
     if (problem === '') return sink;
     await sink.close();
     throw invalid(problem);
+  }
+
+  /** Zeroes need not be compared with what is there: nothing is. Only asked for where little is listed by it. */
+  async #isEmpty(client: CommandImages, name: string): Promise<boolean> {
+    const view = await this.session.load([...IMAGE_PATHS, 'inode/stats/']);
+    const image = findImage(view, name);
+    const layers = [image, ...parentChain(view, image)];
+    return seemsEmpty(view, layers) && !(await client.isWritten(layers));
   }
 
   /** False: it exists. */

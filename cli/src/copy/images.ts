@@ -2,7 +2,7 @@
 // Images as commands read and write them: opened through one client, and given up when no OSD answers, where a virtual machine would wait for ever.
 
 import {
-  findPool, parentChain, VitastorError,
+  changedExtents, findPool, inodeKeyOf, parentChain, VitastorError,
   type Clock, type ClusterView, type ImageClient, type ImageIo, type InodeConfig,
 } from '@vitastor/core';
 import { isWithoutData } from '../removal.js';
@@ -15,6 +15,11 @@ export const IMAGE_PATHS = ['index/', 'pg/config', 'pgstats/'];
 /** Throws where the image cannot be read or written now for a reason that the view knows. */
 export function requirePlaced(view: ClusterView, image: InodeConfig): void {
   for (const layer of [image, ...parentChain(view, image)]) requireLayerPlaced(view, layer);
+}
+
+/** What nobody has written to, by the statistics (IMAGE_PATHS and inode/stats/ are loaded), which may be some seconds behind. */
+export function seemsEmpty(view: ClusterView, layers: readonly InodeConfig[]): boolean {
+  return layers.every((layer) => (view.inodeStats.get(inodeKeyOf(layer))?.rawUsedBytes ?? 0n) === 0n);
 }
 
 /** The same for a layer without those below it. */
@@ -109,6 +114,13 @@ export class CommandImages {
 
   get client(): ImageClient {
     return this.#client;
+  }
+
+  /** Any of these layers has been written to. */
+  async isWritten(layers: readonly InodeConfig[]): Promise<boolean> {
+    const [to] = layers;
+    if (to) for await (const part of changedExtents(this.#client, { to, from: null, layers }, { maxExtents: 1 })) if (part.length) return true;
+    return false;
   }
 
   async open(image: string, readOnly: boolean): Promise<OpenImage> {
