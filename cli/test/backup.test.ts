@@ -290,3 +290,67 @@ describe('export and import', { skip: missing() }, () => {
     assert.equal(rig.keys('index/image/x').length, 0);
   });
 });
+
+/** Small numbers from a seed. */
+function dice(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+describe('random chains', { skip: missing() }, () => {
+  for (let seed = 1; seed <= 16; seed++) {
+    test(`seed ${seed}: restored in random steps, over what was there, and raw`, async () => {
+      const roll = dice(seed);
+      const pool = (): string => (roll(2) ? 'p' : 'q');
+      let granules = 20 + roll(600);
+      await ok('create', '-s', String(granules * K), '-p', pool(), 'vm');
+      const snaps = 3 + roll(3);
+      for (let snap = 0; snap < snaps; snap++) {
+        for (let i = roll(25); i > 0; i--) {
+          const at = roll(granules);
+          const count = Math.min(granules - at, 1 + roll(roll(3) ? 6 : 120));
+          rig.images.fill('vm', at * K, roll(3) ? bytes(count, seed + i) : Buffer.alloc(count * K));
+        }
+        await ok('snap-create', `vm@${snap}`, '-p', pool());
+        if (roll(4) === 0) {
+          granules += 1 + roll(100);
+          await ok('modify', 'vm', '--resize', String(granules * K));
+        }
+      }
+      const next = (snap: number): number => snap + 1 + roll(snaps - snap - 1);
+      for (let copy = 0; copy < 3; copy++) {
+        let at = roll(snaps);
+        const name = `copy${copy}`;
+        await ok('export', `vm@${at}`, path(name), '--iodepth', String(1 + roll(4)));
+        if (roll(2)) {
+          await ok('create', '-s', String(rig.images.content(`vm@${at}`).length), '-p', pool(), name);
+          for (let i = roll(9); i > 0; i--) rig.images.fill(name, roll(15) * K, bytes(5, i));
+        }
+        await ok('import', path(name), name, '--force', '--iodepth', String(1 + roll(5)), ...(rig.keys('index/image').includes(`index/image/${name}`) ? [] : ['-p', pool()]));
+        same(name, `vm@${at}`);
+        await ok('export', `vm@${at}`, '--format', 'raw', path(`${name}.raw`));
+        while (at < snaps - 1) {
+          const to = next(at);
+          rig.bytesOut = [];
+          await ok('export', `vm@${to}`, '--from', String(at));
+          const stream = Buffer.concat(rig.bytesOut);
+          rig.stdinPieces = [];
+          for (let i = 0; i < stream.length;) {
+            const size = 1 + roll(50_000);
+            rig.stdinPieces.push(stream.subarray(i, i + size));
+            i += size;
+          }
+          await ok('import', name);
+          same(name, `vm@${to}`);
+          same(`${name}@${to}`, `vm@${to}`);
+          await ok('export', `vm@${to}`, '--from', String(at), '--format', 'raw', path(`${name}.raw`));
+          assert.ok((await readFile(path(`${name}.raw`))).equals(rig.images.content(`vm@${to}`)), 'raw');
+          at = to;
+        }
+      }
+    });
+  }
+});
