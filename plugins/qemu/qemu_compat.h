@@ -12,6 +12,7 @@
 
 #include "block/aio-wait.h"
 #include "block/aio.h"
+#include "block/block.h"
 #include "block/block_int.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * QEMU block driver over libvitastor. A protocol driver: raw (or any other format) stands on top. Loaded by LD_PRELOAD into an unmodified QEMU; in
- * any other process it does nothing.
+ * any other process it does nothing. With VITASTOR_IN_QEMU it is a part of QEMU (patches/), where it has -blockdev too.
  */
 #include "options.h"
 #include "queue.h"
 
+#ifdef VITASTOR_IN_QEMU
+#include "qapi/qapi-visit-block-core.h"
+#include "qapi/qobject-output-visitor.h"
+#include "qapi/visitor.h"
+#else
 #include <dlfcn.h>
+#endif
 
 #define STATUS_WINDOW_MAX (UINT64_C(64) << 20) /* bytes of image whose bitmap is asked for at a time */
 #define STATUS_KEPT_NS 1000000000              /* how long an answer is good for: others may write */
@@ -517,32 +523,23 @@ static QemuOptsList create_options = {
     },
 };
 
-static int coroutine_fn driver_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts, Error **errp)
+/* Is there an image of `wanted` bytes? Takes what `options` points to. */
+static int check_created(VitastorOptions *options, uint64_t wanted, Error **errp)
 {
-    ERRP_GUARD();
-    VitastorOptions options;
     struct vitastor_context_options context_options = { .struct_size = sizeof(context_options) };
     vitastor_cluster *cluster = NULL;
     vitastor_context *context = NULL;
     vitastor_image *image = NULL;
-    uint64_t wanted = qemu_opt_get_size_del(opts, BLOCK_OPT_SIZE, 0), size = 0;
-    QDict *dict = qdict_new();
-    int error = -EINVAL;
-    (void)drv;
-    vitastor_parse_filename(filename, dict, errp);
-    if (!*errp)
-        error = vitastor_take_options(dict, &options, errp);
-    qobject_unref(dict);
-    if (*errp)
-        return error;
+    uint64_t size = 0;
+    int error;
     begin_open();
-    error = open_cluster(&options, &cluster);
+    error = open_cluster(options, &cluster);
     if (!error)
         error = vitastor_context_open(cluster, &context_options, &context);
     if (!error)
-        error = open_image(&options, context, NULL, NULL, false, &image);
+        error = open_image(options, context, NULL, NULL, false, &image);
     if (error)
-        set_open_error(errp, &options, error);
+        set_open_error(errp, options, error);
     else
         size = vitastor_image_size(image);
     end_open();
@@ -552,18 +549,51 @@ static int coroutine_fn driver_co_create_opts(BlockDriver *drv, const char *file
         vitastor_context_close(context);
     if (cluster)
         vitastor_cluster_close(cluster);
-    if (error == -ENOENT && cluster && options.image) {
-        error_append_hint(errp, "Images are created by vitastor-cli:\n  vitastor-cli create -s %" PRIu64 " %s\n", wanted, options.image);
+    if (error == -ENOENT && cluster && options->image) {
+        error_append_hint(errp, "Images are created by vitastor-cli:\n  vitastor-cli create -s %" PRIu64 " %s\n", wanted, options->image);
     } else if (!error && size < wanted) {
-        g_autofree char *what = vitastor_describe(&options);
+        g_autofree char *what = vitastor_describe(options);
         error_setg(errp, "vitastor: %s has %" PRIu64 " bytes, %" PRIu64 " are needed", what, size, wanted);
-        if (options.image)
-            error_append_hint(errp, "  vitastor-cli modify --resize %" PRIu64 " %s\n", wanted, options.image);
+        if (options->image)
+            error_append_hint(errp, "  vitastor-cli modify --resize %" PRIu64 " %s\n", wanted, options->image);
         error = -ENOSPC;
     }
-    vitastor_clear_options(&options);
+    vitastor_clear_options(options);
     return error;
 }
+
+static int coroutine_fn driver_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts, Error **errp)
+{
+    ERRP_GUARD();
+    VitastorOptions options;
+    uint64_t wanted = qemu_opt_get_size_del(opts, BLOCK_OPT_SIZE, 0);
+    QDict *dict = qdict_new();
+    int error = -EINVAL;
+    (void)drv;
+    vitastor_parse_filename(filename, dict, errp);
+    if (!*errp)
+        error = vitastor_take_options(dict, &options, errp);
+    qobject_unref(dict);
+    return error ? error : check_created(&options, wanted, errp);
+}
+
+#ifdef VITASTOR_IN_QEMU
+/* blockdev-create */
+static int coroutine_fn driver_co_create(BlockdevCreateOptions *create, Error **errp)
+{
+    ERRP_GUARD();
+    VitastorOptions options;
+    QObject *object = NULL;
+    Visitor *visitor = qobject_output_visitor_new(&object);
+    int error;
+    visit_type_BlockdevOptionsVitastor(visitor, NULL, &create->u.vitastor.location, &error_abort);
+    visit_complete(visitor, &object);
+    visit_free(visitor);
+    error = vitastor_take_options(qobject_to(QDict, object), &options, errp);
+    qobject_unref(object);
+    return error ? error : check_created(&options, create->u.vitastor.size, errp);
+}
+#endif
 
 /* ---- the driver */
 
@@ -583,6 +613,9 @@ static BlockDriver bdrv_vitastor = {
     .bdrv_close = driver_close,
     .bdrv_reopen_prepare = driver_reopen_prepare,
     .bdrv_co_create_opts = driver_co_create_opts,
+#ifdef VITASTOR_IN_QEMU
+    .bdrv_co_create = driver_co_create,
+#endif
     .bdrv_refresh_filename = driver_refresh_filename,
     .bdrv_refresh_limits = driver_refresh_limits,
     .bdrv_probe_blocksizes = driver_probe_blocksizes,
@@ -614,9 +647,13 @@ static void register_driver(void)
     bdrv_register(&bdrv_vitastor);
 }
 
+#ifdef VITASTOR_IN_QEMU
+block_init(register_driver);
+#else
 /* QEMU calls what is registered when its block layer starts. Preloaded into another program, this finds no QEMU and does nothing. */
 static void __attribute__((constructor)) on_load(void)
 {
     if (dlsym(RTLD_DEFAULT, "register_module_init"))
         register_module_init(register_driver, MODULE_INIT_BLOCK);
 }
+#endif

@@ -18,6 +18,7 @@ import { OPTION_STORIES } from './e2e/osd-options.js';
 import { PARTITION_STORIES } from './e2e/partitions.js';
 import { PAST_STORIES } from './e2e/past.js';
 import { QEMU_STORIES } from './e2e/qemu.js';
+import { BLOCKDEV_STORIES } from './e2e/qemu-blockdev.js';
 import { GUEST_STORIES } from './e2e/qemu-guest.js';
 import { MIGRATION_STORIES } from './e2e/qemu-migration.js';
 import { PEER_STORIES } from './e2e/peer308.js';
@@ -34,7 +35,7 @@ const STORIES: readonly Story[] = [
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
   ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...FSX_STORIES, ...VHOST_STORIES,
   ...BACKUP_STORIES,
-  ...QEMU_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
+  ...QEMU_STORIES, ...BLOCKDEV_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
 ];
 
 const HELP = `npm run e2e [-- NAME...] [--short]

@@ -14,7 +14,7 @@ export function qemuVersion() {
 }
 
 const CONFIGURE = [
-  './configure', '--disable-system', '--disable-user', '--enable-modules', '--disable-docs', '--without-default-features', '--enable-tools',
+  './configure', '--disable-install-blobs', '--disable-system', '--disable-user', '--enable-modules', '--disable-docs', '--without-default-features', '--enable-tools',
 ];
 
 /** What the driver's build needs of a configured source. @param {string} source */

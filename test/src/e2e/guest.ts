@@ -103,6 +103,8 @@ export interface GuestOptions {
   words?: string;
   /** Debian's QEMU as it is, with memory that a vhost-user device may share. Default: with the driver preloaded. */
   unmodified?: boolean;
+  /** Instead of `qemu-system-x86_64`. */
+  program?: string;
   /** A QMP socket is made at this path. */
   qmp?: string;
 }
@@ -115,7 +117,7 @@ export class Guest {
     const memory = options.unmodified === true ? ['-object', 'memory-backend-memfd,id=mem,size=256M,share=on', '-machine', 'pc,memory-backend=mem'] : ['-machine', 'pc'];
     this.child = lab.background('guest', [
       ...(options.unmodified === true ? [] : ['env', `LD_PRELOAD=${lab.programs.qemuDriver}`]),
-      'qemu-system-x86_64', '-accel', 'tcg,thread=multi', ...memory, '-m', '256', '-smp', '2', '-nodefaults', '-no-user-config',
+      options.program ?? 'qemu-system-x86_64', '-accel', 'tcg,thread=multi', ...memory, '-m', '256', '-smp', '2', '-nodefaults', '-no-user-config',
       '-display', 'none', '-no-reboot', '-serial', 'stdio', '-kernel', join(guestDir(lab), 'vmlinuz'), '-initrd', options.initramfs,
       ...(options.qmp === undefined ? [] : ['-qmp', `unix:${options.qmp},server=on,wait=off`]),
       '-append', `console=ttyS0 panic=-1 quiet ${options.words ?? ''}`, ...options.argv,

@@ -12,6 +12,8 @@ export class Qmp {
   readonly #socket: Socket;
   #waiting: { resolve(value: unknown): void; reject(error: Error): void; what: string } | null = null;
 
+  #gone: Error | null = null;
+
   private constructor(socket: Socket) {
     this.#socket = socket;
     createInterface({ input: socket }).on('line', (line) => this.#onLine(JSON.parse(line) as Json));
@@ -22,11 +24,9 @@ export class Qmp {
 
   /** Waits until QEMU listens at `path`. Throws when `hopeless` gives a reason. */
   static async connect(path: string, hopeless: () => string | undefined): Promise<Qmp> {
-    await until(`QEMU listens at ${path}`, () => existsSync(path), { timeoutMs: 60_000, everyMs: 20, hopeless });
-    const socket = createConnection(path);
-    await new Promise((resolve, reject) => {
-      socket.once('connect', resolve);
-      socket.once('error', reject);
+    // The socket is there before anyone listens.
+    const socket = await until(`QEMU listens at ${path}`, async () => (existsSync(path) ? await dial(path) : undefined), {
+      timeoutMs: 60_000, everyMs: 20, hopeless,
     });
     const qmp = new Qmp(socket);
     await qmp.run('qmp_capabilities');
@@ -35,6 +35,7 @@ export class Qmp {
 
   /** Gives what the command returns; an error that QEMU answers is thrown. */
   async run(execute: string, given: Json = {}): Promise<unknown> {
+    if (this.#gone) throw this.#gone;
     if (this.#waiting) throw new Error(`QEMU is asked for ${execute} while it has not answered ${this.#waiting.what}`);
     return await new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject, what: execute };
@@ -55,9 +56,18 @@ export class Qmp {
   }
 
   #end(error: Error): void {
+    this.#gone = error;
     this.#waiting?.reject(error);
     this.#waiting = null;
   }
+}
+
+async function dial(path: string): Promise<Socket | undefined> {
+  return await new Promise((resolve) => {
+    const socket = createConnection(path);
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', () => resolve(undefined));
+  });
 }
 
 /**
