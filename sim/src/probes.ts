@@ -23,15 +23,16 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   ['data of an announced write failed', 'needs write errors of the disk: store_test'],
   ['discard queue is full', 'needs 65536 pieces of a store'],
   ['a store of an older release gets a new feature', 'new stores have all features: store_test opens older ones'],
-  ['connection paused by backpressure', 'needs 128 MB or 16384 requests on one connection: connection tests'],
   // The smallest log takes more entries than a seed writes in the time that the cleaner needs.
   ['operation waits for room in the log', 'needs a log that is full: store_test, store_model_test'],
-  ['operation waits until the cleaner has written its group', 'needs a log that is full: store_model_test'],
   ['the end of the log is named while its start moves', 'needs a log that is full, and a power failure: store_test'],
   ['no room in the log for another redirect', 'needs more redirects than a seed has granules: store_test, store_model_test'],
   ['no spare room: home is made free durably', 'needs more redirects than a seed has granules: store_test'],
   // A request that overtakes another one on the way, within one client: seeds with nothing else did not meet it.
   ['a compare-and-set overtook a write', 'needs replies in another order than requests: test_client'],
+  ['a write waits for a part of a granule', 'clients of seeds write whole granules: test_client, e2e fsx'],
+  ['merge met another writer', 'seeds do not merge layers: test_client, e2e layers'],
+  ['bitmap of a layer in another pool', 'seeds do not ask for bitmaps: test_client'],
   ['chunks of different versions', 'needs a write of a primary that was replaced, late and not refused: engine_test'],
 ]);
 

@@ -87,9 +87,9 @@ runtime::Task<int64_t> Osd::sync_all(bool background) {
         if (osd == osd_num_) continue;
         net::Connection* connection = peers_->get(osd);
         if (!connection) {
-            // When its PGs have re-peered, the clients that wrote to them repeat their writes. Until then it has them alone. (It cannot happen
-            // while PGs stop being active in the very step in which a connection ends; if that changes, nothing is lost here.)
+            // When its PGs have re-peered, the clients that wrote to them repeat their writes. Until then it has them alone.
             if (!counts_on(osd)) continue;
+            VITASTOR_PROBE("sync between the loss of an OSD and its PGs' new peering");
             result = -EPIPE;
             unsynced_osds_.insert(osd);
             continue;
