@@ -24,11 +24,20 @@ export interface CatalogEntry {
   rename?: Readonly<Record<string, string>>;
   /** What its arguments are, for completion. */
   takes?: 'images' | 'pools' | 'osds' | readonly string[];
+  /** Names of files are arguments, too. */
+  files?: true;
+  /** Its arguments are key=value, these keys: of images, of files, of something else. */
+  assigns?: { images: readonly string[]; files: readonly string[]; others: readonly string[] };
   /** It destroys: an option that is misspelled is an error, not a warning. */
   destroys?: true;
 }
 
 const POOL_SHORT = { size: 'pg_size', count: 'pg_count' } as const;
+
+const DD_WORDS = {
+  images: ['iimg', 'oimg'], files: ['if', 'of'],
+  others: ['bs', 'count', 'skip', 'seek', 'iodepth', 'status', 'size', 'conv', 'iflag', 'oflag'],
+} as const;
 
 export const CATALOG: readonly CatalogEntry[] = [
   { name: 'status', aliases: [], usage: 'status', summary: 'Show the state of the cluster', load: () => import('./commands/status.js') },
@@ -42,9 +51,9 @@ export const CATALOG: readonly CatalogEntry[] = [
   { name: 'flatten', aliases: [], usage: 'flatten LAYER', summary: 'Copy what an image reads of its parents into it, and detach it', load: () => import('./commands/flatten.js'), takes: 'images' },
   { name: 'merge-data', aliases: ['merge'], usage: 'merge-data FROM TO [--target TARGET]', summary: 'Merge the data of layers, without changing metadata', load: () => import('./commands/merge-data.js'), takes: 'images', destroys: true },
   { name: 'diff', aliases: [], usage: 'diff IMAGE --from SNAP [--to SNAP]', summary: 'List what has changed since a snapshot', load: () => import('./commands/diff.js'), takes: 'images' },
-  { name: 'export', aliases: [], usage: 'export IMAGE[@SNAP] [--from SNAP] [--format stream|raw] [FILE|-]', summary: 'Write an image, or what has changed since a snapshot, to a file or pipe', load: () => import('./commands/export.js'), takes: 'images', destroys: true },
-  { name: 'import', aliases: [], usage: 'import [FILE|-] IMAGE [-p POOL] [--format stream|raw]', summary: 'Make an image of what export wrote, or bring one forward', load: () => import('./commands/import.js'), takes: 'images', destroys: true },
-  { name: 'dd', aliases: [], usage: 'dd [if=FILE|iimg=IMAGE] [of=FILE|oimg=IMAGE] [bs=1M] [count=N] [skip=N] [seek=N] ...', summary: 'Copy between images, files and pipes', load: () => import('./commands/dd.js'), takes: 'images', destroys: true },
+  { name: 'export', aliases: [], usage: 'export IMAGE[@SNAP] [--from SNAP] [--format stream|raw] [FILE|-]', summary: 'Write an image, or what has changed since a snapshot, to a file or pipe', load: () => import('./commands/export.js'), takes: 'images', files: true, destroys: true },
+  { name: 'import', aliases: [], usage: 'import [FILE|-] IMAGE [-p POOL] [--format stream|raw]', summary: 'Make an image of what export wrote, or bring one forward', load: () => import('./commands/import.js'), takes: 'images', files: true, destroys: true },
+  { name: 'dd', aliases: [], usage: 'dd [if=FILE|iimg=IMAGE] [of=FILE|oimg=IMAGE] [bs=1M] [count=N] [skip=N] [seek=N] ...', summary: 'Copy between images, files and pipes', load: () => import('./commands/dd.js'), assigns: DD_WORDS, destroys: true },
   { name: 'describe', aliases: [], usage: 'describe [--osds 1,2] [--object-state LIST] [--pool POOL] ...', summary: 'List unclean objects and where they lie', load: () => import('./commands/describe.js') },
   { name: 'fix', aliases: [], usage: 'fix [--objects LIST] --bad-osds 1,2 [--part N] [--check no]', summary: 'Delete wrong copies of inconsistent objects', load: () => import('./commands/fix.js'), destroys: true },
   { name: 'alloc-osd', aliases: [], usage: 'alloc-osd', summary: 'Reserve a new OSD number and print it', load: () => import('./commands/alloc-osd.js') },

@@ -23,6 +23,8 @@ interface CompletedCommand {
   options: string;
   /** images, pools or osds: asked for. An array: these words. */
   takes: CatalogEntry['takes'];
+  files: boolean;
+  assigns: CatalogEntry['assigns'];
 }
 
 const dashed = (names: readonly string[]): string => names.map((name) => `--${name}`).join(' ');
@@ -31,7 +33,7 @@ async function completedCommands(): Promise<CompletedCommand[]> {
   return Promise.all(CATALOG.map(async (entry) => {
     const { default: command } = await entry.load();
     const own = Object.entries(command.flags).filter(([, flag]) => flag.hidden !== true).map(([name]) => name.replace(/-/g, '_'));
-    return { names: [entry.name, ...entry.aliases], summary: entry.summary, options: dashed(own), takes: entry.takes };
+    return { names: [entry.name, ...entry.aliases], summary: entry.summary, options: dashed(own), takes: entry.takes, files: entry.files === true, assigns: entry.assigns };
   }));
 }
 
@@ -66,20 +68,27 @@ function wordsOf(takes: CompletedCommand['takes']): string {
 }
 
 function commandCases(commands: readonly CompletedCommand[]): string {
-  return commands.map(({ names, options, takes }) => {
-    const words = wordsOf(takes);
+  return commands.map(({ names, options, takes, files, assigns }) => {
+    const words = assigns ? 'kind=assign' : `${wordsOf(takes)}${files ? '; files=1' : ''}`;
     return `    ${names.join('|')}) opts='${options}'${words === '' ? '' : `; ${words}`} ;;`;
   }).join('\n');
 }
 
 const valueCases = NAME_OPTIONS.map(([option, kind]) => `    ${option}) kind=${kind}; opts= ;;`).join('\n');
 
+/** Of the one command whose arguments are key=value. */
+function assigned(commands: readonly CompletedCommand[]): { images: string; files: string; words: string } {
+  const { images = [], files = [], others = [] } = commands.find((command) => command.assigns)?.assigns ?? {};
+  const pattern = (keys: readonly string[]): string => keys.map((key) => `${key}=*`).join('|');
+  return { images: pattern(images), files: pattern(files), words: [...files, ...images, ...others].map((key) => `${key}=`).join(' ') };
+}
+
 function bashScript(commands: readonly CompletedCommand[]): string {
   return `# Completion of vitastor-cli for bash. Use it by
 #   source <(vitastor-cli completion bash)
 # or store it as /etc/bash_completion.d/vitastor-cli.
 _vitastor_cli() {
-  local line=\${COMP_LINE:0:COMP_POINT} cur= prev= cmd= takes_value= word kind= list= opts= i
+  local line=\${COMP_LINE:0:COMP_POINT} cur= prev= cmd= takes_value= word kind= list= opts= files= i
   local -a words access=()
   read -ra words <<< "$line"
   local program=\${words[0]/#\\~/$HOME}
@@ -94,12 +103,20 @@ ${commandCases(commands)}
   esac
   opts+=' ${dashed(GLOBAL_OPTIONS)}'
   if [[ -n $takes_value ]]; then
-    kind=; opts=
+    kind=; opts=; files=
     case $prev in
 ${valueCases}
     esac
   fi
   COMPREPLY=()
+  if [[ $kind == assign ]]; then
+    case $cur in
+      ${assigned(commands).images}) kind=images; cur=\${cur#*=} ;;
+      ${assigned(commands).files}) kind=files; cur=\${cur#*=} ;;
+      *=*) kind=none ;;
+      *) kind=words; list='${assigned(commands).words}'; compopt -o nospace 2>/dev/null ;;
+    esac
+  fi
   if [[ $cur == -* ]]; then
     word=\${cur#--}
     [[ $cur == --* ]] && cur=--\${word//-/_}
@@ -111,7 +128,9 @@ ${valueCases}
     images|pools|osds)
       while IFS= read -r word; do
         [[ $word == "$cur"* ]] && COMPREPLY+=("$(printf %q "$word")")
-      done < <(${askFor('"$kind"')}) ;;
+      done < <(${askFor('"$kind"')})
+      [[ -n $files ]] && while IFS= read -r word; do COMPREPLY+=("$(printf %q "$word")"); done < <(compgen -f -- "$cur") ;;
+    files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     *) [[ -n $takes_value ]] && { compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); } ;;
   esac
   # bash takes these characters for the ends of words.
@@ -129,7 +148,7 @@ function zshScript(commands: readonly CompletedCommand[]): string {
 #   source <(vitastor-cli completion zsh)
 # or store it as _vitastor-cli in a directory of $fpath.
 _vitastor_cli() {
-  local prev= cmd= takes_value= word kind= list= opts= program=\${words[1]} i
+  local prev= cmd= takes_value= word kind= list= opts= files= program=\${words[1]} i
   local -a access names
   local -a cmds=(
 ${described.join('\n')}
@@ -144,7 +163,7 @@ ${commandCases(commands)}
   esac
   opts+=' ${dashed(GLOBAL_OPTIONS)}'
   if [[ -n $takes_value ]]; then
-    kind=; opts=
+    kind=; opts=; files=
     case $prev in
 ${valueCases}
     esac
@@ -153,6 +172,15 @@ ${valueCases}
     compadd -- \${=opts}
     return
   fi
+  if [[ $kind == assign ]]; then
+    case \${words[CURRENT]} in
+      ${assigned(commands).images}) compset -P '*='; kind=images ;;
+      ${assigned(commands).files}) compset -P '*='; _files; return ;;
+      *=*) return ;;
+      *) compadd -S '' -- ${assigned(commands).words}; return ;;
+    esac
+  fi
+  [[ -n $files ]] && _files
   case $kind in
     commands) _describe -t commands command cmds ;;
     words) compadd -- \${=list} ;;

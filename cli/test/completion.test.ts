@@ -66,6 +66,15 @@ describe('bash', { skip: missing('bash') }, () => {
     assert.deepEqual(complete('vitastor-cli rm w').words, ['with\\ blank']);
     assert.deepEqual(complete('vitastor-cli flags set no_re').words, ['no_recovery', 'no_rebalance']);
     assert.deepEqual(complete('vitastor-cli create -s ').asked, [], 'a size is nobody\'s name');
+    assert.deepEqual(complete('vitastor-cli dd iimg=im').words, ['img', 'img@s']);
+    assert.deepEqual(complete('vitastor-cli dd bs=1M iimg=img@').words, ['s']);
+    assert.deepEqual(complete('vitastor-cli dd if=/etc/host').words.includes('/etc/hosts'), true);
+    assert.deepEqual(complete('vitastor-cli dd o').words, ['of=', 'oimg=', 'oflag=']);
+    assert.deepEqual(complete('vitastor-cli dd count=').words, []);
+    assert.deepEqual(complete('vitastor-cli export im').words, ['img', 'img@s']);
+    assert.deepEqual(complete('vitastor-cli import /etc/host').words.includes('/etc/hosts'), true);
+    assert.deepEqual(complete('vitastor-cli import -p ').words, ['fast']);
+    assert.deepEqual(complete('vitastor-cli diff img --from im').words, ['img', 'img@s']);
   });
 });
 
