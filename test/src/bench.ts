@@ -7,6 +7,7 @@ import { ecClusterBenchmark } from './bench/ec-cluster.js';
 import { erasureBenchmark } from './bench/erasure.js';
 import { failoverBenchmark } from './bench/failover.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
+import { layersBenchmark } from './bench/layers.js';
 import { listingBenchmark } from './bench/listing.js';
 import { rebalanceBenchmark } from './bench/rebalance.js';
 import { rawBenchmark } from './bench/raw.js';
@@ -37,7 +38,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
   storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab), ecClusterBenchmark(withLab),
-  rebalanceBenchmark(withLab), listingBenchmark(withOptions), diffBenchmark(withOptions),
+  rebalanceBenchmark(withLab), listingBenchmark(withOptions), diffBenchmark(withOptions), layersBenchmark(withLab),
   failoverBenchmark(withOptions),
 ];
 

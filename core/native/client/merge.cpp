@@ -19,6 +19,7 @@ constexpr uint64_t kMaxAttempts = 1000;             ///< of one window, while ot
 constexpr uint64_t kMaxPauseMs = 50;
 constexpr int kMaxFailures = 16;               ///< of one window, by full or failing disks
 constexpr uint64_t kProgressEvery = 64;
+constexpr unsigned kMaxPasses = 8;             ///< while OSDs come and go, in pools that need flushes
 
 std::string shown(InodeNum inode) {
     return "inode " + std::to_string(inode & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(inode));
@@ -75,27 +76,13 @@ runtime::Task<> Merge::run() {
         if (begun) fail(begun, begun == -ENOENT ? "the pool of the target does not exist" : "");
     }
     if (!result_) prepare();
-    if (!result_) {
-        auto listing = list_layers();
-        const int listed = co_await listing;
-        if (listed) fail(listed, "");
-    }
-    if (!result_) {
-        plan();
-        progress();
-        const uint64_t memory = std::min(target().object_size, kWindow);
-        const uint64_t wanted = static_cast<uint64_t>(options_.iodepth) * options_.parallel_osds;
-        const auto count = static_cast<unsigned>(std::min({wanted, std::max<uint64_t>(kMaxMemory / memory, 1), todo_.size()}));
-        Join join;
-        join.add(count);
-        for (unsigned i = 0; i < count; i++) runtime::spawn(joined(work(), &join));
-        auto all = join.all();
-        co_await all;
-        if (!result_) {
-            auto flushing = flush();
-            const int flushed = co_await flushing;
-            if (flushed) fail(flushed, "the merged data could not be made durable");
-        }
+    for (unsigned round = 0; !result_; round++) {
+        auto passing = pass();
+        const bool settled = co_await passing;
+        if (settled || result_) break;
+        VITASTOR_PROBE("merge saw an OSD come back and looked again");
+        if (round + 1 == kMaxPasses)
+            fail(-EAGAIN, "OSDs were restarted again and again, and may have lost what was not flushed: repeat the command");
     }
     if (context_.closing()) result_ = -ECANCELED;
     // Out of whatever has woken us, before this object goes.
@@ -106,6 +93,82 @@ runtime::Task<> Merge::run() {
     context_.count_callback();
     done_fn_(done_arg_, result_, text.c_str());
     delete this;
+}
+
+/// False: an OSD has come back meanwhile, and may not have any more what it had when its bitmaps were read.
+runtime::Task<bool> Merge::pass() {
+    auto listing = list_layers();
+    const int listed = co_await listing;
+    if (listed) fail(listed, "");
+    if (!result_ && !immediate_) {
+        auto greeting = at_primaries(&Merge::note_primary);
+        co_await greeting;
+    }
+    if (result_) co_return true;
+    plan();
+    next_ = 0;
+    merged_ = 0;
+    progress();
+    const uint64_t memory = std::min(target().object_size, kWindow);
+    const uint64_t wanted = static_cast<uint64_t>(options_.iodepth) * options_.parallel_osds;
+    const auto count = static_cast<unsigned>(std::min({wanted, std::max<uint64_t>(kMaxMemory / memory, 1), todo_.size()}));
+    Join join;
+    join.add(count);
+    for (unsigned i = 0; i < count; i++) runtime::spawn(joined(work(), &join));
+    auto all = join.all();
+    co_await all;
+    if (result_) co_return true;
+    auto flushing = flush();
+    const int flushed = co_await flushing;
+    if (flushed) fail(flushed, "the merged data could not be made durable");
+    if (immediate_ || result_) co_return true;
+    // What was there already (of an interrupted run, of somebody who writes) has to be durable too: what it covers may be deleted next.
+    unsettled_ = false;
+    synced_.clear();
+    auto syncing = at_primaries(&Merge::sync_primary);
+    co_await syncing;
+    co_return !unsettled_;
+}
+
+runtime::Task<> Merge::at_primaries(Visit visit) {
+    PgWalk& walk = *walks_.front();
+    primaries_.resize(walk.pg_count());
+    visit_ = visit;
+    auto walking = walk.each_pg(
+        options_.parallel_osds, [](void* arg, PgNum pg) {
+            auto* self = static_cast<Merge*>(arg);
+            return (self->*self->visit_)(pg);
+        }, this);
+    co_await walking;
+    const std::string pool = "pool " + std::to_string(pool_of(target().inode));
+    if (context_.closing()) fail(-ECANCELED, "");
+    else if (!walk.still_valid()) fail(-EAGAIN, "the PG count of " + pool + " changed meanwhile: repeat the command");
+}
+
+runtime::Task<> Merge::note_primary(PgNum pg) {
+    PgWalk& walk = *walks_.front();
+    auto finding = walk.primary_of(pg, walk.deadline());
+    OsdLink* link = co_await finding;
+    if (link) primaries_[pg - 1] = link->epoch;
+    else if (walk.still_valid()) fail(-ETIMEDOUT, "PG " + std::to_string(pg) + " of pool " + std::to_string(pool_of(target().inode)) + " is inactive");
+}
+
+runtime::Task<> Merge::sync_primary(PgNum pg) {
+    OsdLink* link = walks_.front()->still_valid() ? walks_.front()->pool()->primary[pg - 1] : nullptr;
+    if (unsettled_ || !link || !link->connection || link->epoch != primaries_[pg - 1]) {
+        unsettled_ = true;
+        co_return;
+    }
+    if (std::find(synced_.begin(), synced_.end(), link->epoch) != synced_.end()) co_return;  // it is of all PGs of the OSD
+    CallAwait call;
+    wire::RequestHeader header;
+    header.opcode = wire::Opcode::sync;
+    wire::encode_request(call.header(), header);
+    const uint64_t epoch = link->epoch;
+    link->connection->send(call);
+    const int64_t result = co_await call;
+    if (result || link->epoch != epoch) unsettled_ = true;
+    else synced_.push_back(epoch);
 }
 
 /// Geometry of all layers, and what cannot work.
@@ -167,7 +230,9 @@ runtime::Task<> Merge::list_pg(Listing* listing, PgNum pg) {
 
 runtime::Task<int> Merge::list_layers() {
     for (Layer& layer : layers_) {
-        if (&layer == &target()) continue;
+        // Of the target it only saves questions about objects that it does not have.
+        const bool optional = &layer == &target();
+        layer.objects.clear();
         walks_.push_back(std::make_unique<PgWalk>(context_, pool_of(layer.inode)));
         PgWalk& walk = *walks_.back();
         auto beginning = walk.begin();
@@ -178,6 +243,11 @@ runtime::Task<int> Merge::list_layers() {
             options_.parallel_osds, [](void* arg, PgNum pg) { return list_pg(static_cast<Listing*>(arg), pg); }, &listing);
         co_await walking;
         if (context_.closing()) co_return -ECANCELED;
+        if (optional) {
+            target_listed_ = walk.still_valid() && walk.inactive_pgs.empty() && walk.inactive_osds.empty();
+            std::sort(layer.objects.begin(), layer.objects.end());
+            continue;
+        }
         const std::string pool = "pool " + std::to_string(pool_of(layer.inode));
         if (!walk.still_valid()) co_return fail(-EAGAIN, "the PG count of " + pool + " changed meanwhile: repeat the command");
         if (!walk.inactive_pgs.empty())
@@ -193,11 +263,14 @@ runtime::Task<int> Merge::list_layers() {
 
 /// The target's objects that any other layer reaches into.
 void Merge::plan() {
+    todo_.clear();
     const uint64_t size = target().object_size;
-    for (const Layer& layer : layers_)
+    for (const Layer& layer : layers_) {
+        if (&layer == &target()) continue;
         for (uint64_t offset : layer.objects)
             for (uint64_t at = offset / size; at <= (offset + layer.object_size - 1) / size; at++)
                 if (todo_.empty() || todo_.back() != at) todo_.push_back(at);
+    }
     std::sort(todo_.begin(), todo_.end());
     todo_.erase(std::unique(todo_.begin(), todo_.end()), todo_.end());
 }
@@ -305,7 +378,9 @@ runtime::Task<int> Merge::merge_object(Work* work) {
     work->present.assign(into.bitmap_bytes, 0);
     work->version = 0;
     int result = 0;
-    if (compare_ || below_has(*work)) {
+    // What was not there when it was listed has version 0 and no granules; whoever has made it since makes the comparing write fail.
+    const bool absent = target_listed_ && !std::binary_search(into.objects.begin(), into.objects.end(), work->start);
+    if (!absent && (compare_ || below_has(*work))) {
         auto reading = read_presence(&target(), work->start, &work->present, &work->version);
         result = co_await reading;
         if (result) co_return result;

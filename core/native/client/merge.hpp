@@ -35,6 +35,9 @@ struct MergeOptions {
 /// layer above the target: taken from the highest such layer; else present in the target: left alone; else from the highest
 /// layer below that has it. A granule that no layer has stays absent. Only presence decides: a written range of zeroes is present.
 ///
+/// At the end everything in the target is durable, whoever has written it: the layers it covers may be deleted. In pools that need flushes
+/// that is a SYNC at every primary, over the connection that was there at the beginning, or all is looked at again.
+///
 /// Layers other than the target must not change meanwhile. May be interrupted at any point and repeated: what was already
 /// copied is either present, or copied once more with the same bytes.
 class Merge final : public ChangeListener {
@@ -51,7 +54,7 @@ private:
         uint64_t object_size = 0;
         uint32_t granularity = 0;
         uint32_t bitmap_bytes = 0;
-        std::vector<uint64_t> objects;  ///< offsets, in order; not of the target
+        std::vector<uint64_t> objects;  ///< offsets, in order
     };
     struct Listing {
         Merge* merge = nullptr;
@@ -78,6 +81,11 @@ private:
     void on_change() override {}
     runtime::Task<> run();
     int prepare();
+    using Visit = runtime::Task<> (Merge::*)(PgNum pg);
+    runtime::Task<bool> pass();
+    runtime::Task<> at_primaries(Visit visit);
+    runtime::Task<> note_primary(PgNum pg);
+    runtime::Task<> sync_primary(PgNum pg);
     bool others_may_write() const;
     runtime::Task<int> list_layers();
     static runtime::Task<> list_pg(Listing* listing, PgNum pg);
@@ -106,7 +114,12 @@ private:
     std::vector<Layer> layers_;
     std::vector<std::unique_ptr<PgWalk>> walks_;  ///< kept to the end
     bool compare_ = false;
+    bool target_listed_ = false;  ///< all of the target's objects are known
     bool immediate_ = true;
+    Visit visit_ = nullptr;
+    std::vector<uint64_t> primaries_;  ///< of the target's pool, of each PG: epoch of the connection when the pass began
+    std::vector<uint64_t> synced_;     ///< those that have been asked at its end
+    bool unsettled_ = false;
     std::vector<uint64_t> todo_;  ///< objects of the target: offset / object size
     size_t next_ = 0;
     uint64_t merged_ = 0, bytes_ = 0;

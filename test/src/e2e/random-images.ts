@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { OBJECT_SIZES, twoPools } from './chains.js';
 import { drawRange, GRANULE, ImageModel, type Layer, RealImages, scribble, writeWhile } from './image-model.js';
-import { dice, type Story } from './scenario.js';
+import { dice, type Story, type StoryContext } from './scenario.js';
 
 const POOLS = Object.keys(OBJECT_SIZES);
 const MAX_LAYERS = 14;
@@ -209,31 +209,36 @@ async function play(history: History, steps: number): Promise<void> {
 const story: Story = {
   name: 'images-random',
   short: true,
-  run: async ({ lab: make, long, minutes, say }) => {
-    const lab = await make();
-    await twoPools(lab);
-    const images = new RealImages(lab);
-    const endMs = performance.now() + minutes * 60_000;
-    const first = Number(process.env['VITASTOR_HISTORY'] ?? 1);
-    let [next, operations, killed] = [first, 0, 0];
-    const lane = async (): Promise<void> => {
-      do {
-        const number = next++;
-        const history = new History(images, `h${number}`, dice(5000 + number));
-        try {
-          await play(history, long ? 60 : 18);
-        } catch (error) {
-          const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-          throw new Error(`history ${number} (VITASTOR_HISTORY=${number} draws it again):\n${history.log.join('\n')}\n${text}`);
-        }
-        operations += history.log.length;
-        killed += history.killed;
-      } while (long && performance.now() < endMs);
-    };
-    await Promise.all([lane(), lane()]);
-    say(`${next - first} histories, ${operations} operations, ${killed} commands killed`);
-    assert.deepEqual(await lab.cliJson(['ls']), []);
+  run: async (context) => {
+    const modes = context.long ? (['none', 'all', 'small'] as const) : (['all'] as const);
+    for (const mode of modes) await histories(context, mode, context.minutes / modes.length);
   },
 };
+
+async function histories({ lab: make, long, say }: StoryContext, immediateCommit: 'all' | 'small' | 'none', minutes: number): Promise<void> {
+  const lab = await make({ immediateCommit });
+  await twoPools(lab);
+  const images = new RealImages(lab);
+  const endMs = performance.now() + minutes * 60_000;
+  const first = Number(process.env['VITASTOR_HISTORY'] ?? 1);
+  let [next, operations, killed] = [first, 0, 0];
+  const lane = async (): Promise<void> => {
+    do {
+      const number = next++;
+      const history = new History(images, `h${number}`, dice(5000 + number));
+      try {
+        await play(history, long ? 60 : 18);
+      } catch (error) {
+        const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+        throw new Error(`history ${number}, mode ${immediateCommit} (VITASTOR_HISTORY=${number} draws it again):\n${history.log.join('\n')}\n${text}`);
+      }
+      operations += history.log.length;
+      killed += history.killed;
+    } while (long && performance.now() < endMs);
+  };
+  await Promise.all([lane(), lane()]);
+  say(`${immediateCommit}: ${next - first} histories, ${operations} operations, ${killed} commands killed`);
+  assert.deepEqual(await lab.cliJson(['ls']), []);
+}
 
 export const RANDOM_IMAGE_STORIES: readonly Story[] = [story];
