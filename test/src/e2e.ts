@@ -5,6 +5,7 @@ import { CHAIN_STORIES } from './e2e/chains.js';
 import { BACKUP_STORIES } from './e2e/backup.js';
 import { COMMAND_STORIES } from './e2e/commands.js';
 import { DELETE_STORIES } from './e2e/deletes.js';
+import { DISCARD_STORIES } from './e2e/discards.js';
 import { DISK_STORIES } from './e2e/disk-tools.js';
 import { EC_STORIES } from './e2e/ec.js';
 import { EVERYDAY_STORIES } from './e2e/everyday.js';
@@ -33,7 +34,7 @@ import { Lab, processesNaming } from './lab/index.js';
 const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...IMAGE_MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
-  ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...RANDOM_IMAGE_STORIES, ...FSX_STORIES, ...VHOST_STORIES,
+  ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...DISCARD_STORIES, ...RANDOM_IMAGE_STORIES, ...FSX_STORIES, ...VHOST_STORIES,
   ...BACKUP_STORIES,
   ...QEMU_STORIES, ...BLOCKDEV_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
 ];
