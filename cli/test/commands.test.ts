@@ -234,6 +234,16 @@ describe('rm', () => {
     await refused(22, /two different layers/, 'merge-data', 'a', 'a');
     await ok('merge-data', 'a@s', 'a', '--target', 'a', '--delete-source', '1', '--progress', '0');
     assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [1n]);
+    // Looks first: what the target lacks is not deleted.
+    const [source, target] = [(1n << 48n) | 1n, (1n << 48n) | 2n];
+    rig.images.layers.set(source, new Map([[0n, Buffer.alloc(4096)], [8192n, Buffer.alloc(4096)]]));
+    rig.images.layers.set(target, new Map([[0n, Buffer.alloc(4096)], [4096n, Buffer.alloc(4096)]]));
+    const checked = ['merge-data', 'a@s', 'a', '--target', 'a', '--check-delete-source', '1', '--progress', '0'];
+    await refused(5, /a has nothing at offset 8192, where a merged layer has data: nothing was deleted/, ...checked);
+    assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [1n]);
+    rig.images.layers.get(target)?.set(8192n, Buffer.alloc(4096));
+    await ok(...checked);
+    assert.deepEqual(rig.dataOps.requests.map((r) => r.inode), [1n, 1n]);
     rig.put('config/inode/1/4', { name: 'other', size: 1048576, parent_id: 1 });
     await refused(16, /other stands on a@s/, 'merge-data', 'a@s', 'a', '--target', 'a', '--delete-source', '1');
   });

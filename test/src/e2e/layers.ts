@@ -157,7 +157,10 @@ async function tell({ lab: make, long, say }: StoryContext, immediateCommit: 'al
     await images.compare('flatten');
     await must(lab, 'merge-data', 'two@s1', 'two@s3', '--target', 'two@s3');
     await images.compare('merge-data');
-    for (const snap of [1, 2, 3]) images.copies.delete(`two@s${snap}`);
+    for (const snap of [1, 2]) images.copies.delete(`two@s${snap}`);
+    await must(lab, 'merge-data', 'two@s1', 'two@s3', '--target', 'two@s3', '--check-delete-source', '1');
+    await images.compare('merge-data --check-delete-source');
+    images.copies.delete('two@s3');
     await must(lab, 'rm', '--matching', 'two@*');
     await images.compare('rm --matching two@*');
 
