@@ -69,7 +69,7 @@ extern "C" int vitastor_cluster_open(const vitastor_cluster_options* given, vita
     if (!etcd.ok()) return refuse(etcd.status());
     fresh->etcd = std::move(etcd.value());
     fresh->shared = std::make_unique<Shared>(fresh->etcd->hub(), fresh->logger);
-    fresh->shared->cache_settings = resolve_cache_settings(layers.value(), fresh->logger);
+    fresh->shared->layers = layers.value();
     *cluster = fresh.release();
     all.clusters.push_back(*cluster);
     return 0;

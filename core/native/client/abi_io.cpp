@@ -208,7 +208,9 @@ extern "C" uint64_t vitastor_image_inode(vitastor_image* image) {
 extern "C" uint32_t vitastor_image_block_size(vitastor_image* image) {
     return image ? inner(image)->object_size.load(std::memory_order_relaxed) : 0;
 }
-extern "C" int vitastor_image_writeback(vitastor_image* image) { return image && inner(image)->options.writeback; }
+extern "C" int vitastor_image_writeback(vitastor_image* image) {
+    return image ? inner(image)->writes_back.load(std::memory_order_relaxed) : 0;
+}
 extern "C" uint32_t vitastor_image_granularity(vitastor_image* image) {
     return image ? inner(image)->granularity.load(std::memory_order_relaxed) : 0;
 }

@@ -16,7 +16,7 @@ struct CacheSettings {
     uint32_t max_writeback_iodepth = 256;   ///< write-outs of an image at a time
 };
 
-/// Of what was given as options or stands in the configuration file; garbage counts as the default and is reported once per name.
+/// Garbage counts as the default and is reported.
 CacheSettings resolve_cache_settings(const cluster::ConfigLayers& layers, Logger& logger);
 
 }  // namespace vitastor::client

@@ -136,6 +136,7 @@ void Context::adopt_snapshot() {
         }
         for (auto& [id, view] : pools_)
             if (view->pool && !map_->pools.count(id)) rebuild_pool(*view, nullptr);
+        writeback_.take_settings();
         check_opened_images();
         recheck_limited();
     }
@@ -299,15 +300,46 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
     return view;
 }
 
-void Context::resolve_image(Image& image, InodeView& view) {
-    InodeNum number = image.inode.load(std::memory_order_relaxed);
-    bool named = true;
-    if (!image.options.name.empty()) {
-        auto found = map_->image_by_name->find(image.options.name);
-        named = found != map_->image_by_name->end();
-        // A renamed or deleted image stays what it was for those who have it open.
-        if (named) number = found->second;
+/// The inode that an image opened by name is now. Its name moves to another inode when a snapshot or a merge puts a layer above or in place of it; but
+/// where the inode itself goes on under another name, writable and not below what has its old name, the image was renamed, and its users go with it.
+InodeNum Context::find_inode(Image& image, bool& named) {
+    const InodeNum known = image.inode.load(std::memory_order_relaxed);
+    const std::string name = image.renamed.load(std::memory_order_acquire) ? image.name() : image.options.name;
+    auto found = map_->image_by_name->find(name);
+    if (const auto first = map_->image_by_name->find(image.options.name); known && first != found && first != map_->image_by_name->end() &&
+                                                                         is_above(first->second, known)) {
+        image.renamed.store(false, std::memory_order_release);  // it was a snapshot, made by hand in another order
+        found = first;
     }
+    named = found != map_->image_by_name->end();
+    if ((named && found->second == known) || !known) return named ? found->second : known;
+    const auto record = map_->inodes->find(known);
+    if (record != map_->inodes->end() && record->second.name != name && !record->second.name.empty() && !record->second.readonly &&
+        !record->second.deleted && !(named && is_above(found->second, known))) {
+        image.rename(record->second.name);
+        image.renamed.store(true, std::memory_order_release);
+        log(logger(), LogLevel::info, "image %s is now called %s", name.c_str(), record->second.name.c_str());
+        named = true;
+        return known;
+    }
+    // A deleted image stays what it was for those who have it open.
+    return named ? found->second : known;
+}
+
+/// `inode` has `ancestor` below it.
+bool Context::is_above(InodeNum inode, InodeNum ancestor) const {
+    for (unsigned depth = 0; depth < kMaxChain; depth++) {
+        const auto found = map_->inodes->find(inode);
+        if (found == map_->inodes->end() || !found->second.parent) return false;
+        inode = found->second.parent;
+        if (inode == ancestor) return true;
+    }
+    return false;
+}
+
+void Context::resolve_image(Image& image, InodeView& view) {
+    bool named = true;
+    const InodeNum number = image.options.name.empty() ? image.inode.load(std::memory_order_relaxed) : find_inode(image, named);
     view = make_view(number, image.options.skip_parents);
     if (!view.known) view.size = image.options.size_bytes;
     view.limbo = !named && view.read_only && !image.options.read_only;
@@ -336,6 +368,7 @@ const InodeView& Context::view_of(Image& image) {
 void Context::check_opened_images() {
     for (Image* image : std::vector<Image*>(opened_)) {
         InodeView view = view_of(*image);
+        image->writes_back.store(writeback_.writes_back(*image), std::memory_order_relaxed);
         InodeNum inode = image->inode.exchange(view.inode, std::memory_order_relaxed);
         bool changed = inode != view.inode;
         if (!view.limbo) {
@@ -349,7 +382,7 @@ void Context::check_opened_images() {
         }
         if (!changed || view.limbo) continue;
         if (inode != view.inode)
-            log(logger(), LogLevel::info, "image %s is now inode %llu of pool %u", image->options.name.c_str(),
+            log(logger(), LogLevel::info, "image %s is now inode %llu of pool %u", image->name().c_str(),
                 static_cast<unsigned long long>(view.inode & ((1ull << kPoolShift) - 1)), pool_of(view.inode));
         if (image->options.changed_fn)
             image->options.changed_fn(image->options.changed_arg, image->size_bytes.load(), image->read_only.load());
@@ -419,6 +452,7 @@ void Context::finish_open(Op& op) {
     image.read_only.store(view.read_only, std::memory_order_relaxed);
     image.has_parent.store(view.has_parent, std::memory_order_relaxed);
     image.immediate.store(view.pool->immediate, std::memory_order_relaxed);
+    image.writes_back.store(writeback_.writes_back(image), std::memory_order_relaxed);
     image.opener = this;
     opened_.push_back(&image);
     finish_later(op, 0);

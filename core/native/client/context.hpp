@@ -164,6 +164,8 @@ private:
     const InodeView& view_of(Image& image);
     InodeView make_view(InodeNum inode, bool skip_parents);
     void resolve_image(Image& image, InodeView& view);
+    bool is_above(InodeNum inode, InodeNum ancestor) const;
+    InodeNum find_inode(Image& image, bool& named);
     void check_opened_images();
     int check_chain(InodeNum number, std::string* why) const;
     void finish_open(Op& op);

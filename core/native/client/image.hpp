@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "base/ids.hpp"
@@ -22,7 +23,7 @@ struct ImageOptions {
     bool skip_parents = false;
     bool unlimited = false;      ///< tools: the image's limits are for its users
     bool any_alignment = false;  ///< reads, writes and discards of any offset and length
-    bool writeback = false;      ///< writes may end in memory until a flush, where the settings say so too
+    bool writeback = false;      ///< writes may end in memory until a flush, while client_enable_writeback says so too
     bool override_read_only = false;  ///< of tools that merge layers: written to although the metadata says read-only
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
     void* changed_arg = nullptr;
@@ -48,11 +49,24 @@ public:
     std::atomic<bool> read_only{false};
     std::atomic<bool> immediate{true};
     std::atomic<bool> has_parent{false};
+    std::atomic<bool> writes_back{false};  ///< they do
     std::atomic<bool> closed{false};
 
     Unsynced unsynced;
     std::shared_ptr<Throttle> throttle;
     std::shared_ptr<WriteCache> cache;  ///< never nullptr
+
+    /// The name under which it is known now: of options, until it is renamed.
+    std::string name() const {
+        const std::lock_guard lock(name_mutex_);
+        return name_.empty() ? options.name : name_;
+    }
+    void rename(const std::string& name) {
+        const std::lock_guard lock(name_mutex_);
+        name_ = name;
+    }
+    /// Not renamed: options.name, without a lock.
+    std::atomic<bool> renamed{false};
 
     void ref() { refs_.fetch_add(1, std::memory_order_relaxed); }
     void unref();
@@ -60,6 +74,8 @@ public:
 private:
     friend class Shared;
     class Shared* shared_ = nullptr;
+    mutable std::mutex name_mutex_;
+    std::string name_;  ///< guarded by it
     std::atomic<uint32_t> refs_{1};
 };
 

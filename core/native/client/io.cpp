@@ -69,7 +69,7 @@ void Context::start(Op& op) {
         else opening_.push_back(&op);
         return;
     }
-    if (op.kind == OpKind::flush) return Writeback::concerns(op) ? writeback_.start_flush(op) : start_flush(op);
+    if (op.kind == OpKind::flush) return writeback_.concerns(op) ? writeback_.start_flush(op) : start_flush(op);
     if (op.length == 0 && op.kind != OpKind::remove) return finish_later(op, 0);
     // An image exists only after the first map, whichever context opened it; this one may not have it yet.
     if (!map_) adopt_snapshot();
@@ -79,7 +79,7 @@ void Context::start(Op& op) {
     if (write && view.read_only && !view.limbo) return finish_later(op, -EROFS);
     if (!view.pool) return finish_later(op, -ENOENT);
     if (view.limits.any() && !op.admitted && !op.aligned && !op.image->options.unlimited && put_off(op, view)) return;
-    if (Writeback::concerns(op) && writeback_.start(op, view)) return;
+    if (writeback_.concerns(op) && writeback_.start(op, view)) return;
     if ((op.image->options.any_alignment || op.cached) && op.kind != OpKind::read_bitmap && Unaligned::concerns(op)) {
         if (op.kind == OpKind::compare_write) return finish_later(op, -EINVAL);
         return unaligned_.start(op);

@@ -25,7 +25,7 @@ Image* Shared::create_image(ImageOptions options) {
     std::shared_ptr<Throttle> throttle = known.lock();
     if (!throttle) known = throttle = std::make_shared<Throttle>();
     const bool shares = !options.read_only && !options.skip_parents && !options.override_read_only;
-    options.writeback = (options.writeback || cache_settings.writeback_allowed) && cache_settings.enable_writeback && shares;
+    options.writeback = (options.writeback || resolve_cache_settings(layers, logger_).writeback_allowed) && shares;
     std::shared_ptr<WriteCache> cache = shares ? caches_[key].lock() : nullptr;
     if (!cache) cache = std::make_shared<WriteCache>();
     if (shares) caches_[key] = cache;

@@ -29,8 +29,8 @@ public:
     uint64_t next_connection_epoch() { return epoch_.fetch_add(1, std::memory_order_acq_rel) + 1; }
     uint64_t connection_epoch() const { return epoch_.load(std::memory_order_acquire); }
 
-    /// Set before the first image.
-    CacheSettings cache_settings;
+    /// Options and file, for settings that this layer reads itself; etcd's come with the map. Set before the first context.
+    cluster::ConfigLayers layers;
 
     Image* create_image(ImageOptions options);
     /// Called by the last unref().

@@ -56,7 +56,16 @@ Writeback::Writeback(Context& context) : context_(context) {
 
 Writeback::~Writeback() { VITASTOR_ASSERT(waiters_.empty()); }
 
-const CacheSettings& Writeback::settings() const { return context_.shared().cache_settings; }
+void Writeback::take_settings() {
+    const cluster::ClusterMap* map = context_.map();
+    if (map && map->global_config == known_etcd_) return;
+    cluster::ConfigLayers layers = context_.shared().layers;
+    if (map && map->global_config) {
+        known_etcd_ = map->global_config;
+        layers.etcd = *known_etcd_;
+    }
+    settings_ = resolve_cache_settings(layers, context_.logger());
+}
 
 bool Writeback::start(Op& op, const InodeView& view) {
     switch (op.kind) {
@@ -109,8 +118,8 @@ bool Writeback::start_read(Op& op) {
 
 /// What is too long for the cache, or lies behind the image's end, goes to the OSDs at once.
 bool Writeback::start_write(Op& op, const InodeView& view) {
-    const bool fits = op.length <= settings().max_buffered_bytes / 2 && (!view.known || op.offset + op.length <= view.size);
-    if (!fits || !op.image->options.writeback || context_.closing())
+    const bool fits = op.length <= settings_.max_buffered_bytes / 2 && (!view.known || op.offset + op.length <= view.size);
+    if (!fits || !writes_back(*op.image) || context_.closing())
         return behind(op, op.offset, op.offset + op.length);
     if (!has_room(*op.image, op.length) || std::any_of(waiters_.begin(), waiters_.end(), [&](const Waiter& waiter) {
             return waiter.room && waiter.op->image->cache == op.image->cache;
@@ -125,8 +134,8 @@ bool Writeback::start_write(Op& op, const InodeView& view) {
 }
 
 bool Writeback::has_room(const Image& image, uint64_t length) const {
-    return image.cache->bytes() + length <= 2 * settings().max_buffered_bytes &&
-           image.cache->buffers() < 2 * settings().max_buffered_ops;
+    return image.cache->bytes() + length <= 2 * settings_.max_buffered_bytes &&
+           image.cache->buffers() < 2 * settings_.max_buffered_ops;
 }
 
 void Writeback::buffer(Op& op) {
@@ -198,21 +207,21 @@ void Writeback::advance(Image& image) {
 void Writeback::drain(Image& image) {
     WriteCache& cache = *image.cache;
     const uint64_t bytes = cache.bytes(), buffers = cache.buffers();
-    if (bytes > settings().max_buffered_bytes || buffers > settings().max_buffered_ops) cache.draining = true;
+    if (bytes > settings_.max_buffered_bytes || buffers > settings_.max_buffered_ops) cache.draining = true;
     if (!cache.draining) return;
-    if (bytes <= settings().max_buffered_bytes / 2 && buffers <= settings().max_buffered_ops / 2) {
+    if (bytes <= settings_.max_buffered_bytes / 2 && buffers <= settings_.max_buffered_ops / 2) {
         cache.draining = false;
         return;
     }
     const auto left = [](uint64_t all, uint64_t taken) { return all > taken ? all - taken : 0; };
-    while (left(cache.bytes(), cache.bytes_taken()) > settings().max_buffered_bytes / 2 ||
-           left(cache.buffers(), cache.pieces_taken()) > settings().max_buffered_ops / 2)
+    while (left(cache.bytes(), cache.bytes_taken()) > settings_.max_buffered_bytes / 2 ||
+           left(cache.buffers(), cache.pieces_taken()) > settings_.max_buffered_ops / 2)
         if (!write_out(image, UINT64_MAX, 0, UINT64_MAX)) break;
 }
 
 /// False: nothing to be sent now.
 bool Writeback::write_out(Image& image, uint64_t cut, uint64_t begin, uint64_t end) {
-    if (context_.closing() || image.cache->runs_taken() >= settings().max_writeback_iodepth) return false;
+    if (context_.closing() || image.cache->runs_taken() >= settings_.max_writeback_iodepth) return false;
     const InodeView& view = context_.inode_view(image);
     const uint64_t object_size = view.pool ? view.pool->object_size : image.object_size.load(std::memory_order_relaxed);
     auto out = std::make_unique<WriteOut>();

@@ -21,9 +21,13 @@ public:
     explicit Writeback(Context& context);
     ~Writeback();
     /// The operation is the owner's own, and its image has a cache that holds something or may.
-    static bool concerns(const Op& op) {
-        return !op.cached && !op.aligned && !op.internal && (op.image->options.writeback || !op.image->cache->empty());
+    bool concerns(const Op& op) const {
+        if (op.cached || op.aligned || op.internal) return false;
+        return !op.image->cache->empty() || (op.kind == OpKind::write && writes_back(*op.image));
     }
+    bool writes_back(const Image& image) const { return image.options.writeback && settings_.enable_writeback; }
+    /// The map's settings of the cluster may be others.
+    void take_settings();
     /// True: it has been taken over, and ends or begins again later. False: it goes on now.
     bool start(Op& op, const InodeView& view);
     /// A flush: begins once what was written before is with the OSDs.
@@ -43,7 +47,6 @@ private:
         Writeback* owner = nullptr;
     };
 
-    const CacheSettings& settings() const;
     bool start_read(Op& op);
     bool start_write(Op& op, const InodeView& view);
     bool has_room(const Image& image, uint64_t length) const;
@@ -59,6 +62,8 @@ private:
     void on_timer();
 
     Context& context_;
+    CacheSettings settings_;
+    std::shared_ptr<const std::map<std::string, std::string>> known_etcd_;
     std::list<Waiter> waiters_;  ///< in the order in which they came
     GiveUpTimer timer_;
 };

@@ -40,7 +40,7 @@ const story: Story = {
     for (const osd of [1, 2, 3]) await lab.startOsd(osd, { etcd_stats_interval: 1 });
     await lab.createPool('testpool', { size: 2, minSize: 1, pgCount: 4 });
     await lab.createPool('ecpool', { size: 3, minSize: 2, pgCount: 4, args: ['--scheme', 'ec', '--parity_chunks', '1', '-f'] });
-    const ops = long ? 20_000 : 1200;
+    const ops = long ? 8000 : 1200;
     const first = long ? Number(process.env['VITASTOR_E2E_SEED'] ?? Date.now() % 100_000) : 1;
     say(`seeds from ${first} on`);
     const shapes: readonly { pool: string; args: readonly string[] }[] = [
@@ -65,7 +65,9 @@ const story: Story = {
       await lab.osds.get(osd)?.kill9();
       deaths++;
       await lab.startOsd(osd, { etcd_stats_interval: 1 });
-      await lab.waitActive();
+      await lab.waitActive({ clean: true, timeoutMs: 120_000 });
+      // Some operations in peace.
+      await new Promise((resolve) => { setTimeout(resolve, 3000); });
     }
     const error = await outcome;
     if (error) throw error;

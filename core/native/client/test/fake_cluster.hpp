@@ -292,6 +292,7 @@ struct World {
             hub = std::make_unique<cluster::MapHub>(*loop, layers, 1, logger);
             source.start(*hub);
             shared = std::make_unique<client::Shared>(*hub, logger);
+            shared->layers = layers;
         }
         while (contexts.size() <= index) contexts.push_back(std::make_unique<client::Context>(*shared, *loop));
         return *contexts[index];

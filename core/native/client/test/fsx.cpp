@@ -73,6 +73,7 @@ private:
     bool admin(const std::string& words);
     void resize();
     void snapshot();
+    void rename();
     void check_snapshot(const Snapshot& snapshot);
     std::vector<uint8_t> read_all(vitastor_image* image, uint64_t size);
 
@@ -315,6 +316,14 @@ void Fsx::snapshot() {
     parent_ = view_;
 }
 
+/// The open handle stays with it, although another image gets the old name; nothing waits until it has heard of it.
+void Fsx::rename() {
+    const std::string old = o_.image;
+    o_.image += "r";
+    if (!admin("modify " + old + " --rename " + o_.image)) fail("the image could not be renamed");
+    if (!admin("create -s 1M -p " + std::to_string(vitastor_image_inode(image_) >> 48) + " " + old)) fail("no other image could be made under the old name");
+}
+
 std::vector<uint8_t> Fsx::read_all(vitastor_image* image, uint64_t size) {
     std::vector<uint8_t> seen(size);
     const iovec iov{seen.data(), size};
@@ -356,9 +365,13 @@ int Fsx::run() {
     open_cluster();
     open_image();
     if (o_.writeback && !vitastor_image_writeback(image_)) fail("no write-back");
-    const uint64_t admin_every = std::max<uint64_t>(o_.ops / 12, 40);
+    const uint64_t admin_every = std::max<uint64_t>(o_.ops / 8, 40);
     for (uint64_t i = 1; i <= o_.ops; i++) {
         while (running_.size() >= o_.depth) turn();
+        if (i % 1000 == 0) {
+            printf("fsx: %llu operations\n", static_cast<unsigned long long>(i));
+            fflush(stdout);
+        }
         const uint64_t what = below(100);
         if (what < 38) start(Kind::write);
         else if (what < 76) start(Kind::read);
@@ -373,7 +386,8 @@ int Fsx::run() {
         }
         if (o_.cli.empty() || i % admin_every) continue;
         const uint64_t turn_number = i / admin_every;
-        if (turn_number % 4 == 3 && snapshots_.size() < 4) snapshot();
+        if (turn_number % 5 == 2) rename();
+        else if (turn_number % 4 == 3 && snapshots_.size() < 4) snapshot();
         else if (turn_number % 4 == 0 && !snapshots_.empty()) check_snapshot(snapshots_[below(snapshots_.size())]);
         else resize();
     }

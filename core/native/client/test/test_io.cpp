@@ -311,6 +311,58 @@ TEST_CASE("read-only images, and a snapshot made by three puts while writing") {
     CHECK(world.read(image, 0, 4096) == newer);
 }
 
+TEST_CASE("a renamed image: its users stay with it, whatever gets its old name, and follow its snapshots under the new one") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::Image* image = world.open();
+    REQUIRE(image);
+    auto data = pattern(4096, 1), newer = pattern(4096, 2), third = pattern(4096, 3);
+    const auto byte = [&](uint64_t inode) { return world.osds[1]->objects[ObjectId{full_inode(1, inode), 0}].data.at(7); };
+    world.put("/config/inode/1/1", R"({"name":"other","size":1073741824})");
+    REQUIRE(world.until([&] { return image->renamed.load(); }));
+    CHECK(image->name() == "other");
+    CHECK(world.write(image, 0, data) == 4096);
+    CHECK(byte(1) == data[7]);
+    world.put("/config/inode/1/5", R"({"name":"img","size":4096})");
+    REQUIRE(world.until_generation(3));
+    CHECK(image->inode == full_inode(1, 1));
+    CHECK(image->size_bytes == 1073741824);
+    CHECK(world.write(image, 0, newer) == 4096);
+    CHECK(byte(1) == newer[7]);
+    // A snapshot, and a new size, under the new name.
+    world.put("/config/inode/1/1", R"({"name":"other@0","size":1073741824,"readonly":true})");
+    world.put("/config/inode/1/6", R"({"name":"other","size":2147483648,"parent_id":1})");
+    REQUIRE(world.until([&] { return image->size_bytes == 2147483648; }));
+    CHECK(world.write(image, 0, third) == 4096);
+    CHECK(byte(1) == newer[7]);
+    CHECK(byte(6) == third[7]);
+    // Old and new name in one step.
+    client::Image* second = world.open("other", 1);
+    REQUIRE(second);
+    world.revision++;
+    world.source.feed_events({World::pair("/config/inode/1/6", R"({"name":"again","size":2147483648,"parent_id":1})", world.revision),
+        World::pair("/config/inode/1/7", R"({"name":"other","size":8192})", world.revision)}, world.revision);
+    REQUIRE(world.until([&] { return image->name() == "again" && second->name() == "again"; }));
+    CHECK(world.write(second, 0, data, 1) == 4096);
+    CHECK(byte(6) == data[7]);
+    CHECK(second->size_bytes == 2147483648);
+    // A snapshot by hand that renames first and becomes read-only later: seen by who has opened it under that name.
+    client::Image* third_handle = world.open("again");
+    REQUIRE(third_handle);
+    world.put("/config/inode/1/6", R"({"name":"again@1","size":2147483648,"parent_id":1})");
+    REQUIRE(world.until([&] { return image->name() == "again@1"; }));
+    world.put("/config/inode/1/8", R"({"name":"again","size":2147483648,"parent_id":6})");
+    world.put("/config/inode/1/6", R"({"name":"again@1","size":2147483648,"parent_id":1,"readonly":true})");
+    REQUIRE(world.until([&] { return third_handle->inode == full_inode(1, 8); }));
+    CHECK_FALSE(third_handle->renamed);
+    // Gone: it stays what it was, and nothing is written to what others make.
+    world.put("/config/inode/1/8", "");
+    REQUIRE(world.until([&] { return world.contexts[0]->map()->image_by_name->count("again") == 0; }));
+    CHECK(third_handle->inode == full_inode(1, 8));
+}
+
 TEST_CASE("reads through a parent in another pool, granule by granule, and parents in a ring") {
     World world;
     world.add_osd(1);

@@ -15,16 +15,15 @@ namespace {
 constexpr uint64_t kSector = 512;
 
 struct CacheWorld : World {
-    explicit CacheWorld(std::string mode_in = "all", uint64_t max_bytes = 1 << 20, uint64_t max_ops = 1024, const char* retry_enospc = "1")
+    explicit CacheWorld(std::string mode_in = "all", uint64_t max_bytes = 1 << 20, uint64_t max_ops = 1024, const char* retry_enospc = "1", const char* enable = "1")
         : World(std::move(mode_in)) {
         layers.options["client_retry_enospc"] = retry_enospc;
+        if (*enable) layers.options["client_enable_writeback"] = enable;
+        layers.file["client_max_buffered_bytes"] = std::to_string(max_bytes);
+        layers.file["client_max_buffered_ops"] = std::to_string(max_ops);
         add_osd(1);
         add_osd(2);
         feed();
-        context();
-        shared->cache_settings.enable_writeback = true;
-        shared->cache_settings.max_buffered_bytes = max_bytes;
-        shared->cache_settings.max_buffered_ops = max_ops;
     }
     client::Image* open_cached(size_t index = 0, bool any = false) {
         client::ImageOptions options;
@@ -146,14 +145,35 @@ TEST_CASE("a shrink drops what lies behind the end, unless the writer knew a new
 
 TEST_CASE("off by default: without the setting, and without the owner's leave") {
     for (const bool setting : {false, true}) {
-        CacheWorld world;
-        world.shared->cache_settings.enable_writeback = setting;
+        CacheWorld world("all", 1 << 20, 1024, "1", setting ? "1" : "no");
         client::Image* image = setting ? world.open() : world.open_cached();
         REQUIRE(image);
         auto data = pattern(kGranule, 1);
         CHECK(world.write(image, 0, data) == kGranule);
         CHECK(world.writes() == 1);
     }
+}
+
+TEST_CASE("switched on and off for the cluster while images are open") {
+    CacheWorld world("all", 1 << 20, 1000, "1", "");
+    client::Image* image = world.open_cached();
+    REQUIRE(image);
+    auto data = pattern(kGranule, 1);
+    CHECK_FALSE(image->writes_back);
+    CHECK(world.write(image, 0, data) == kGranule);
+    CHECK(world.writes() == 1);
+    world.put("/config/global", R"({"client_enable_writeback":true})");
+    REQUIRE(world.until([&] { return image->writes_back.load(); }));
+    CHECK(world.write(image, kGranule, data) == kGranule);
+    CHECK(world.writes() == 1);
+    world.put("/config/global", R"({"client_enable_writeback":"maybe"})");
+    REQUIRE(world.until([&] { return !image->writes_back; }));
+    CHECK(world.logger.text.find("client_enable_writeback") != std::string::npos);
+    CHECK(world.read(image, kGranule, kGranule) == data);
+    CHECK(world.write(image, 2 * kGranule, data) == kGranule);
+    CHECK(world.writes() == 2);
+    CHECK(world.flush(image) == 0);
+    CHECK(world.writes() == 3);
 }
 
 TEST_CASE("buffered writes are read back, merged and written out by a flush") {
@@ -308,7 +328,8 @@ TEST_CASE("memory is bounded: writes wait for room, and what is full is written 
     REQUIRE(world.until([&] { return flush.done; }));
     CHECK(world.flush(image) == 0);
     // By number as well, and a write of more than half of it passes by.
-    world.shared->cache_settings.max_buffered_ops = 2;
+    world.put("/config/global", R"({"client_max_buffered_ops":2})");
+    REQUIRE(world.until([&] { return world.contexts[0]->map()->global_config->count("client_max_buffered_ops") > 0; }));
     const int before = world.writes();
     for (uint64_t i = 0; i < 50; i++) REQUIRE(world.write(image, i * 2 * kGranule, data) == kGranule);
     CHECK(image->cache->buffers() <= 4);
@@ -426,7 +447,7 @@ TEST_CASE("random operations through two contexts against a model, with kills be
             CacheWorld world(mode, 24 * kGranule, 40);
             const bool any = seed % 2;
             const uint64_t unit = any ? kSector : kGranule;
-            world.shared->cache_settings.max_writeback_iodepth = 1 + seed % 5;
+            world.layers.options["client_max_writeback_iodepth"] = std::to_string(1 + seed % 5);
             std::mt19937 random(seed);
             Model model;
             client::Image* image = world.open_cached(0, any);
