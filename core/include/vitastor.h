@@ -99,6 +99,9 @@ struct vitastor_image_options {
      * image that nobody else writes to meanwhile: other processes see older data until then, and a killed process loses what was not flushed. Keep each
      * caller-driven context running (vitastor_context_fd()), or flush before it rests: what it is sending, others wait for. */
     int writeback;
+    /* Promise of the caller: until this handle is closed nobody else writes to the image, neither another process nor another handle of this one. Sequential
+     * reads may then be answered from what was read ahead (client_readahead_bytes); read-only images and snapshots need no promise. */
+    int exclusive;
 };
 
 /* Asynchronous. done_fn: 0, -ENOENT (no such image or pool; message through log_fn), -EINVAL, -ETIMEDOUT (fail_fast). *image is set before. */

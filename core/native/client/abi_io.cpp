@@ -90,6 +90,7 @@ extern "C" int vitastor_image_open(vitastor_context* context, const vitastor_ima
     inner_options.skip_parents = options.skip_parents != 0;
     inner_options.any_alignment = options.any_alignment != 0;
     inner_options.writeback = options.writeback != 0;
+    inner_options.exclusive = options.exclusive && !options.read_only;
     inner_options.changed_fn = options.changed_fn;
     inner_options.changed_arg = options.changed_arg;
     Image* fresh = context->cluster->shared->create_image(std::move(inner_options));

@@ -38,6 +38,7 @@ CacheSettings resolve_cache_settings(const cluster::ConfigLayers& layers, Logger
     take_number(layers, logger, "client_max_buffered_bytes", settings.max_buffered_bytes, 4096, 1ull << 40);
     take_number(layers, logger, "client_max_buffered_ops", settings.max_buffered_ops, 1, 1u << 24);
     take_number(layers, logger, "client_max_writeback_iodepth", settings.max_writeback_iodepth, 1, 65536);
+    take_number(layers, logger, "client_readahead_bytes", settings.readahead_bytes, 16384, 64 << 20);
     return settings;
 }
 

@@ -14,6 +14,7 @@ struct CacheSettings {
     uint64_t max_buffered_bytes = 32 << 20; ///< write-out begins above this; writes wait above twice this
     uint64_t max_buffered_ops = 1024;       ///< the same for writes
     uint32_t max_writeback_iodepth = 256;   ///< write-outs of an image at a time
+    uint64_t readahead_bytes = 0;           ///< client_readahead_bytes (ours): for each sequential reader; 0: off
 };
 
 /// Garbage counts as the default and is reported.

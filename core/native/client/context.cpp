@@ -137,6 +137,7 @@ void Context::adopt_snapshot() {
         for (auto& [id, view] : pools_)
             if (view->pool && !map_->pools.count(id)) rebuild_pool(*view, nullptr);
         writeback_.take_settings();
+        readahead_.set_window(writeback_.settings().readahead_bytes);
         check_opened_images();
         recheck_limited();
     }

@@ -11,6 +11,7 @@
 
 #include "client/image.hpp"
 #include "client/op.hpp"
+#include "client/readahead.hpp"
 #include "client/shared.hpp"
 #include "client/unaligned.hpp"
 #include "client/writeback.hpp"
@@ -102,6 +103,7 @@ public:
     void wake() { loop_.notify(wake_.notifier); }
     /// The owner closes the image: no changed_fn any more.
     void forget_image(Image* image) {
+        readahead_.forget(*image);
         std::erase(opened_, image);
         std::erase(attached_, image);
     }
@@ -112,6 +114,8 @@ public:
     void count_callback() { callbacks_++; }
     uint64_t callbacks() const { return callbacks_; }
     uint64_t operations() const { return operations_; }
+
+    const Readahead& readahead() const { return readahead_; }
 
     // ---- for purges, merges, writes of parts of granules, and tests
     /// Valid until the map changes or another image is looked at.
@@ -255,6 +259,7 @@ private:
     Hook<runtime::Timer> retry_timer_;
     Unaligned unaligned_{*this};
     Writeback writeback_{*this};
+    Readahead readahead_{*this};
     struct Limited {
         Op* op;
         cluster::IoLimits limits;  ///< that hold it back

@@ -24,6 +24,7 @@ struct ImageOptions {
     bool unlimited = false;      ///< tools: the image's limits are for its users
     bool any_alignment = false;  ///< reads, writes and discards of any offset and length
     bool writeback = false;      ///< writes may end in memory until a flush, while client_enable_writeback says so too
+    bool exclusive = false;      ///< nobody else writes, neither another handle nor another process
     bool override_read_only = false;  ///< of tools that merge layers: written to although the metadata says read-only
     void (*changed_fn)(void* arg, uint64_t size_bytes, int read_only) = nullptr;
     void* changed_arg = nullptr;
@@ -51,6 +52,8 @@ public:
     std::atomic<bool> has_parent{false};
     std::atomic<bool> writes_back{false};  ///< they do
     std::atomic<bool> closed{false};
+    /// Writes of an exclusive image that are under way, and how often one has begun or ended.
+    std::atomic<uint64_t> writing{0}, changes{0};
 
     Unsynced unsynced;
     std::shared_ptr<Throttle> throttle;

@@ -79,7 +79,13 @@ void Context::start(Op& op) {
     if (write && view.read_only && !view.limbo) return finish_later(op, -EROFS);
     if (!view.pool) return finish_later(op, -ENOENT);
     if (view.limits.any() && !op.admitted && !op.aligned && !op.image->options.unlimited && put_off(op, view)) return;
+    if (op.image->options.exclusive && write && !op.counted) {
+        op.counted = true;
+        op.image->writing.fetch_add(1, std::memory_order_acq_rel);
+        op.image->changes.fetch_add(1, std::memory_order_acq_rel);
+    }
     if (writeback_.concerns(op) && writeback_.start(op, view)) return;
+    if (readahead_.concerns(op) && readahead_.start(op, view)) return;
     if ((op.image->options.any_alignment || op.cached) && op.kind != OpKind::read_bitmap && Unaligned::concerns(op)) {
         if (op.kind == OpKind::compare_write) return finish_later(op, -EINVAL);
         return unaligned_.start(op);
@@ -501,6 +507,10 @@ void Context::op_done(Op& op) {
 
 void Context::complete(Op& op) {
     operations_--;
+    if (op.counted) {
+        op.image->changes.fetch_add(1, std::memory_order_acq_rel);
+        op.image->writing.fetch_sub(1, std::memory_order_acq_rel);
+    }
     if (op.done) {
         op.done(&op);
     } else if (op.done_fn) {

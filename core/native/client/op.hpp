@@ -75,6 +75,8 @@ struct Op : ListNode {
     bool slicing = false;     ///< parts are being made right now
     bool aligned = false;     ///< made by Unaligned: whole granules
     bool admitted = false;    ///< the image's limits let it pass
+    bool ahead = false;       ///< not to be answered from what was read ahead
+    bool counted = false;     ///< in the image's `writing`
     bool cached = false;      ///< it is beyond the write-back cache
     Context* context = nullptr;
     Image* image = nullptr;

@@ -25,6 +25,7 @@ public:
         if (op.cached || op.aligned || op.internal) return false;
         return !op.image->cache->empty() || (op.kind == OpKind::write && writes_back(*op.image));
     }
+    const CacheSettings& settings() const { return settings_; }
     bool writes_back(const Image& image) const { return image.options.writeback && settings_.enable_writeback; }
     /// The map's settings of the cluster may be others.
     void take_settings();

@@ -269,6 +269,7 @@ const CLIENT = {
   client_writeback_allowed: { type: 'boolean', default: null, readers: 'C' },
   client_max_buffered_bytes: { type: 'size', default: 33554432, unit: 'bytes', min: 1, readers: 'C', ...ON },
   client_max_buffered_ops: { type: 'integer', default: 1024, min: 1, readers: 'C', ...ON },
+  client_readahead_bytes: { type: 'size', default: 0, unit: 'bytes', min: 0, readers: 'C', ...ON },
   client_max_writeback_iodepth: { type: 'integer', default: 256, min: 1, readers: 'C', ...ON },
   client_infinite_start: { type: 'boolean', default: true, readers: 'C' },
   hostname: { type: 'string', default: null, readers: 'C', ...ON },

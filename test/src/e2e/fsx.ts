@@ -45,10 +45,10 @@ const story: Story = {
     say(`seeds from ${first} on`);
     const shapes: readonly { pool: string; args: readonly string[] }[] = [
       { pool: 'testpool', args: ['--writeback'] },
-      { pool: 'ecpool', args: [] },
+      { pool: 'ecpool', args: ['--exclusive'] },
       ...(long ? [
         { pool: 'testpool', args: [] },
-        { pool: 'ecpool', args: ['--writeback'] },
+        { pool: 'ecpool', args: ['--writeback', '--exclusive'] },
         { pool: 'testpool', args: ['--writeback', '--align', '512', '--depth', '32'] },
         { pool: 'testpool', args: ['--writeback', '--align', '4096', '--depth', '32'] },
       ] : []),

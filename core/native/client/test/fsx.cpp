@@ -19,14 +19,14 @@
 namespace {
 
 const char* const fsx_help =
-    "vitastor_fsx --conf FILE --image NAME [--seed N] [--ops N] [--depth N] [--writeback] [--align BYTES] [--max-size BYTES]\n"
+    "vitastor_fsx --conf FILE --image NAME [--seed N] [--ops N] [--depth N] [--writeback] [--exclusive] [--align BYTES] [--max-size BYTES]\n"
     "    [--cli COMMAND]   vitastor-cli with its options: sizes, snapshots and clones as well\n"
     "The image is to be empty, and of --max-size bytes or less. Exit code 1: a difference, with the command that repeats it.\n";
 
 struct Options {
     std::string conf, image, cli;
     uint64_t seed = 1, ops = 1000, depth = 8, align = 1, max_size = 8 << 20;
-    bool writeback = false;
+    bool writeback = false, exclusive = false;
 };
 
 enum class Kind { read, write, zeroes, discard, flush, bitmap };
@@ -102,7 +102,7 @@ private:
     std::vector<Snapshot> snapshots_;
     std::list<Operation> running_;
     std::vector<std::string> history_;
-    uint64_t number_ = 0, counts_[6] = {}, admins_ = 0, snapshot_number_ = 0;
+    uint64_t read_end_ = 0, number_ = 0, counts_[6] = {}, admins_ = 0, snapshot_number_ = 0;
 };
 
 void Fsx::fail(const std::string& text) {
@@ -110,19 +110,19 @@ void Fsx::fail(const std::string& text) {
     for (size_t i = history_.size() > 30 ? history_.size() - 30 : 0; i < history_.size(); i++) printf("  %s\n", history_[i].c_str());
     printf("repeat on an empty image with: vitastor_fsx --seed %llu --ops %llu --depth %llu --align %llu --max-size %llu%s\n",
         static_cast<unsigned long long>(o_.seed), static_cast<unsigned long long>(o_.ops), static_cast<unsigned long long>(o_.depth),
-        static_cast<unsigned long long>(o_.align), static_cast<unsigned long long>(o_.max_size), o_.writeback ? " --writeback" : "");
+        static_cast<unsigned long long>(o_.align), static_cast<unsigned long long>(o_.max_size), (std::string(o_.writeback ? " --writeback" : "") + (o_.exclusive ? " --exclusive" : "")).c_str());
     fflush(stdout);
     _Exit(1);
 }
 
 void Fsx::open_cluster() {
     const vitastor_option pairs[] = {{"client_enable_writeback", o_.writeback ? "true" : "false"},
-        {"client_max_buffered_bytes", "512k"}, {"client_max_buffered_ops", "100"}};
+        {"client_max_buffered_bytes", "512k"}, {"client_max_buffered_ops", "100"}, {"client_readahead_bytes", o_.exclusive ? "256k" : "0"}};
     vitastor_cluster_options options{};
     options.struct_size = sizeof options;
     options.config_path = o_.conf.c_str();
     options.options = pairs;
-    options.option_count = 3;
+    options.option_count = 4;
     if (int error = vitastor_cluster_open(&options, &cluster_)) fail(std::string("vitastor_cluster_open: ") + strerror(-error));
     for (int i = 0; i < 2; i++) {
         vitastor_context_options context{};
@@ -139,6 +139,7 @@ vitastor_image* Fsx::open(const std::string& name, bool read_only) {
     options.read_only = read_only;
     options.any_alignment = 1;
     options.writeback = o_.writeback;
+    options.exclusive = o_.exclusive;
     vitastor_image* image = nullptr;
     // What was made a moment ago by a tool may not have been heard of here.
     for (int tries = 0;; tries++) {
@@ -167,11 +168,15 @@ void Fsx::close_image() {
 }
 
 void Fsx::start(Kind kind) {
+    // Now and then where the read before has ended.
+    const bool goes_on = kind == Kind::read && o_.exclusive && below(3);
     uint64_t length = kind == Kind::flush ? 0 : 1 + (below(4) ? below(20000) : below(3 * block_));
     uint64_t unit = below(3) ? o_.align : std::max<uint64_t>(o_.align, below(2) ? 512 : granularity_);
     if (kind == Kind::bitmap) unit = granularity_;
     length = std::min((length + unit - 1) / unit * unit, size_ / unit * unit);
-    const uint64_t offset = kind == Kind::flush ? 0 : below((size_ - length) / unit + 1) * unit;
+    uint64_t offset = kind == Kind::flush ? 0 : below((size_ - length) / unit + 1) * unit;
+    if (goes_on && read_end_ + length <= size_) offset = read_end_;
+    if (kind == Kind::read) read_end_ = offset + length;
     while (std::any_of(running_.begin(), running_.end(), [&](const Operation& other) {
         return other.offset < offset + length && offset < other.offset + other.length;
     })) turn();
@@ -420,8 +425,8 @@ int main(int argc, char** argv) {
     Options options;
     for (int i = 1; i < argc; i++) {
         const std::string word = argv[i];
-        if (word == "--writeback") {
-            options.writeback = true;
+        if (word == "--writeback" || word == "--exclusive") {
+            (word == "--writeback" ? options.writeback : options.exclusive) = true;
             continue;
         }
         const char* value = i + 1 < argc ? argv[++i] : nullptr;
