@@ -2,6 +2,7 @@
 // npm run bench: figures beside raw figures of the same run. Not a test: only --check looks at targets.
 
 import { clusterBenchmark, footprintBenchmark, sharedImageBenchmark } from './bench/cluster.js';
+import { contextsBenchmark } from './bench/contexts.js';
 import { diffBenchmark } from './bench/diff.js';
 import { ecClusterBenchmark } from './bench/ec-cluster.js';
 import { erasureBenchmark } from './bench/erasure.js';
@@ -36,7 +37,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 }
 
 const BENCHMARKS: readonly Benchmark[] = [
-  rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), footprintBenchmark(withLab),
+  rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), contextsBenchmark(withLab), footprintBenchmark(withLab),
   storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab), ecClusterBenchmark(withLab),
   rebalanceBenchmark(withLab), listingBenchmark(withOptions), diffBenchmark(withOptions), layersBenchmark(withLab),
   failoverBenchmark(withOptions),
