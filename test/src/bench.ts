@@ -10,6 +10,7 @@ import { failoverBenchmark } from './bench/failover.js';
 import { type Benchmark, describe, type Figure, meets } from './bench/figures.js';
 import { layersBenchmark } from './bench/layers.js';
 import { listingBenchmark } from './bench/listing.js';
+import { qemuBenchmark } from './bench/qemu.js';
 import { rebalanceBenchmark } from './bench/rebalance.js';
 import { rawBenchmark } from './bench/raw.js';
 import { storeBenchmark } from './bench/store.js';
@@ -39,7 +40,7 @@ async function withDiskLab<T>(run: (lab: Lab) => Promise<T>): Promise<T> {
 const BENCHMARKS: readonly Benchmark[] = [
   rawBenchmark(withLab), clusterBenchmark(withLab), sharedImageBenchmark(withLab), contextsBenchmark(withLab), footprintBenchmark(withLab),
   storeBenchmark(withLab, withDiskLab), storeObjectsBenchmark(withLab), erasureBenchmark(withLab), ecClusterBenchmark(withLab),
-  rebalanceBenchmark(withLab), listingBenchmark(withOptions), diffBenchmark(withOptions), layersBenchmark(withLab),
+  rebalanceBenchmark(withLab), listingBenchmark(withOptions), diffBenchmark(withOptions), layersBenchmark(withLab), qemuBenchmark(withLab),
   failoverBenchmark(withOptions),
 ];
 
