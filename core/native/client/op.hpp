@@ -4,6 +4,7 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/ids.hpp"
@@ -106,6 +107,23 @@ struct Op : ListNode {
     ReplayState* replay = nullptr;  ///< replay: what is left to send; heap
     Part first;             ///< most operations need no other
 };
+
+/// Calls visit(uint8_t* bytes, uint64_t done, uint64_t size) for the pieces of the caller's memory that hold `length` bytes of `op`, from `skip` on.
+template <class Visit>
+void each_piece(const Op& op, uint64_t skip, uint64_t length, Visit visit) {
+    uint64_t done = 0;
+    for (int i = 0; i < op.iov_count && done < length; i++) {
+        const iovec& piece = op.iov[i];
+        if (skip >= piece.iov_len) {
+            skip -= piece.iov_len;
+            continue;
+        }
+        const uint64_t size = std::min<uint64_t>(length - done, piece.iov_len - skip);
+        visit(static_cast<uint8_t*>(piece.iov_base) + skip, done, size);
+        done += size;
+        skip = 0;
+    }
+}
 
 /// Keeps what was freed, up to a bound; the rest goes back to the heap.
 template <class T, unsigned kKeep>

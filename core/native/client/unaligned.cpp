@@ -44,23 +44,6 @@ struct OpAwait {
     int64_t await_resume() const noexcept { return result; }
 };
 
-/// Copies between a buffer and the pieces of `op` that lie `skip` bytes in.
-template <class Copy>
-void each_piece(const Op& op, uint64_t skip, uint64_t length, Copy copy) {
-    uint64_t done = 0;
-    for (int i = 0; i < op.iov_count && done < length; i++) {
-        const iovec& piece = op.iov[i];
-        if (skip >= piece.iov_len) {
-            skip -= piece.iov_len;
-            continue;
-        }
-        const uint64_t size = std::min<uint64_t>(length - done, piece.iov_len - skip);
-        copy(static_cast<uint8_t*>(piece.iov_base) + skip, done, size);
-        done += size;
-        skip = 0;
-    }
-}
-
 }  // namespace
 
 /// Parts of a write that run side by side.
