@@ -37,6 +37,8 @@ Context::Context(Shared& shared, runtime::Loop& loop)
     peers_ = std::make_unique<net::Peers>(loop, peer_options(*config_, session_, logger()), *this, logger());
     retry_timer_.context = this;
     retry_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_retry_timer(); };
+    open_timer_.context = this;
+    open_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->retry_missing(); };
     limit_timer_.context = this;
     limit_timer_.on_fire = [](runtime::Timer* t) { static_cast<Hook<runtime::Timer>*>(t)->context->on_limit_timer(); };
     finisher_.context = this;
@@ -71,6 +73,7 @@ void Context::close() {
     on_limit_timer();
     writeback_.on_change();
     while (Op* op = opening_.pop_front()) finish_later(*op, -ECANCELED);
+    while (Op* op = missing_.pop_front()) finish_later(*op, -ECANCELED);
     tell_listeners();
     struct Done : runtime::Completion {
         bool done = false;
@@ -82,6 +85,7 @@ void Context::close() {
     VITASTOR_ASSERT(closed.done && operations_ == 0);
     loop_.disarm(retry_timer_);
     loop_.disarm(limit_timer_);
+    loop_.disarm(open_timer_);
     if (finisher_.linked()) finisher_.unlink();
     if (rechecker_.linked()) rechecker_.unlink();
     loop_.unregister_notifier(wake_.notifier);
@@ -146,6 +150,7 @@ void Context::adopt_snapshot() {
         opening_.pop_front();
         finish_open(*op);
     }
+    retry_missing();
     tell_listeners();
 }
 
@@ -400,6 +405,13 @@ void Context::check_opened_images() {
     }
 }
 
+/// Those that are still unknown wait on, until their time is over.
+void Context::retry_missing() {
+    List<Op> waiting;
+    while (Op* op = missing_.pop_front()) waiting.push_back(op);
+    while (Op* op = waiting.pop_front()) finish_open(*op);
+}
+
 /// Why nobody can tell what this image reads: 0, -ELOOP or -ENOENT, with a sentence.
 int Context::check_chain(InodeNum number, std::string* why) const {
     auto layer = map_->inodes->find(number);
@@ -434,6 +446,11 @@ void Context::finish_open(Op& op) {
     InodeNum number = image.options.inode;
     if (!image.options.name.empty()) {
         auto found = map_->image_by_name->find(image.options.name);
+        if (found == map_->image_by_name->end() && loop_.now_ns() < op.offset) {
+            missing_.push_back(&op);
+            if (!open_timer_.armed()) loop_.arm(open_timer_, op.offset);
+            return;
+        }
         if (found == map_->image_by_name->end())
             return refuse(-ENOENT, shown + " does not exist: look at `vitastor-cli ls`, or check etcd_prefix (" +
                                        config_->etcd_prefix + ")");

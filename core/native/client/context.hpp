@@ -173,6 +173,7 @@ private:
     void check_opened_images();
     int check_chain(InodeNum number, std::string* why) const;
     void finish_open(Op& op);
+    void retry_missing();
     int tree_distance(const std::string& osd_host, OsdNum osd) const;
     void find_holders(PoolView& view);
     OsdLink* read_link(const PoolView& pool, uint64_t stripe, Part& part);
@@ -266,6 +267,8 @@ private:
     };
     std::multimap<uint64_t, Limited> limited_;  ///< by when it may go on
     Hook<runtime::Timer> limit_timer_;
+    Hook<runtime::Timer> open_timer_;
+    List<Op> missing_;  ///< opened by a name that the map does not know yet; Op::offset: until when that is waited for
     List<Op> opening_;
     List<Op> parked_flushes_;
     List<Op> finished_;

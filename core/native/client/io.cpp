@@ -14,6 +14,7 @@ constexpr uint64_t kMaxZeroWrite = 4u << 20;
 constexpr size_t kZeroBytes = 1u << 20;
 constexpr uint32_t kMaxPartsPerOp = 256;  ///< made at a time; the rest follows as they end
 constexpr uint64_t kNoHoldersNs = runtime::kNsPerSecond;  ///< reads go to the primary after a holder has said that it has no lock
+constexpr uint64_t kOpenGraceNs = runtime::kNsPerSecond;  ///< a name that the map does not have may be on its way
 constexpr uint16_t kMaxLimboRounds = 320;  ///< with the default interval 16 s
 /// Never written to. One copy a process, in .bss.
 alignas(4096) uint8_t zeroes[kZeroBytes];
@@ -65,6 +66,8 @@ void Context::start(Op& op) {
     operations_++;
     if (op.kind == OpKind::open) {
         attached_.push_back(op.image);
+        // What somebody has just made may not be in a map that was loaded long ago; a first load has it (safety 11).
+        if (map_) op.offset = loop_.now_ns() + kOpenGraceNs;
         if (map_ || !trouble_.empty()) finish_open(op);
         else opening_.push_back(&op);
         return;

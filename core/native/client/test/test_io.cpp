@@ -37,6 +37,37 @@ TEST_CASE("open: unknown names, unknown pools, no etcd, and by number") {
     CHECK(world.osds[1]->last_meta_revision == 0);
 }
 
+TEST_CASE("open: a name that was made a moment ago, one that is made never, and a context that closes meanwhile") {
+    World world;
+    world.add_osd(1);
+    world.feed();
+    REQUIRE(world.open());
+    client::ImageOptions options;
+    options.name = "young";
+    Done done;
+    client::Image* image = world.create(options);
+    world.start(OpKind::open, image, 0, 0, {}, done);
+    options.name = "never";
+    Done never;
+    world.start(OpKind::open, world.create(options), 0, 0, {}, never);
+    world.loop->run_once(0);
+    CHECK_FALSE(done.done);
+    world.put("/config/inode/1/30", R"({"name":"young","size":1048576})");
+    REQUIRE(world.until([&] { return done.done; }));
+    CHECK(done.result == 0);
+    CHECK(image->size_bytes == 1048576);
+    CHECK_FALSE(never.done);
+    REQUIRE(world.until([&] { return never.done; }));
+    CHECK(never.result == -ENOENT);
+    CHECK(world.logger.text.find("image never does not exist") != std::string::npos);
+    Done late;
+    world.start(OpKind::open, world.create(options), 0, 0, {}, late);
+    world.loop->run_once(0);
+    CHECK_FALSE(late.done);
+    world.contexts[0]->close();
+    CHECK(late.result == -ECANCELED);
+}
+
 TEST_CASE("open is given up when the first contact with etcd is") {
     World world;
     client::ImageOptions options;
