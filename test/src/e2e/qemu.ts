@@ -133,8 +133,58 @@ const misuse: Story = {
     assert.equal(done.code, 0, done.stderr);
     assertSays(await qemuIo(lab, image, 'write 0 4k'), /testimg is read-only/);
     assert.match(await mustQemu(lab, ['qemu-io', '-r', '-f', 'raw', '-c', 'read -P 0 0 4k', image]), /read 4096/);
+    const copied = await qemu(lab, ['qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', `${base}:image=${strange}`, image]);
+    assert.equal(copied.code, 1, copied.stdout + copied.stderr);
+    assertSays(copied.stderr, /testimg is read-only/);
+
+    await names(lab);
+    await removedWhileOpen(lab);
   },
 };
+
+/** Every name that an image may have is reached, in each of QEMU's spellings. */
+async function names(lab: Lab): Promise<void> {
+  const base = address(lab);
+  const etcd = (lab.etcdAddresses[0] ?? '').replace('http://', '');
+  for (const name of ['a/b//c', 'ü→名', 'n'.repeat(255), 'C:\\disk:1', "50%41&x=y?z#'\"", 'trailing ']) {
+    await lab.createImage(name, '1M');
+    const colons = `${base}:image=${name.replaceAll(/[\\:]/g, '\\$&')}`;
+    const uri = `vitastor://?image=${encodeURIComponent(name)}&etcd_host=${etcd}`;
+    await mustQemuIo(lab, colons, 'write -P 5 0 64k');
+    await mustQemuIo(lab, uri, 'read -P 5 0 64k');
+    const info = JSON.parse(await mustQemu(lab, ['qemu-img', 'info', '--output=json', colons])) as Record<string, unknown>;
+    assert.equal(info['virtual-size'], MIB);
+    // What QEMU says it is called opens it again.
+    await mustQemuIo(lab, String(info['filename']), 'read -P 5 0 64k');
+    const snap = await lab.cli(['snap-create', `${name}@s`]);
+    assert.equal(snap.code, 0, snap.stderr);
+    assert.match(await mustQemu(lab, ['qemu-io', '-r', '-f', 'raw', '-c', 'read -P 5 0 64k', `${colons}@s`]), /read 65536/);
+    assertSays(await qemuIo(lab, `${colons}@s`, 'write 0 4k'), /is read-only/);
+    const gone = await qemu(lab, ['qemu-img', 'info', `${colons}@nothere`]);
+    assert.equal(gone.code, 1);
+    assertSays(gone.stderr, /@nothere does not exist/);
+  }
+  const long = await qemu(lab, ['qemu-img', 'info', `${base}:image=${'n'.repeat(4096)}`]);
+  assert.equal(long.code, 1);
+  assertSays(long.stderr, /n{100}|too long/);
+}
+
+/** Whoever has it open goes on, or gets an error, and neither ends by a signal nor hangs. */
+async function removedWhileOpen(lab: Lab): Promise<void> {
+  await lab.createImage('victim', '8M');
+  const file = `${address(lab)}:image=victim`;
+  const session = new QemuSession(lab, file, ['-t', 'none']);
+  await session.write(7, '0', '4M');
+  const removed = await lab.cli(['rm', 'victim', '--progress', '0']);
+  assert.equal(removed.code, 0, removed.stderr);
+  // -f: with a flush after it.
+  for (const command of ['write -f -P 8 0 64k', 'read 0 64k', 'discard 0 1M']) await session.run(command, /(wrote|read|discard) (\d+)\/\2 bytes|failed/);
+  await session.run('length', /MiB|failed/);
+  await session.close();
+  const again = await qemu(lab, ['qemu-img', 'info', file]);
+  assert.equal(again.code, 1);
+  assertSays(again.stderr, /victim does not exist/);
+}
 
 const sessions: Story = {
   name: 'qemu-sessions',
