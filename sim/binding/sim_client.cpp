@@ -67,7 +67,6 @@ public:
           hub_(*loop_, layers, 0, logger_),
           shared_(hub_, logger_),
           context_(std::make_unique<client::Context>(shared_, *loop_)) {
-        shared_.cache_settings = client::resolve_cache_settings(layers, logger_);
         source_.start(hub_);
         world.add_process(*this);
     }
