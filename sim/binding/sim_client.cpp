@@ -67,6 +67,7 @@ public:
           hub_(*loop_, layers, 0, logger_),
           shared_(hub_, logger_),
           context_(std::make_unique<client::Context>(shared_, *loop_)) {
+        shared_.layers = layers;
         source_.start(hub_);
         world.add_process(*this);
     }
