@@ -67,8 +67,7 @@ public:
         if (!server_) return;
         for (net::Request* request : held_) {
             wire::encode_reply(wire::HeaderBytes(request->reply, wire::kHeaderSize), {request->id, request->opcode, -EPIPE});
-            if (request->connection) request->connection->reply(*request);
-            else dead_.push_back(request);
+            net::Connection::reply(*request);
         }
         held_.clear();
         struct Done : runtime::Completion {
@@ -215,7 +214,7 @@ public:
         held_.clear();
         for (net::Request* request : held) {
             wire::encode_reply(wire::HeaderBytes(request->reply, wire::kHeaderSize), {request->id, request->opcode, error});
-            request->connection->reply(*request);
+            net::Connection::reply(*request);
         }
     }
     /// Executes what `fault` held back.
@@ -235,7 +234,7 @@ private:
     Logger& logger_;
     uint16_t port_ = 0;
     std::unique_ptr<net::Server> server_;
-    std::vector<net::Request*> held_, dead_;
+    std::vector<net::Request*> held_;
 };
 
 /// A result that tests wait for.
