@@ -6,21 +6,13 @@ import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { loadNativeClient, VitastorError } from '@vitastor/core';
+import { VitastorError } from '@vitastor/core';
+import { nativeMissing } from '@vitastor/core/testing';
 import { CliRig, type CliResult } from './harness.js';
 
 const K = 4096;
 let rig: CliRig;
 let dir: string;
-
-function missing(): string | false {
-  try {
-    loadNativeClient();
-    return false;
-  } catch (error) {
-    return error instanceof VitastorError ? error.message : 'the native client does not load';
-  }
-}
 
 const path = (name: string): string => join(dir, name);
 async function run(...words: string[]): Promise<CliResult> {
@@ -69,7 +61,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true });
 });
 
-describe('export and import', { skip: missing() }, () => {
+describe('export and import', { skip: nativeMissing() }, () => {
   beforeEach(chain);
 
   test('a full copy, then increments, through files and pipes', async () => {
@@ -300,7 +292,7 @@ function dice(seed: number): (below: number) => number {
   };
 }
 
-describe('random chains', { skip: missing() }, () => {
+describe('random chains', { skip: nativeMissing() }, () => {
   for (let seed = 1; seed <= 16; seed++) {
     test(`seed ${seed}: restored in random steps, over what was there, and raw`, async () => {
       const roll = dice(seed);

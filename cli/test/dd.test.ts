@@ -7,7 +7,8 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { loadNativeClient, VitastorError } from '@vitastor/core';
+import { VitastorError } from '@vitastor/core';
+import { nativeMissing } from '@vitastor/core/testing';
 import { ddOptions } from '../src/copy/dd-options.js';
 import { isZero } from '../src/copy/endpoints.js';
 import { CliRig, type CliResult } from './harness.js';
@@ -162,7 +163,8 @@ describe('dd between files, images and pipes', () => {
   });
 
   test('direct: memory, blocks and ends that fit', async (t) => {
-    try { loadNativeClient(); } catch { return t.skip('no native build'); }
+    const missing = nativeMissing();
+    if (missing !== false) return t.skip(missing);
     const data = pattern(20 * KIB4 + 100, 8);
     await writeFile(path('in'), data);
     try {

@@ -4,3 +4,4 @@
 export * from './seams/memory-etcd.js';
 export * from './seams/virtual-clock.js';
 export * from './testing/etcd-server.js';
+export * from './testing/native-missing.js';

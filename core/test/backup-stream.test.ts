@@ -6,15 +6,7 @@ import { describe, test } from 'node:test';
 import { sameIdentity, StreamDecoder, StreamEncoder, STREAM_DATA_MAX, type StreamHeader, type StreamRecord, type StreamTotals } from '../src/backup-stream.js';
 import { VitastorError } from '../src/errors.js';
 import { loadNativeClient } from '../src/native/addon.js';
-
-function missing(): string | false {
-  try {
-    loadNativeClient();
-    return false;
-  } catch (error) {
-    return error instanceof VitastorError ? error.message : 'the native client does not load';
-  }
-}
+import { nativeMissing } from '../src/testing/native-missing.js';
 
 const HEADER: StreamHeader = {
   image: 'vm', sizeBytes: 1n << 40n, granularity: 4096,
@@ -82,7 +74,7 @@ const bad = (text: RegExp) => (error: unknown): boolean => {
   return true;
 };
 
-describe('streams', { skip: missing() }, () => {
+describe('streams', { skip: nativeMissing() }, () => {
   test('CRC-32C, and memory for O_DIRECT', () => {
     const { crc32c, alignedBuffer } = loadNativeClient();
     assert.equal(crc32c(Buffer.from('123456789'), 0), 0xe3069283);

@@ -12,15 +12,8 @@ import { openNativeDataOps } from '../src/native/data-ops.js';
 import { Etcd3Adapter } from '../src/seams/etcd3-adapter.js';
 import { SystemClock, SystemRandom } from '../src/seams/system.js';
 import { ETCD_MISSING, EtcdServer } from '../src/testing/etcd-server.js';
+import { nativeMissing } from '../src/testing/native-missing.js';
 
-function nativeMissing(): string | false {
-  try {
-    loadNativeClient();
-    return false;
-  } catch (error) {
-    return error instanceof VitastorError ? error.message : 'the native client does not load';
-  }
-}
 const MISSING = nativeMissing() || ETCD_MISSING;
 const rejectsWith = (code: string) => (error: unknown): boolean => error instanceof VitastorError && error.code === code;
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // C ABI: images and I/O.
+#include <algorithm>
+
 #include "client/abi_types.hpp"
 #include "client/layer_map.hpp"
 #include "client/merge.hpp"
@@ -39,6 +41,13 @@ int start_io(OpKind kind, vitastor_image* image, vitastor_context* context, uint
         if (int error = Context::check_request(*inner(image), offset, length, iov, iov_count)) return error;
     }
     return start_op(kind, image, context, offset, length, iov, iov_count, expected_version, done_fn, done_arg);
+}
+
+/// Full inode numbers of a caller; false: too few, too many, or one that is none.
+bool take_layers(const uint64_t* layers, size_t count, size_t least, std::vector<InodeNum>& out) {
+    if (!layers || count < least || count > 4096) return false;
+    out.assign(layers, layers + count);
+    return std::all_of(out.begin(), out.end(), [](InodeNum inode) { return pool_of(inode) && inode != full_inode(pool_of(inode), 0); });
 }
 
 /// What a tool (Purge, Merge, LayerMap) is started with, on the way to its context's thread.
@@ -298,12 +307,9 @@ extern "C" int vitastor_merge(vitastor_context* context, const vitastor_merge_op
     void (*done_fn)(void* arg, int result, const char* json), void* done_arg) {
     vitastor_merge_options options;
     if (!context || !done_fn || !take_options(given, options)) return -EINVAL;
-    if (!options.layers || options.layer_count < 2 || options.layer_count > 4096) return -EINVAL;
-    if (options.target >= options.layer_count || options.cas < -1 || options.cas > 1) return -EINVAL;
     MergeOptions inner_options;
-    inner_options.layers.assign(options.layers, options.layers + options.layer_count);
-    for (InodeNum inode : inner_options.layers)
-        if (!pool_of(inode) || inode == full_inode(pool_of(inode), 0)) return -EINVAL;
+    if (!take_layers(options.layers, options.layer_count, 2, inner_options.layers)) return -EINVAL;
+    if (options.target >= options.layer_count || options.cas < -1 || options.cas > 1) return -EINVAL;
     inner_options.target = options.target;
     inner_options.cas = options.cas > 0 ? MergeCas::always : options.cas < 0 ? MergeCas::never : MergeCas::automatic;
     inner_options.iodepth = options.iodepth;
@@ -319,12 +325,9 @@ extern "C" int vitastor_map_layers(vitastor_context* context, const vitastor_map
     void* done_arg) {
     vitastor_map_options options;
     if (!context || !done_fn || !take_options(given, options)) return -EINVAL;
-    if (!options.layers || options.layer_count < 1 || options.layer_count > 4096) return -EINVAL;
-    if (options.max_offset && options.max_offset <= options.min_offset) return -EINVAL;
     LayerMapOptions inner_options;
-    inner_options.layers.assign(options.layers, options.layers + options.layer_count);
-    for (InodeNum inode : inner_options.layers)
-        if (!pool_of(inode) || inode == full_inode(pool_of(inode), 0)) return -EINVAL;
+    if (!take_layers(options.layers, options.layer_count, 1, inner_options.layers)) return -EINVAL;
+    if (options.max_offset && options.max_offset <= options.min_offset) return -EINVAL;
     inner_options.min_offset = options.min_offset;
     inner_options.max_offset = options.max_offset;
     inner_options.max_extents = options.max_extents;
