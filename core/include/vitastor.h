@@ -124,7 +124,8 @@ VITASTOR_API int vitastor_image_has_parent(vitastor_image *image);       /* 1: a
  * offset and length: multiples of the granularity, any size; iov is copied, its memory is borrowed until done_fn (4096-aligned memory avoids
  * nothing but is welcome). context: any context of the image's cluster, on its thread (or any thread if it has its own).
  * Results: bytes (= length) for read, write and discard, 0 for flush, or negative errno: -EINVAL (misaligned; beyond 64-bit), -EROFS, -EIO
- * (data unreadable; only with client_eio_retry_interval = 0), -ENOSPC (only with client_retry_enospc = false), -EINTR (compare-and-set failed).
+ * (data unreadable; only with client_eio_retry_interval = 0), -ENOSPC (only with client_retry_enospc = false), -EINTR (compare-and-set failed),
+ * -ENOENT (the image is removed, or being removed; reads: a layer below has no record), -ELOOP (reads: the layers form a ring). log_fn says which.
  * A return value other than 0 means that done_fn will not run: -EINVAL only. */
 VITASTOR_API int vitastor_read(vitastor_image *image, vitastor_context *context, uint64_t offset, uint64_t length,
     const struct iovec *iov, int iov_count, vitastor_io_fn done_fn, void *done_arg);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The one error class of the TypeScript side, all its codes, and what each means to a shell.
 
+import { getSystemErrorMap } from 'node:util';
+
 /** Every code that some caller acts on. Numbers are the positive errno that the command-line tools exit with. */
 export const EXIT_CODES = {
   /** Bad or missing argument, unknown command. */
@@ -67,6 +69,12 @@ export class VitastorError extends Error {
 
 export function isVitastorError(error: unknown, code?: ErrorCode): error is VitastorError {
   return error instanceof VitastorError && (code === undefined || error.code === code);
+}
+
+/** A positive errno as people know it: "ENOENT (no such file or directory)". */
+export function errnoText(errno: number): string {
+  const [name, text] = getSystemErrorMap().get(-errno) ?? [`error ${String(errno)}`, 'unknown'];
+  return `${name} (${text})`;
 }
 
 /** The text of whatever was thrown. */

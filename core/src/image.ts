@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Images for TypeScript: promises over the native client. User data moves in native threads; buffers are not copied.
 
-import { VitastorError, type ErrorCode } from './errors.js';
+import { errnoText, VitastorError, type ErrorCode } from './errors.js';
 import {
   loadNativeClient,
   type ClusterHandle,
@@ -21,7 +21,7 @@ const ERRNO_CODES: Readonly<Record<number, ErrorCode>> = {
 /** what: names the thing and the action. The last message of the library is appended when there is one. */
 function failure(result: number, what: string, message: string): VitastorError {
   const code = ERRNO_CODES[-result] ?? 'ERR_IO';
-  const text = message === '' ? `${what}: error ${String(-result)}` : `${what}: ${message}`;
+  const text = message === '' ? `${what}: ${errnoText(-result)}` : `${what}: ${message}`;
   return new VitastorError(code, text, {
     retryable: code === 'ERR_CONFLICT' || code === 'ERR_ETCD_UNAVAILABLE',
     data: { errno: -result },

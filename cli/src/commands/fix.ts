@@ -2,7 +2,7 @@
 
 import { string } from '@oclif/core/flags';
 import {
-  errorText, objectStart, parseBoolean, pgOfOffset, VitastorError,
+  errnoText, errorText, objectStart, parseBoolean, pgOfOffset, VitastorError,
   type ClusterView, type DescribeItem, type JsonObject, type ObjectName, type OsdAdmin, type PoolConfig,
 } from '@vitastor/core';
 import { VitastorCommand, type Outcome } from '../base-command.js';
@@ -101,12 +101,12 @@ async function fixObject(view: ClusterView, admin: OsdAdmin, name: ObjectName, w
   for (const item of selected) {
     const result = await admin.deleteCopy(item.osd, object, item.part);
     if (result < 0 && result !== ENOENT)
-      throw new VitastorError('ERR_IO', `OSD ${item.osd} could not delete its copy (error ${-result})`);
+      throw new VitastorError('ERR_IO', `OSD ${item.osd} could not delete its copy: ${errnoText(-result)}`);
     deleted.push({ ...object, part: item.part, osd: item.osd });
   }
   const scrubbed = await admin.scrub(primary, object);
   if (scrubbed < 0 && scrubbed !== ENOENT)
-    throw new VitastorError('ERR_IO', `the copies were deleted, but OSD ${primary} could not check the object again (error ${-scrubbed}): repeat`, { retryable: true });
+    throw new VitastorError('ERR_IO', `the copies were deleted, but OSD ${primary} could not check the object again, ${errnoText(-scrubbed)}: repeat`, { retryable: true });
 }
 
 /** Where a clean object lies. */

@@ -28,6 +28,10 @@ net::PeerOptions peer_options(const cluster::ClientConfig& config, uint64_t sess
     return options;
 }
 
+std::string being_removed(const std::string& name) {
+    return "it is being removed, and some of its data may be gone already: `vitastor-cli rm " + name + "` ends that";
+}
+
 }  // namespace
 
 Context::Context(Shared& shared, runtime::Loop& loop)
@@ -296,12 +300,13 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
     InodeNum parent = inode.parent;
     for (unsigned depth = 0; parent; depth++) {
         if (depth >= kMaxChain || parent == number) {
-            view.looped = true;
+            view.broken_chain = -ELOOP;
             break;
         }
         if (pool_of(parent) != pool_of(number) && !view.cross_parent) view.cross_parent = parent;
         auto above = map_->inodes->find(parent);
-        parent = above == map_->inodes->end() ? 0 : above->second.parent;
+        if (above == map_->inodes->end()) view.broken_chain = -ENOENT;
+        parent = view.broken_chain ? 0 : above->second.parent;
     }
     return view;
 }
@@ -328,7 +333,8 @@ InodeNum Context::find_inode(Image& image, bool& named) {
         named = true;
         return known;
     }
-    // A deleted image stays what it was for those who have it open.
+    // Whoever has a removed image open has nothing to do with what others make under its name.
+    if (image.removed.load(std::memory_order_acquire)) named = false;
     return named ? found->second : known;
 }
 
@@ -349,6 +355,8 @@ void Context::resolve_image(Image& image, InodeView& view) {
     view = make_view(number, image.options.skip_parents);
     if (!view.known) view.size = image.options.size_bytes;
     view.limbo = !named && view.read_only && !image.options.read_only;
+    const auto record = map_->inodes->find(number);
+    view.removed = !image.options.name.empty() && (record == map_->inodes->end() || record->second.deleted);
     view.read_only = (view.read_only && !image.options.override_read_only) || image.options.read_only;
 }
 
@@ -377,7 +385,8 @@ void Context::check_opened_images() {
         image->writes_back.store(writeback_.writes_back(*image), std::memory_order_relaxed);
         InodeNum inode = image->inode.exchange(view.inode, std::memory_order_relaxed);
         bool changed = inode != view.inode;
-        if (!view.limbo) {
+        note_fault(*image, view);
+        if (!view.limbo && !view.removed) {
             changed |= image->read_only.exchange(view.read_only, std::memory_order_relaxed) != view.read_only;
             image->has_parent.store(view.has_parent, std::memory_order_relaxed);
             if (view.known) {
@@ -410,6 +419,20 @@ void Context::retry_missing() {
     List<Op> waiting;
     while (Op* op = missing_.pop_front()) waiting.push_back(op);
     while (Op* op = waiting.pop_front()) finish_open(*op);
+}
+
+/// Its users learn once why their operations fail, and once that they do not any more.
+void Context::note_fault(Image& image, const InodeView& view) {
+    const auto record = map_->inodes->find(view.inode);
+    image.removed.store(view.removed && record == map_->inodes->end(), std::memory_order_release);
+    const int fault = view.removed ? -ENOENT : view.broken_chain;
+    if (image.fault.exchange(fault, std::memory_order_relaxed) == fault) return;
+    const std::string name = image.name();
+    const std::string shown = name.empty() ? "inode " + std::to_string(view.inode) : "image " + name;
+    if (!fault) return log(logger(), LogLevel::info, "%s is whole again", shown.c_str());
+    std::string why = image.removed ? "it was removed: close it" : being_removed(name);
+    if (!view.removed) check_chain(view.inode, &why);
+    log(logger(), LogLevel::error, "%s, which is open, cannot be %s any more: %s", shown.c_str(), view.removed ? "used" : "read", why.c_str());
 }
 
 /// Why nobody can tell what this image reads: 0, -ELOOP or -ENOENT, with a sentence.
@@ -455,6 +478,7 @@ void Context::finish_open(Op& op) {
             return refuse(-ENOENT, shown + " does not exist: look at `vitastor-cli ls`, or check etcd_prefix (" +
                                        config_->etcd_prefix + ")");
         number = found->second;
+        if (map_->inodes->at(number).deleted) return refuse(-ENOENT, shown + " cannot be opened: " + being_removed(image.options.name));
     }
     std::string why;
     const int fault = image.options.skip_parents ? 0 : check_chain(number, &why);

@@ -57,9 +57,10 @@ struct InodeView {
     bool known = false;          ///< has metadata
     bool read_only = false;
     bool has_parent = false;
-    bool looped = false;         ///< parents form a ring
+    int broken_chain = 0;        ///< of its parents: -ELOOP, they form a ring; -ENOENT, one has no record
     cluster::IoLimits limits;
     bool limbo = false;          ///< the name is gone and the inode has become read-only: a snapshot is being made by hand
+    bool removed = false;        ///< opened by name, and now without a record or being deleted
 };
 
 /// Exactly {active} or {active, left_on_dead}: others than the primary may be asked.
@@ -171,6 +172,7 @@ private:
     bool is_above(InodeNum inode, InodeNum ancestor) const;
     InodeNum find_inode(Image& image, bool& named);
     void check_opened_images();
+    void note_fault(Image& image, const InodeView& view);
     int check_chain(InodeNum number, std::string* why) const;
     void finish_open(Op& op);
     void retry_missing();

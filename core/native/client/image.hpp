@@ -52,6 +52,8 @@ public:
     std::atomic<bool> has_parent{false};
     std::atomic<bool> writes_back{false};  ///< they do
     std::atomic<bool> closed{false};
+    std::atomic<bool> removed{false};  ///< neither its name nor its inode has a record any more
+    std::atomic<int> fault{0};  ///< why reads fail, as last logged; of the opening context
     /// Writes of an exclusive image that are under way, and how often one has begun or ended.
     std::atomic<uint64_t> writing{0}, changes{0};
 

@@ -80,7 +80,7 @@ void Context::start(Op& op) {
     if (op.kind == OpKind::read_bitmap) op.bitmap_unit = op.image->granularity.load(std::memory_order_relaxed);
     const bool write = op.kind != OpKind::read && op.kind != OpKind::read_bitmap;
     if (write && view.read_only && !view.limbo) return finish_later(op, -EROFS);
-    if (!view.pool) return finish_later(op, -ENOENT);
+    if (!view.pool || view.removed) return finish_later(op, -ENOENT);
     if (view.limits.any() && !op.admitted && !op.aligned && !op.image->options.unlimited && put_off(op, view)) return;
     if (op.image->options.exclusive && write && !op.counted) {
         op.counted = true;
@@ -275,7 +275,8 @@ void Context::dispatch(Part& part) {
         }
         if (view->read_only && !op.image->options.override_read_only) return part_failed(part, -EROFS);
     }
-    if (view->looped && !write) return part_failed(part, -EINVAL);
+    if (view->removed) return part_failed(part, -ENOENT);
+    if (view->broken_chain && !write) return part_failed(part, view->broken_chain);
     if (write && op.kind != OpKind::replay && unaligned_.holds_back(part, view->inode, stripe)) return;
     OsdLink* link = part.kind != PartKind::read ? pool.primary_of(stripe) : read_link(pool, stripe, part);
     if (!link) return wait_for_change(part);

@@ -3,7 +3,7 @@
 // needed, any number of requests on it at once.
 
 import { connect, type Socket } from 'node:net';
-import { errorText, VitastorError } from '../errors.js';
+import { errnoText, errorText, VitastorError } from '../errors.js';
 import type { OsdState } from '../schema/osd.js';
 import type { Cancel, Clock } from '../seams/clock.js';
 import {
@@ -156,5 +156,5 @@ export class OsdAdminLinks implements OsdAdmin {
 }
 
 function refused(osd: number, what: string, retval: number): VitastorError {
-  return new VitastorError('ERR_IO', `OSD ${osd} refuses ${what} with error ${-retval}`, { retryable: true });
+  return new VitastorError('ERR_IO', `OSD ${osd} refuses ${what}: ${errnoText(-retval)}`, { retryable: true });
 }

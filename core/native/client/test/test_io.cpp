@@ -258,8 +258,9 @@ TEST_CASE("discard: whole objects are deleted where that is safe, all else reads
     CHECK(world.osds[1]->deletes == deletes);
     check_zeroes(0, kBlock);
     world.put("/pg/state/1/1", World::pg_state(1));
+    world.put("/config/inode/1/3", R"({"name":"base","size":1073741824,"readonly":true})");
     world.put("/config/inode/1/1", R"({"name":"img","size":1073741824,"parent_id":3})");
-    REQUIRE(world.until_generation(3));
+    REQUIRE(world.until([&] { return image->has_parent.load(); }));
     CHECK(world.write(image, 0, data) == static_cast<int64_t>(data.size()));
     CHECK(world.run(OpKind::discard, image, 0, kBlock, {}) == kBlock);
     CHECK(world.osds[1]->deletes == deletes);

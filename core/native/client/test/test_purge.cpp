@@ -91,8 +91,9 @@ TEST_CASE("purge: the end cuts an object, nothing before it changes, also where 
             below.data.assign(kBlock, 0x77);
             below.bitmap = {0, 0x0f, 0, 0};
             below.version = 1;
+            world.put("/config/inode/2/9", R"({"name":"base","size":1310720,"readonly":true})");
             world.put("/config/inode/1/1", std::string(R"({"name":"img","size":1310720,"readonly":true)") + (parent ? R"(,"parent_id":9,"parent_pool":2})" : "}"));
-            REQUIRE(world.until_generation(2));
+            REQUIRE(world.until([&] { return image->read_only.load(); }));
             Purged purged;
             client::PurgeOptions options;
             options.pool = 1;
