@@ -430,11 +430,12 @@ TEST_CASE("local reads of an erasure-coded pool ask the chunk's holder") {
         CHECK(reads() == std::vector<int>{1, 0, 0});
         CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
         CHECK(reads() == std::vector<int>{1, 1, 0});
-        // It holds no lock: not asked for a while.
+        // It holds no lock: not asked for a second.
         int asked = 0;
+        const uint64_t begin = world.loop->now_exact_ns();
         holder.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::read ? (asked++, -EPIPE) : 0; };
         for (int i = 0; i < 5; i++) CHECK(world.read(image, kBlock, 4096) == piece(kBlock, 4096));
-        CHECK(asked == 1);
+        CHECK((asked == 1 || world.loop->now_exact_ns() - begin >= runtime::kNsPerSecond));
         CHECK(primary.reads == 6);
         holder.fault = nullptr;
         CHECK(settled(kBlock, 2));

@@ -343,8 +343,10 @@ TEST_CASE("merge: others write to the top layer meanwhile") {
             rig.context(1);
             client::Image* image = rig.open_inode(rig.chain[3], 1);
             REQUIRE(image);
+            // Each closes a connection, and where flushes are needed that costs a pass, of which there are 8.
+            int faults = mode == "all" ? 1000 : 7;
             for (auto& [number, osd] : rig.osds)
-                osd->fault = [&](net::Request&) { return rig.below(40) == 0 ? -EPIPE : 0; };
+                osd->fault = [&](net::Request&) { return faults && rig.below(40) == 0 ? (faults--, -EPIPE) : 0; };
             Merged merged;
             rig.start_merge(rig.options(3), merged);
             struct Writer {
@@ -377,6 +379,7 @@ TEST_CASE("merge: others write to the top layer meanwhile") {
                 return merged.done;
             };
             REQUIRE(rig.until(turn));
+            INFO(merged.json);
             CHECK(merged.result == 0);
             CHECK((rig.stored() == expected));
         }
