@@ -11,12 +11,12 @@ namespace vitastor::client {
 namespace {
 
 constexpr uint64_t kMaxZeroWrite = 4u << 20;
-constexpr size_t kZeroBytes = 1u << 20;
+constexpr size_t kZeroBytes = wire::kMaxTransfer / net::Call::kMaxPayloadIov;
 constexpr uint32_t kMaxPartsPerOp = 256;  ///< made at a time; the rest follows as they end
 constexpr uint64_t kNoHoldersNs = runtime::kNsPerSecond;  ///< reads go to the primary after a holder has said that it has no lock
 constexpr uint64_t kOpenGraceNs = runtime::kNsPerSecond;  ///< a name that the map does not have may be on its way
 constexpr uint16_t kMaxLimboRounds = 320;  ///< with the default interval 16 s
-/// Never written to. One copy a process, in .bss.
+/// Never written to, so that its pages are one page of memory. One copy a process, in .bss.
 alignas(4096) uint8_t zeroes[kZeroBytes];
 
 wire::HeaderBytes header_of(Part& part) { return wire::HeaderBytes(part.request, wire::kHeaderSize); }
@@ -137,7 +137,8 @@ void Context::slice_more(Op& op, const InodeView& view) {
                                                          : PartKind::write;
         if (op.kind == OpKind::discard) {
             bool whole = offset == object && part_end == object + object_size;
-            kind = whole && !parent ? PartKind::remove : PartKind::zero;
+            // What is larger could not be zeroed at once, where that turns out to be needed.
+            kind = whole && !parent && object_size <= wire::kMaxTransfer ? PartKind::remove : PartKind::zero;
         }
         if (kind != PartKind::remove && kind != PartKind::bitmap) part_end = std::min(part_end, offset + max_part);
         parts.push_back(add_part(op, kind, offset, static_cast<uint32_t>(part_end - offset), offset - op.offset));
@@ -283,9 +284,9 @@ void Context::dispatch(Part& part) {
     net::Connection* connection = connect(link);
     if (!connection) return wait_for_change(part);
     if (part.kind == PartKind::remove && op.kind == OpKind::discard) {
-        // A delete that may come back from an OSD that is away is no discard (safety.md 8).
+        // A delete that may come back from an OSD that is away is no discard, nor is one that shows what a snapshot made meanwhile has (safety.md 8).
         const cluster::Pg& pg = pool.pool->pgs[stripe / pool.pg_stripe_size % pool.primary.size()];
-        if (pg.state & (wire::pg_state::left_on_dead | wire::pg_state::degraded)) part.kind = PartKind::zero;
+        if (view->has_parent || (pg.state & (wire::pg_state::left_on_dead | wire::pg_state::degraded))) part.kind = PartKind::zero;
     }
     part.inode = view->inode;
     if (!pool.immediate && !op.internal && !begin_tracked(part, *view, link, write)) return;
@@ -405,7 +406,7 @@ void Context::on_reply(Part& part) {
                 // The object may come back with an OSD: zeroes are newer than what it has (safety.md 8).
                 end_tracked(part, true);
                 part.kind = PartKind::zero;
-                if (part.length <= kZeroBytes * net::Call::kMaxPayloadIov) return dispatch(part);
+                return dispatch(part);
             }
         }
         if (op.kind == OpKind::replay) note_replayed(part);

@@ -267,6 +267,54 @@ TEST_CASE("discard: whole objects are deleted where that is safe, all else reads
     check_zeroes(0, kBlock);
 }
 
+TEST_CASE("discard: a snapshot is made while whole objects are being deleted: the rest is zeroed, or its data would show through") {
+    World world;
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::Image* image = world.open();
+    auto data = pattern(kBlock, 1);
+    CHECK(world.write(image, 0, data) == static_cast<int64_t>(data.size()));
+    world.osds[1]->fault = [](net::Request&) { return 1; };
+    Done done;
+    world.start(OpKind::discard, image, 0, kBlock, {}, done);
+    REQUIRE(world.until([&] { return world.osds[1]->held() == 1; }));
+    world.put("/config/inode/1/1", R"({"name":"img@0","size":1073741824,"readonly":true})");
+    world.put("/config/inode/1/2", R"({"name":"img","size":1073741824,"parent_id":1})");
+    REQUIRE(world.until([&] { return image->inode == full_inode(1, 2); }));
+    world.osds[1]->fault = nullptr;
+    world.osds[1]->answer_held(-EPIPE);
+    REQUIRE(world.until([&] { return done.done; }));
+    CHECK(done.result == kBlock);
+    CHECK(world.osds[1]->deletes == 0);
+    CHECK(world.osds[1]->objects.count(ObjectId{full_inode(1, 2), 0}));
+    CHECK(world.read(image, 0, kBlock) == std::vector<uint8_t>(kBlock));
+}
+
+TEST_CASE("discard: objects larger than what is zeroed at once, in a degraded PG and one that becomes so") {
+    constexpr uint64_t kLarge = 16u << 20;
+    World world;
+    world.pool_extra = R"(,"block_size":16777216)";
+    for (OsdNum osd : {1, 2}) {
+        world.add_osd(osd);
+        world.osds[osd]->geometry[1] = {kLarge, kGranule};
+    }
+    world.feed();
+    client::Image* image = world.open();
+    auto data = pattern(kLarge, 1);
+    const std::vector<uint8_t> zeroes(kLarge);
+    CHECK(world.write(image, 0, data) == kLarge);
+    world.osds[1]->left_on_dead_once = 1;
+    CHECK(world.run(OpKind::discard, image, 0, kLarge, {}) == kLarge);
+    CHECK(world.osds[1]->objects.count(ObjectId{full_inode(1, 1), 0}));
+    CHECK((world.read(image, 0, kLarge) == zeroes));
+    CHECK(world.write(image, 0, data) == kLarge);
+    world.put("/pg/state/1/1", World::pg_state(1, R"("active","left_on_dead")"));
+    REQUIRE(world.until_generation(2));
+    CHECK(world.run(OpKind::discard, image, 0, kLarge, {}) == kLarge);
+    CHECK((world.read(image, 0, kLarge) == zeroes));
+}
+
 TEST_CASE("operations over very many objects go in batches, and a failure ends them early") {
     World world;
     world.add_osd(1);
