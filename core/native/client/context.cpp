@@ -9,7 +9,6 @@
 namespace vitastor::client {
 namespace {
 
-constexpr unsigned kMaxChain = 4096;
 constexpr uint64_t kCloseLimitNs = 10 * runtime::kNsPerSecond;
 
 net::PeerOptions peer_options(const cluster::ClientConfig& config, uint64_t session, Logger& logger) {

@@ -20,6 +20,8 @@
 
 namespace vitastor::client {
 
+constexpr unsigned kMaxChain = 4096;  ///< layers of an image; more are a ring
+
 /// An OSD as this context sees it.
 struct OsdLink {
     OsdNum osd = 0;
@@ -218,6 +220,7 @@ private:
 
     // sync.cpp
     bool begin_tracked(Part& part, const InodeView& view, OsdLink* link, bool write);
+    bool may_read(Part& part, const InodeView& view, OsdLink* link);
     void end_tracked(Part& part, bool ok);
     void start_replay(Image& image, ObjectId object);
     void continue_replay(Op& op);

@@ -289,7 +289,8 @@ void Context::dispatch(Part& part) {
         if (view->has_parent || (pg.state & (wire::pg_state::left_on_dead | wire::pg_state::degraded))) part.kind = PartKind::zero;
     }
     part.inode = view->inode;
-    if (!pool.immediate && !op.internal && !begin_tracked(part, *view, link, write)) return;
+    const bool tracks = !op.internal || op.kind == OpKind::layer_read;
+    if (!pool.immediate && tracks && !begin_tracked(part, *view, link, write)) return;
     send_part(part, *view, link, connection);
 }
 

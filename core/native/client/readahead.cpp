@@ -10,7 +10,6 @@ namespace vitastor::client {
 namespace {
 
 constexpr uint64_t kMaxAgeNs = runtime::kNsPerSecond;  ///< a map may be late: what was read longer ago is not shown
-constexpr unsigned kMaxChain = 4096;
 
 }  // namespace
 

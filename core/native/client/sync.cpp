@@ -45,9 +45,9 @@ Route Context::route_of(ObjectId object) {
 /// False: the part has been put aside.
 bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bool write) {
     Image& image = *part.op->image;
-    if (!write && image.unsynced.empty()) return true;
+    if (!write) return image.unsynced.empty() || may_read(part, view, link);
     // A deletion keeps no data, and may be what makes the room that a replay, and so the SYNC, waits for.
-    const bool keeps_data = write && part.kind != PartKind::remove && part.kind != PartKind::compare_remove;
+    const bool keeps_data = part.kind != PartKind::remove && part.kind != PartKind::compare_remove;
     if (keeps_data && image.unsynced.over_limit(2 * config_->client_max_dirty_bytes, 2ull * config_->client_max_dirty_ops)) {
         VITASTOR_PROBE("writes wait for a forced sync");
         waiting_.push_back(&part);
@@ -56,9 +56,9 @@ bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bo
     }
     ObjectId object = object_of(part, *view.pool);
     part.start_seq = image.unsynced.last_seq();
-    switch (image.unsynced.begin(object, {link->osd, link->epoch}, write, part.kind == PartKind::remove)) {
+    switch (image.unsynced.begin(object, {link->osd, link->epoch}, true, part.kind == PartKind::remove)) {
     case Unsynced::Verdict::go:
-        part.tracked = write;
+        part.tracked = true;
         return true;
     case Unsynced::Verdict::wait:
         waiting_.push_back(&part);
@@ -67,6 +67,30 @@ bool Context::begin_tracked(Part& part, const InodeView& view, OsdLink* link, bo
         waiting_.push_back(&part);
         start_replay(image, object);
         return false;
+    }
+    return true;
+}
+
+/// What is unsynced of the layers below counts too: a snapshot may have been made since it was written. False: the part has been put aside.
+bool Context::may_read(Part& part, const InodeView& view, OsdLink* link) {
+    Image& image = *part.op->image;
+    ObjectId object = object_of(part, *view.pool);
+    for (unsigned depth = 0; depth < kMaxChain; depth++) {
+        switch (image.unsynced.begin(object, {link->osd, link->epoch}, false)) {
+        case Unsynced::Verdict::go: break;
+        case Unsynced::Verdict::wait:
+            waiting_.push_back(&part);
+            return false;
+        case Unsynced::Verdict::replay:
+            if (object.inode != view.inode) VITASTOR_PROBE("a read waits for unsynced writes of a layer below");
+            waiting_.push_back(&part);
+            start_replay(image, object);
+            return false;
+        }
+        if (!view.has_parent) return true;
+        const auto layer = map_->inodes->find(object.inode);
+        if (layer == map_->inodes->end() || !layer->second.parent || pool_of(layer->second.parent) != pool_of(view.inode)) return true;
+        object.inode = layer->second.parent;
     }
     return true;
 }
