@@ -2,12 +2,15 @@
 // A client (one context of libvitastor's own classes) on a simulated loop; etcd's contents are fed by JavaScript.
 #include <map>
 #include <memory>
+#include <string>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "base/buffer.hpp"
 #include "client/context.hpp"
+#include "client/merge.hpp"
+#include "client/purge.hpp"
 #include "cluster/map_hub.hpp"
 #include "cluster/model_source.hpp"
 #include "world.hpp"
@@ -56,6 +59,7 @@ struct Request {
     bool returns_data = false;
     bool has_buffer = true;
     uint64_t expected_version = 0;
+    std::string text;  ///< JSON of a merge or a purge
     Napi::FunctionReference done;
 };
 
@@ -121,6 +125,19 @@ public:
         add_method(world_, object, "flush", [this](const Napi::CallbackInfo& info) {
             start(info, client::OpKind::flush, image_of(info[0]), 0, 0, nullptr, 1);
         });
+        add_method(world_, object, "merge", [this](const Napi::CallbackInfo& info) {
+            client::MergeOptions options;
+            Napi::Array layers = info[0].As<Napi::Array>();
+            for (uint32_t i = 0; i < layers.Length(); i++) options.layers.push_back(u64_of(layers.Get(i)));
+            options.target = info[1].ToNumber().Uint32Value();
+            client::Merge::start(*context_, std::move(options), on_text, new_request(info, 2));
+        });
+        add_method(world_, object, "purge", [this](const Napi::CallbackInfo& info) {
+            client::PurgeOptions options;
+            options.pool = info[0].ToNumber().Uint32Value();
+            options.inode = u64_of(info[1]);
+            client::Purge::start(*context_, options, on_text, new_request(info, 2));
+        });
         add_method(world_, object, "destroy", [this](const Napi::CallbackInfo&) { die(); });
         return object;
     }
@@ -134,12 +151,24 @@ public:
 private:
     client::Image* image_of(const Napi::Value& number) { return images_[number.ToNumber().Uint32Value()]; }
 
-    void start(const Napi::CallbackInfo& info, client::OpKind kind, client::Image* image, uint64_t offset,
-               uint64_t length, Request* request, size_t done_index) {
+    Request* new_request(const Napi::CallbackInfo& info, size_t done_index, Request* request = nullptr) {
         if (!request) request = new Request;
         request->client = this;
         requests_.insert(request);
         request->done = Napi::Persistent(info[done_index].As<Napi::Function>());
+        return request;
+    }
+
+    static void on_text(void* arg, int result, const char* json) {
+        auto* finished = static_cast<Request*>(arg);
+        finished->text = json;
+        SimClient* self = finished->client;
+        self->world_.defer_call([self, finished, result](Napi::Env env) { self->finish(env, finished, result, 0); });
+    }
+
+    void start(const Napi::CallbackInfo& info, client::OpKind kind, client::Image* image, uint64_t offset,
+               uint64_t length, Request* request, size_t done_index) {
+        request = new_request(info, done_index, request);
         if (length > 0 && request->has_buffer && !request->buffer) request->buffer = loop_->buffers().allocate(length);
         client::Op* op = context_->take_op();
         op->kind = kind;
@@ -168,6 +197,8 @@ private:
         } else if (request->returns_data) {
             size_t size = result > 0 ? static_cast<size_t>(result) : 0;
             request->done.Call({number, at, world_.lent_bytes(request->buffer.data(), size)});
+        } else if (!request->text.empty()) {
+            request->done.Call({number, Napi::String::New(env, request->text)});
         } else {
             request->done.Call({number, at});
         }

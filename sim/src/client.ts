@@ -24,6 +24,8 @@ export class ClientProcess {
   #watch: Watch | null = null;
   /** Counts starts: what an earlier one began gets no answer. */
   generation = 0;
+  /** Of etcd, as far as the client knows. */
+  seenRevision = 0n;
   /** Images that the running process has open. */
   readonly #open = new Set<number>();
   /** Images that it is opening, and who waits for that. */
@@ -99,9 +101,12 @@ export class ClientProcess {
     const prefixes = ['config/', 'osd/state/', 'pg/'].map((path) => ({ prefix: keys.at(path) }));
     const pairs = etcd.pairs().filter((kv) => prefixes.some(({ prefix }) => kv.key.startsWith(prefix)));
     native.load(pairs.map(({ key, value, modRevision }): NativePair => ({ key, value, modRevision })), etcd.revision);
+    this.seenRevision = etcd.revision;
     this.#watch = client.watch(prefixes, etcd.revision + 1n, {
       onEvents: (events, revision) => {
-        if (this.#native === native) native.apply(events.map(({ key, value, modRevision }) => ({ key, value, modRevision })), revision);
+        if (this.#native !== native) return;
+        native.apply(events.map(({ key, value, modRevision }) => ({ key, value, modRevision })), revision);
+        this.seenRevision = revision;
       },
       onEnd: () => clock.after(10, () => this.#reconnect(native, client)),
     });

@@ -68,6 +68,10 @@ export interface SimClient {
   /** Deletes one object, whatever the state of its PG. */
   remove(image: number, offset: bigint, done: (result: number) => void): void;
   flush(image: number, done: (result: number) => void): void;
+  /** Full inode numbers, lowest first; target: index into layers. json: as of vitastor_merge(). */
+  merge(layers: readonly bigint[], target: number, done: (result: number, json: string) => void): void;
+  /** All data of an inode (full number). json: as of vitastor_purge(). */
+  purge(pool: number, inode: bigint, done: (result: number, json: string) => void): void;
   destroy(): void;
 }
 

@@ -80,6 +80,12 @@ export class Oracle {
     }
   }
 
+  /** Might the granule have held `value` between `began` and `ended`, both now() of then? For copies that were made there. */
+  mayHaveHeld(image: number, granule: number, value: number, began: number, ended: number): boolean {
+    const { effects, evidence } = this.#of(image, granule);
+    return effects.some((effect) => effect.value === value && effect.began < ended && contradiction(evidence, effect, began) === null);
+  }
+
   /** Null: explained. Else why not. `began`: now() before the read was sent. */
   checkRead(image: number, granule: number, value: number, began: number): string | null {
     const { effects, evidence } = this.#of(image, granule);

@@ -31,7 +31,6 @@ const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   // A request that overtakes another one on the way, within one client: seeds with nothing else did not meet it.
   ['a compare-and-set overtook a write', 'needs replies in another order than requests: test_client'],
   ['a write waits for a part of a granule', 'clients of seeds write whole granules: test_client, e2e fsx'],
-  ['merge met another writer', 'seeds do not merge layers: test_client, e2e layers'],
   ['bitmap of a layer in another pool', 'seeds do not ask for bitmaps: test_client'],
   ['chunks of different versions', 'needs a write of a primary that was replaced, late and not refused: engine_test'],
 ]);

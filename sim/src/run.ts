@@ -8,7 +8,8 @@ import { Faults } from './faults.js';
 import type { Solver } from '@vitastor/mon';
 import type { NativeModule } from './native.js';
 import { SeededRandom } from './rng.js';
-import { drawShape } from './shape.js';
+import { LayerWorker } from './layers.js';
+import { drawShape, withLayers } from './shape.js';
 import { Workload } from './workload.js';
 
 export interface RunOptions {
@@ -42,6 +43,7 @@ export interface RunResult {
 
 const START_LIMIT_MS = 60_000;
 const READ_LIMIT_MS = 60_000;
+const LAYERS_LIMIT_MS = 300_000;
 const SCRUB_LIMIT_MS = 120_000;
 const STEADY_MS = 3000;
 /** After the last scrub, until etcd knows. */
@@ -60,7 +62,7 @@ export async function runSeed(native: NativeModule, solver: Solver, options: Run
   try {
     return await run.run();
   } finally {
-    run.cluster.destroy();
+    run.destroy();
   }
 }
 
@@ -69,6 +71,7 @@ class SeedRun {
   readonly #options: RunOptions;
   readonly #workload: Workload;
   readonly #faults: Faults;
+  readonly #layers: LayerWorker | null;
   readonly #random: SeededRandom;
   readonly #failures: string[] = [];
   /** The decayed disk was taken out. */
@@ -79,13 +82,20 @@ class SeedRun {
     this.#options = options;
     this.#random = new SeededRandom(seed, 'run');
     const drawn = drawShape(new SeededRandom(seed, 'shape'));
-    const shape = planted?.shape?.(drawn) ?? drawn;
+    const layers = new SeededRandom(seed, 'layers');
+    const shape = planted ? (planted.shape?.(drawn) ?? drawn) : withLayers(layers, drawn);
     this.cluster = new SimCluster({ native, solver, seed, shape, trace: options.trace, ...(planted ? { planted } : {}) });
     const only = options.faults ? new Set(options.faults) : null;
     this.#workload = new Workload(this.cluster, new SeededRandom(seed, 'workload'));
     this.#faults = new Faults(this.cluster, this.#workload, new SeededRandom(seed, 'faults'), only, planted?.pauseMs);
+    this.#layers = shape.isLayered ? new LayerWorker(this.cluster, this.#workload, layers) : null;
     this.#workload.isDecaying = () => this.#faults.decays > 0;
     this.cluster.note(`seed ${seed}: ${JSON.stringify(shape, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value))}`);
+  }
+
+  destroy(): void {
+    this.#layers?.stop();
+    this.cluster.destroy();
   }
 
   async run(): Promise<RunResult> {
@@ -98,12 +108,15 @@ class SeedRun {
     }
     this.#workload.start();
     this.#faults.start();
+    this.#layers?.start();
     await this.#until(this.#options.faultMs, () => this.#bad);
     await this.#goOn();
     this.#workload.stop();
+    this.#layers?.stop();
     this.#faults.endAll();
     if (!this.#bad && cluster.shape.isTight) await this.#makeRoom();
     if (!this.#bad) await this.#heal('faults');
+    if (!this.#bad) await this.#finishLayers();
     if (!this.#bad) await this.#readEverything('clean');
     if (!this.#bad && cluster.pgSize > 1) await this.#compareCopies();
     if (!this.#bad && cluster.pgSize > 1) await this.#readWithoutOne();
@@ -133,7 +146,7 @@ class SeedRun {
     return {
       seed: this.#options.seed, hash: cluster.world.hash(), failures: [...this.#failures, ...cluster.failures, ...this.#workload.failures],
       operations: this.#workload.operations, faults: this.#faults.count, virtualMs: Math.round(cluster.clock.nowMs()),
-      events: cluster.world.events(), counts: { ...this.#workload.counts, ...this.#faults.counts },
+      events: cluster.world.events(), counts: { ...this.#workload.counts, ...this.#faults.counts, ...this.#layers?.counts },
     };
   }
 
@@ -212,6 +225,16 @@ class SeedRun {
     const atMs = cluster.clock.nowMs() + 1000 * (cluster.shape.autoScrubS ?? 0) + 5000;
     await runUntil(cluster.world, cluster.clock, atMs, () => this.#bad);
     if (!this.#bad) await this.#heal('what had decayed was scrubbed');
+  }
+
+  /** What was interrupted is done when it is repeated, and snapshots are what they were. */
+  async #finishLayers(): Promise<void> {
+    if (!this.#layers) return;
+    let isDone = false;
+    this.#layers.finish(() => (isDone = true));
+    if (!(await this.#until(LAYERS_LIMIT_MS, () => isDone || this.#bad)))
+      this.#failures.push(`layers were not finished in ${LAYERS_LIMIT_MS} ms of virtual time: ${this.#layers.doing}`);
+    if (!this.#bad) await this.#heal('layers were finished');
   }
 
   async #readWithoutOne(): Promise<void> {

@@ -51,6 +51,8 @@ export interface Shape {
   autoScrubS: number | null;
   /** Image 1 has a parent in another pool: an empty one, so that what was never written still reads as zeroes. */
   hasParent: boolean;
+  /** Somebody makes snapshots of the images, removes them and detaches images from their parents, while all of them are in use. */
+  isLayered: boolean;
   /** Disks are too small for everything that clients write: what may be deleted makes room again. */
   isTight: boolean;
   /** Further options of each OSD. */
@@ -90,6 +92,17 @@ export function isBuffered(shape: Shape): boolean {
 export function drawShape(random: SeededRandom): Shape {
   const shape = drawPlainShape(random);
   return drawOptions(random, random.chance(20) ? tightened(shape) : shape);
+}
+
+const LAYERED_PERCENT = 20;
+
+/**
+ * The same with layers, in some seeds. Two writers of an image hear of a snapshot one after the other, so each image has one. What deletes objects
+ * without asking whether there is a parent would show what lies below.
+ */
+export function withLayers(random: SeededRandom, shape: Shape): Shape {
+  if (shape.isTight || shape.removes || !random.chance(LAYERED_PERCENT)) return shape;
+  return { ...shape, isLayered: true, clients: shape.immediateCommit === 'all' ? 1 : shape.clients };
 }
 
 /** Log, superblock and what the store keeps for overwrites. */
@@ -178,6 +191,7 @@ function drawPlainShape(random: SeededRandom): Shape {
     discardPercent: random.pick([4, 8, 25]),
     hasParent: random.chance(20),
     isTight: false,
+    isLayered: false,
     removes: false,
     osdOptions: {},
     checksumCacheBytes: random.pick([256, 1024, 65536]),

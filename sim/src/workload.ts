@@ -23,6 +23,7 @@ export class Workload {
   readonly #sent = new Map<ClientProcess, Set<WriteToken>>();
   /** Values that may vanish: their client died before it had flushed, or will not send them again. */
   readonly #unsure = new Set<number>();
+  readonly #isLayered: boolean;
   readonly #objectGranules: number;
   readonly #total: number;
   readonly #isLazy: boolean;
@@ -46,6 +47,7 @@ export class Workload {
     this.#objectGranules = objectBytes(shape) / GRANULE;
     this.#total = granulesOf(shape);
     this.#isLazy = shape.immediateCommit !== 'all' || isBuffered(shape);
+    this.#isLayered = shape.isLayered;
     this.#pauseMs = (shape.clients * shape.depth * 60_000) / shape.operationsPerMinute;
   }
 
@@ -108,11 +110,38 @@ export class Workload {
     this.#unsure.add(token.id);
   }
 
-  /** Of modes in which an answer alone does not make it durable. */
+  /** In modes in which an answer alone does not make it durable, and where layers may go that it was sent to. */
   #sending(client: ClientProcess, token: WriteToken): void {
-    if (!this.#isLazy) return;
+    if (!this.#isLazy && !this.#isLayered) return;
     const sent = this.#sent.get(client) ?? new Set();
     this.#sent.set(client, sent.add(token));
+  }
+
+  /** Of the oracle: a number for this moment. */
+  now(): number {
+    return this.#oracle.now();
+  }
+
+  /** Whatever was written before `moment` is answered and durable, or nobody counts on it. */
+  isSettledSince(image: number, moment: number): boolean {
+    const isOld = (token: WriteToken): boolean => (token.effects[0]?.effect.began ?? 0) < moment;
+    for (const client of this.#cluster.clients) {
+      for (const tokens of [this.#sent.get(client), this.#unsynced.get(keyOf(client, image))]) {
+        for (const token of tokens ?? []) if (isOld(token)) return false;
+      }
+    }
+    return true;
+  }
+
+  /** What a copy of the image, made between the two moments, has in a granule: an error, or null. */
+  checkCopy(image: number, granule: number, value: number | null, began: number, ended: number): string | null {
+    if (value === null) return 'torn or foreign bytes';
+    if (this.#unsure.has(value) || this.#oracle.mayHaveHeld(image, granule, value, began, ended)) return null;
+    return `value ${value}, which the image did not have then`;
+  }
+
+  isUnsure(value: number): boolean {
+    return this.#unsure.has(value);
   }
 
   imagesOf(client: ClientProcess): number[] {
@@ -252,8 +281,12 @@ export class Workload {
         const began = this.#oracle.now();
         // Sent once, and durable by a SYNC of its own: until it is answered well it may be read, and vanish with the power.
         if (this.#isLazy) this.#unsure.add(token.id);
+        if (this.#isLayered) this.#sending(client, token);
         client.native.compareWrite(image, offsetOf(first), filled(1, token.id), expected, (answer, version) => {
           if (answer === GRANULE) this.#unsure.delete(token.id);
+          this.#sent.get(client)?.delete(token);
+          // It may still arrive, in a layer that is on its way out.
+          if (answer !== GRANULE && this.#isLayered) this.#forget(token);
           this.#cluster.trace(() => `client${client.num} compare-and-set ${token.id} of version ${expected} at ${image}:${first} answers ${answer} version ${version}`);
           if (answer === GRANULE) this.#written(client, image, first, token, version, began, expected);
           else if (answer !== EINTR && !this.#mayFail(answer)) this.fail(`compare-and-set ${token.id} at image ${image} granule ${first} answered ${answer}`);
@@ -365,10 +398,10 @@ export class Workload {
     if (wrong) this.fail(`image ${image} granule ${first}: ${wrong}`);
   }
 
-  /** Null where versions prove nothing: several objects, objects that are deleted, writes that may be lost. */
+  /** Null where versions prove nothing: several objects, objects that are deleted, layers that come and go, writes that may be lost. */
   #versionsOf(image: number, first: number, count: number): VersionOracle | null {
     const object = Math.floor(first / this.#objectGranules);
-    if (this.#isLazy || image % 2 === 0 || Math.floor((first + count - 1) / this.#objectGranules) !== object) return null;
+    if (this.#isLazy || this.#isLayered || image % 2 === 0 || Math.floor((first + count - 1) / this.#objectGranules) !== object) return null;
     const key = `${image}/${object}`;
     let versions = this.#versions.get(key);
     if (!versions) this.#versions.set(key, (versions = new VersionOracle()));
