@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// An administrator's tools on images that are in use: snapshots made and removed, images detached from their parents, by the code of
-// vitastor-cli over the real merge and purge. Each command is a process of its own, which may be killed anywhere and is repeated. What images
-// read does not change by any of it (the workload judges that); what a snapshot reads does not change at all.
+// An administrator's tools on images that are in use: snapshots and clones made and removed, images detached from their parents, by the
+// code of vitastor-cli over the real merge and purge. Each command is a process of its own, which may be killed anywhere and is repeated. What
+// images read does not change by any of it (the workload judges that); what a snapshot reads, or a clone of it, does not change at all.
 
 import {
-  ClusterState, createSnapshot, findLayer, flattenLayer, fullInode, inodeKeyOf, isVitastorError, LAYER_PATHS, nothingRemoved, removeLayers,
+  ClusterState, createImage, createSnapshot, findLayer, flattenLayer, fullInode, inodeKeyOf, isVitastorError, LAYER_PATHS, nothingRemoved, removeLayers,
   VitastorError, type AdminContext, type ClusterView, type InodeConfig, type LayerWork,
 } from '@vitastor/core';
 import { ClientProcess } from './client.js';
@@ -16,6 +16,7 @@ import { granulesOf, isBuffered, objectBytes } from './shape.js';
 import type { Workload } from './workload.js';
 
 const MAX_SNAPSHOTS = 4;
+const MAX_CLONES = 2;
 /** Between two commands, virtual milliseconds. */
 const PAUSE_MS = [200, 4000] as const;
 const POLL_MS = 100;
@@ -25,6 +26,7 @@ const LIMITS = { timeoutMs: 1000, attempts: 5 };
 /** The commands' client has the number after the last that a cluster may have. */
 const TOOL = 9;
 
+/** Or a clone of one, which nobody writes to. */
 interface Snapshot {
   name: string;
   /** Moments of the workload: it was made in between. */
@@ -52,6 +54,7 @@ export class LayerWorker {
   readonly #client: ClientProcess;
   /** By image, oldest first. */
   readonly #snapshots = new Map<number, Snapshot[]>();
+  readonly #clones = new Map<number, Snapshot[]>();
   /** A command that did not end well, and has to be repeated. */
   #open: Command | null = null;
   #running: Tool | null = null;
@@ -69,7 +72,10 @@ export class LayerWorker {
     const { world, clock, etcd, keys, shape } = cluster;
     const options = { hostname: 'host1', client_wait_up_timeout: '5' };
     this.#client = new ClientProcess(TOOL, { world, clock, etcd, keys, etcdDelayMs: shape.etcdDelayMs, options });
-    for (let image = 1; image <= shape.images; image++) this.#snapshots.set(image, []);
+    for (let image = 1; image <= shape.images; image++) {
+      this.#snapshots.set(image, []);
+      this.#clones.set(image, []);
+    }
   }
 
   start(): void {
@@ -119,13 +125,20 @@ export class LayerWorker {
     const snapshots = this.#snapshots.get(image) ?? [];
     const kind = random.below(100);
     if (snapshots.length === 0 || (kind < 35 && snapshots.length < MAX_SNAPSHOTS)) return this.#snapshotCommand(image, snapshots);
+    const clones = this.#clones.get(image) ?? [];
+    const clone = random.chance(50) ? clones[0] : undefined;
+    if (kind < 45) {
+      const snapshot = random.pick(snapshots);
+      if (snapshot.isSettled && clones.length < MAX_CLONES) return this.#cloneCommand(snapshot, clones);
+    }
+    if (kind < 50 && clone) return this.#removeCommand(clones, [clone]);
     if (kind < 75) {
       const from = random.below(snapshots.length);
       const to = random.chance(30) ? random.between(from, snapshots.length - 1) : from;
       const { family } = snapshots[from] ?? { family: 0 };
-      return this.#removeCommand(image, snapshots, snapshots.slice(from, to + 1).filter((snapshot) => snapshot.family === family));
+      return this.#removeCommand(snapshots, snapshots.slice(from, to + 1).filter((snapshot) => snapshot.family === family));
     }
-    if (kind < 85) return this.#flattenCommand(image);
+    if (kind < 85) return this.#flattenCommand(clone?.name ?? this.#cluster.imageName(image));
     return { text: 'snapshots are read', run: (tool) => this.#readAll(tool) };
   }
 
@@ -157,7 +170,22 @@ export class LayerWorker {
     snapshot.isSettled = this.#workload.isSettledSince(image, snapshot.ended);
   }
 
-  #removeCommand(image: number, snapshots: Snapshot[], removed: readonly Snapshot[]): Command {
+  #cloneCommand(snapshot: Snapshot, clones: Snapshot[]): Command {
+    const clone: Snapshot = { ...snapshot, name: `clone${++this.#names}`, values: new Map(snapshot.values), isDoomed: false };
+    return {
+      text: `clone ${clone.name} of ${snapshot.name}`,
+      run: async (tool) => {
+        const context = await tool.load();
+        const parent = findLayer(context.view, snapshot.name);
+        const fields = { pool: POOL, name: clone.name, sizeBytes: parent.sizeBytes, parent: { pool: parent.pool, inode: parent.inode }, meta: null };
+        if (!context.view.imageByName(clone.name)) await createImage(context, fields);
+        if (!clones.includes(clone)) clones.push(clone);
+      },
+    };
+  }
+
+  /** removed: some of `all` that stand on each other, oldest first. */
+  #removeCommand(all: Snapshot[], removed: readonly Snapshot[]): Command {
     const first = removed[0]?.name ?? '';
     const last = removed[removed.length - 1]?.name ?? '';
     return {
@@ -168,20 +196,18 @@ export class LayerWorker {
         const isThere = [first, last].map((name) => view.imageByName(name) !== null);
         if (isThere[0] !== isThere[1]) this.#workload.fail(`of ${first} to ${last} one end is gone`);
         else if (isThere[0] === true) await removeLayers(tool, first, last, { writersStopped: false }, nothingRemoved());
-        const left = snapshots.filter((snapshot) => !removed.includes(snapshot));
-        this.#snapshots.get(image)?.splice(0, snapshots.length, ...left);
+        all.splice(0, all.length, ...all.filter((snapshot) => !removed.includes(snapshot)));
       },
     };
   }
 
-  #flattenCommand(image: number): Command {
-    const name = this.#cluster.imageName(image);
+  #flattenCommand(name: string): Command {
     this.#family++;
     return { text: `flatten ${name}`, run: async (tool) => void (await flattenLayer(tool, name)) };
   }
 
   async #readAll(tool: Tool): Promise<void> {
-    for (const [image, snapshots] of this.#snapshots) {
+    for (const [image, snapshots] of [...this.#snapshots, ...this.#clones]) {
       for (const snapshot of snapshots) if (!snapshot.isDoomed && snapshot.isSettled) await this.#readSnapshot(tool, image, snapshot);
     }
   }
@@ -276,8 +302,8 @@ class Tool implements LayerWork {
     return this.#native(`purge of ${layer.name}`, (done) => this.#client.native?.purge(layer.pool, fullInode(layer.pool, layer.inode), done));
   }
 
-  step(): void {
-    // Nobody reads along.
+  step(text: string): void {
+    this.#cluster.note(text);
   }
 
   pause(): Promise<void> {

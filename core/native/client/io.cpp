@@ -21,6 +21,9 @@ alignas(4096) uint8_t zeroes[kZeroBytes];
 
 wire::HeaderBytes header_of(Part& part) { return wire::HeaderBytes(part.request, wire::kHeaderSize); }
 
+/// In pools that need flushes: what is unsynced of the image matters to it.
+bool is_tracked(const Op& op) { return !op.internal || op.kind == OpKind::layer_read; }
+
 int priority(int error) {
     switch (error) {
     case -EIO: return 5;
@@ -213,7 +216,7 @@ OsdLink* Context::read_link(const PoolView& pool, uint64_t stripe, Part& part) {
     part.local_read = false;
     if (mode == cluster::LocalReads::primary || !primary || part.force_primary) return primary;
     // Whether unsynced writes are to be replayed is judged by who acknowledged them; of erasure-coded objects they are not stable either.
-    if (!pool.immediate && !part.op->internal && !part.op->image->unsynced.empty()) return primary;
+    if (!pool.immediate && is_tracked(*part.op) && !part.op->image->unsynced.empty()) return primary;
     size_t index = stripe / pool.pg_stripe_size % pool.primary.size();
     if (!pool.holders.empty()) return holder_link(pool, stripe, index, part);
     const cluster::Pg& pg = pool.pool->pgs[index];
@@ -289,8 +292,7 @@ void Context::dispatch(Part& part) {
         if (view->has_parent || (pg.state & (wire::pg_state::left_on_dead | wire::pg_state::degraded))) part.kind = PartKind::zero;
     }
     part.inode = view->inode;
-    const bool tracks = !op.internal || op.kind == OpKind::layer_read;
-    if (!pool.immediate && tracks && !begin_tracked(part, *view, link, write)) return;
+    if (!pool.immediate && is_tracked(op) && !begin_tracked(part, *view, link, write)) return;
     send_part(part, *view, link, connection);
 }
 
