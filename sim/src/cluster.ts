@@ -32,6 +32,7 @@ interface SimOsd {
   running: boolean;
   /** How many it has had so far. */
   disks: number;
+  deaths: number;
 }
 
 /** What etcd says of all PGs at some revision. */
@@ -229,13 +230,18 @@ export class SimCluster {
       if (end.exitCode !== 0) this.failures.push(`osd${num} ended by itself: ${end.reason}`);
       this.killOsd(num, false);
       // As a service manager would: "already up" is said of the lease of a former instance that etcd has renewed when it restarted.
-      if (this.keepsRunning || end.reason === 'already up') this.clock.after(1000, () => this.startOsd(num));
+      const { deaths } = osd;
+      const restart = (): void => {
+        if (osd.deaths === deaths) this.startOsd(num); // nobody has killed it again
+      };
+      if (this.keepsRunning || end.reason === 'already up') this.clock.after(1000, restart);
     });
   }
 
   /** As kill -9 (or, with powerLoss, a power cut) would end it. */
   killOsd(num: number, powerLoss: boolean): void {
     const osd = this.osd(num);
+    osd.deaths++;
     if (!osd.running) return;
     osd.running = false;
     osd.control = null;
@@ -441,7 +447,7 @@ export class SimCluster {
 
   #addOsd(num: number): void {
     const node = this.world.addNode(`osd${num}`, `10.0.0.${num}`, this.shape.driftPpm[num - 1] ?? 0);
-    this.osds.set(num, { num, node, disks: 1, etcd: null, engine: null, control: null, gate: null, clock: null, running: false });
+    this.osds.set(num, { num, node, disks: 1, deaths: 0, etcd: null, engine: null, control: null, gate: null, clock: null, running: false });
     this.world.addDisk(this.diskOf(num), this.shape.disk);
   }
 

@@ -388,7 +388,13 @@ runtime::Task<bool> Osd::peer_once(Pg& pg) {
     uint32_t failed = 0;
     // ---- locks: all of them before anything is listed
     std::set<OsdNum> still_there(reachable.begin(), reachable.end());
-    std::erase_if(pg.locked, [&](OsdNum osd) { return !still_there.contains(osd); });
+    std::erase_if(pg.locked, [&](OsdNum osd) {
+        if (still_there.contains(osd)) return false;
+        // Out of the PG now, and yet connected: it would keep the lock for us for ever, and grant it to nobody after us.
+        pg.running++;
+        runtime::spawn(unlock_peer(pg, osd));
+        return true;
+    });
     if (pg.pool->locks_apply(settings_.lock_mode)) {
         pg.locked_state = wire::pg_state::peering;
         for (OsdNum osd : reachable) {

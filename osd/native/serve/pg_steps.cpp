@@ -16,6 +16,7 @@ using wire::Opcode;
 
 namespace {
 constexpr size_t kFlushTriples = 512;
+constexpr unsigned kOwnLockRetries = 3;
 constexpr uint64_t kFirstRetryMs = 5;  ///< of a lock or a listing; doubles up to pg_lock_retry_interval
 constexpr uint32_t kFlushBatches = 64;  ///< at a time
 }  // namespace
@@ -24,6 +25,7 @@ constexpr uint32_t kFlushBatches = 64;  ///< at a time
 
 runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
     bool reported = false;
+    unsigned held_by_us = 0;
     uint64_t pause_ms = kFirstRetryMs;
     for (;;) {
         net::Connection* connection = peers_->get(osd);
@@ -50,6 +52,13 @@ runtime::Task<> Osd::lock_peer(Pg& pg, OsdNum osd, uint32_t* failed) {
                 pg_text(pg).c_str(), osd, result == -EBUSY ? "busy" : "PG not known there", reply.holder);
         }
         reported = true;
+        // A hello of an older connection of ours, delayed on the way, came there after that of this one, which counts for nothing since.
+        if (result == -EBUSY && reply.holder == osd_num_ && ++held_by_us > kOwnLockRetries) {
+            VITASTOR_PROBE("an older connection of ours holds the lock");
+            (*failed)++;
+            if (peers_->get(osd) == connection) peers_->reset(osd, "it holds the lock for an older connection");
+            break;
+        }
         Pause pause(loop_, std::min<uint64_t>(pause_ms, settings_.pg_lock_retry_interval_ms) * kNsPerMs);
         co_await pause;
         pause_ms = std::min<uint64_t>(pause_ms * 2, settings_.pg_lock_retry_interval_ms);
