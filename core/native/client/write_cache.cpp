@@ -48,8 +48,11 @@ void WriteCache::put(uint64_t offset, std::shared_ptr<Data> data, uint64_t gener
     const std::lock_guard lock(mutex_);
     generation_ = std::max(generation_, generation);
     const uint64_t length = data->size;
+    uint64_t seq = seq_.fetch_add(1, std::memory_order_acq_rel) + 1;
+    // A flush that waits for what is written over here waits for this instead: else it would leave neither on the OSDs.
+    split_at(offset);
+    for (auto old = dirty_.lower_bound(offset); old != dirty_.end() && old->first < offset + length; ++old) seq = std::min(seq, old->second.seq);
     erase_range(offset, offset + length);
-    const uint64_t seq = seq_.fetch_add(1, std::memory_order_acq_rel) + 1;
     dirty_.emplace(offset, Extent{length, std::move(data), 0, seq});
     recount();
 }

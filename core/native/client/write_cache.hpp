@@ -32,7 +32,7 @@ public:
         uint64_t length = 0;
         std::shared_ptr<Data> data;
         uint64_t data_offset = 0;
-        uint64_t seq = 0;  ///< of the write
+        uint64_t seq = 0;  ///< of the write, or of an older one that it has replaced: which flushes wait for it
     };
     /// Adjacent pieces inside one object that are written out together.
     struct Run {

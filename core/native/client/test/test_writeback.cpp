@@ -133,6 +133,35 @@ TEST_CASE("bytes of the cache: random writes, runs that end well and badly, agai
     }
 }
 
+TEST_CASE("what is written over while a flush is under way is still written out by it") {
+    WriteCache cache;
+    cache.put(0, filled(cache, 8192, 1), 1);
+    const uint64_t cut = cache.last_seq();
+    cache.put(4096, filled(cache, 8192, 2), 1);
+    cache.put(65536, filled(cache, 4096, 3), 1);  // and what is new is not
+    CHECK(cache.pending(cut, 0, 8192));
+    uint64_t bytes = 0;
+    for (WriteCache::Run run; cache.take(cut, 0, UINT64_MAX, 1 << 20, run); cache.ended(run, true)) {
+        CHECK(run.offset + run.length <= 12288);
+        for (const auto& piece : run.pieces)
+            for (uint64_t i = 0; i < piece.length; i++)
+                if (piece.data->bytes[piece.data_offset + i] == (piece.offset + i < 4096 ? 1 : 2)) bytes++;
+    }
+    CHECK(bytes == 12288);
+    CHECK_FALSE(cache.pending(cut, 0, UINT64_MAX));
+    CHECK(cache.bytes() == 4096);
+    // The same when it is written over more than once, in pieces.
+    cache.put(131072, filled(cache, 8192, 4), 1);
+    const uint64_t second = cache.last_seq();
+    cache.put(131072, filled(cache, 4096, 5), 1);
+    cache.put(131072, filled(cache, 4096, 6), 1);
+    WriteCache::Run run;
+    REQUIRE(cache.take(second, 131072, 135168, 1 << 20, run));
+    CHECK(run.offset == 131072);
+    CHECK(run.pieces[0].data->bytes[0] == 6);
+    cache.ended(run, true);
+}
+
 TEST_CASE("a shrink drops what lies behind the end, unless the writer knew a newer map") {
     WriteCache cache;
     cache.put(0, filled(cache, 8192, 1), 5);
