@@ -365,6 +365,18 @@ TEST_CASE("a lock held by somebody else delays peering") {
     until_state(c, 1, ps::active);
 }
 
+TEST_CASE("a hello of an older connection arrives late: the newer one is void, and the primary makes another") {
+    ClusterOptions options;
+    options.local_reads = true;
+    Cluster c(options);
+    activate(c, 1, {1, 2});
+    Client late(c, 1);
+    late.connect(2);
+    c.node(1).post(engine::Settings{{{"allow_net_split", "1"}, {"peer_connect_interval", "1"}}});  // it peers again
+    c.until("peering", [&] { return c.node(1).state(1) != ps::active; });
+    until_state(c, 1, ps::active);
+}
+
 TEST_CASE("list fence: who listed last may write, everybody else lists first") {
     Cluster c;
     Client old_primary(c, 8), new_primary(c, 9), tool(c, 0);
