@@ -33,6 +33,10 @@ std::string being_removed(const std::string& name) {
 
 }  // namespace
 
+std::string shown(InodeNum inode) {
+    return "inode " + std::to_string(inode & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(inode));
+}
+
 Context::Context(Shared& shared, runtime::Loop& loop)
     : shared_(shared), loop_(loop), session_((loop.random_u64() >> 11) | 1) {
     config_ = shared.hub().snapshot().config;
@@ -427,11 +431,11 @@ void Context::note_fault(Image& image, const InodeView& view) {
     const int fault = view.removed ? -ENOENT : view.broken_chain;
     if (image.fault.exchange(fault, std::memory_order_relaxed) == fault) return;
     const std::string name = image.name();
-    const std::string shown = name.empty() ? "inode " + std::to_string(view.inode) : "image " + name;
-    if (!fault) return log(logger(), LogLevel::info, "%s is whole again", shown.c_str());
+    const std::string what = name.empty() ? shown(view.inode) : "image " + name;
+    if (!fault) return log(logger(), LogLevel::info, "%s is whole again", what.c_str());
     std::string why = image.removed ? "it was removed: close it" : being_removed(name);
     if (!view.removed) check_chain(view.inode, &why);
-    log(logger(), LogLevel::error, "%s, which is open, cannot be %s any more: %s", shown.c_str(), view.removed ? "used" : "read", why.c_str());
+    log(logger(), LogLevel::error, "%s, which is open, cannot be %s any more: %s", what.c_str(), view.removed ? "used" : "read", why.c_str());
 }
 
 /// Why nobody can tell what this image reads: 0, -ELOOP or -ENOENT, with a sentence.
@@ -447,8 +451,7 @@ int Context::check_chain(InodeNum number, std::string* why) const {
         }
         layer = map_->inodes->find(below.parent);
         if (layer != map_->inodes->end()) continue;
-        *why = "inode " + std::to_string(below.parent & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(below.parent)) +
-               ", which it stands on, does not exist or has a record that cannot be read: restore it, or correct " + what + " in etcd";
+        *why = shown(below.parent) + ", which it stands on, does not exist or has a record that cannot be read: restore it, or correct " + what + " in etcd";
         return -ENOENT;
     }
     return 0;
@@ -460,11 +463,8 @@ void Context::finish_open(Op& op) {
         log(logger(), LogLevel::error, "%s", text.c_str());
         finish_later(op, code);
     };
-    std::string shown = image.options.name.empty()
-                            ? "inode " + std::to_string(image.options.inode & ((1ull << kPoolShift) - 1)) + " of pool " +
-                                  std::to_string(pool_of(image.options.inode))
-                            : "image " + image.options.name;
-    if (!map_) return refuse(-ETIMEDOUT, shown + " cannot be opened: " + trouble_);
+    const std::string what = image.options.name.empty() ? shown(image.options.inode) : "image " + image.options.name;
+    if (!map_) return refuse(-ETIMEDOUT, what + " cannot be opened: " + trouble_);
     InodeNum number = image.options.inode;
     if (!image.options.name.empty()) {
         auto found = map_->image_by_name->find(image.options.name);
@@ -474,18 +474,18 @@ void Context::finish_open(Op& op) {
             return;
         }
         if (found == map_->image_by_name->end())
-            return refuse(-ENOENT, shown + " does not exist: look at `vitastor-cli ls`, or check etcd_prefix (" +
+            return refuse(-ENOENT, what + " does not exist: look at `vitastor-cli ls`, or check etcd_prefix (" +
                                        config_->etcd_prefix + ")");
         number = found->second;
-        if (map_->inodes->at(number).deleted) return refuse(-ENOENT, shown + " cannot be opened: " + being_removed(image.options.name));
+        if (map_->inodes->at(number).deleted) return refuse(-ENOENT, what + " cannot be opened: " + being_removed(image.options.name));
     }
     std::string why;
     const int fault = image.options.skip_parents ? 0 : check_chain(number, &why);
-    if (fault) return refuse(fault, shown + " cannot be opened: " + why);
+    if (fault) return refuse(fault, what + " cannot be opened: " + why);
     image.inode.store(number, std::memory_order_relaxed);
     const InodeView& view = view_of(image);
     if (!view.pool)
-        return refuse(-ENOENT, shown + " cannot be opened: pool " + std::to_string(pool_of(number)) +
+        return refuse(-ENOENT, what + " cannot be opened: pool " + std::to_string(pool_of(number)) +
                                    " does not exist: look at `vitastor-cli ls-pools`");
     image.size_bytes.store(view.size, std::memory_order_relaxed);
     image.object_size.store(static_cast<uint32_t>(view.pool->object_size), std::memory_order_relaxed);

@@ -20,6 +20,9 @@
 
 namespace vitastor::client {
 
+/// For messages: "inode 5 of pool 1".
+std::string shown(InodeNum inode);
+
 constexpr unsigned kMaxChain = 4096;  ///< layers of an image; more are a ring
 
 /// An OSD as this context sees it.

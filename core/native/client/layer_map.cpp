@@ -12,10 +12,6 @@ constexpr unsigned kMaxWorkers = 4096;
 /// Objects asked for between two looks at what was found.
 constexpr uint64_t kMinBatch = 16, kMaxBatch = 16384;
 
-std::string shown(InodeNum inode) {
-    return "inode " + std::to_string(inode & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(inode));
-}
-
 }  // namespace
 
 LayerMap::LayerMap(Context& context, LayerMapOptions options) : context_(context), options_(std::move(options)), tick_(context) {

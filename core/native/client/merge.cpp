@@ -21,10 +21,6 @@ constexpr int kMaxFailures = 16;               ///< of one window, by full or fa
 constexpr uint64_t kProgressEvery = 64;
 constexpr unsigned kMaxPasses = 8;             ///< while OSDs come and go, in pools that need flushes
 
-std::string shown(InodeNum inode) {
-    return "inode " + std::to_string(inode & ((1ull << kPoolShift) - 1)) + " of pool " + std::to_string(pool_of(inode));
-}
-
 }  // namespace
 
 Merge::Merge(Context& context, MergeOptions options) : context_(context), options_(std::move(options)), tick_(context) {

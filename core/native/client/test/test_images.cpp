@@ -7,6 +7,22 @@
 using namespace fake;
 using client::OpKind;
 
+namespace {
+
+/// Inode 7 of pool 2, to be written before it is made a parent.
+client::Image* open_base(World& world) {
+    world.add_osd(1);
+    world.add_osd(2);
+    world.feed();
+    client::ImageOptions base;
+    base.inode = full_inode(2, 7);
+    client::Image* parent = world.create(base);
+    CHECK(world.run(OpKind::open, parent, 0, 0, {}) == 0);
+    return parent;
+}
+
+}  // namespace
+
 TEST_CASE("open: unknown names, unknown pools, no etcd, and by number") {
     World world;
     world.add_osd(1);
@@ -254,13 +270,7 @@ TEST_CASE("parents that vanish while their child is open: reads fail, writes go 
 
 TEST_CASE("reads through a parent in another pool, granule by granule, and parents in a ring") {
     World world;
-    world.add_osd(1);
-    world.add_osd(2);
-    world.feed();
-    client::ImageOptions base;
-    base.inode = full_inode(2, 7);
-    client::Image* parent = world.create(base);
-    CHECK(world.run(OpKind::open, parent, 0, 0, {}) == 0);
+    client::Image* parent = open_base(world);
     auto old_data = pattern(2 * kBlock, 1), new_data = pattern(kBlock, 100);
     CHECK(world.write(parent, 0, old_data) == static_cast<int64_t>(old_data.size()));
     world.put("/config/inode/2/7", R"({"name":"base","size":1073741824,"readonly":true})");
@@ -333,13 +343,7 @@ TEST_CASE("open: parents that form a loop, in a pool and over pools, and parents
 
 TEST_CASE("bitmaps: own layer, layers in other pools with larger objects, many objects, errors, read-only images") {
     World world;
-    world.add_osd(1);
-    world.add_osd(2);
-    world.feed();
-    client::ImageOptions base;
-    base.inode = full_inode(2, 7);
-    client::Image* parent = world.create(base);
-    CHECK(world.run(OpKind::open, parent, 0, 0, {}) == 0);
+    client::Image* parent = open_base(world);
     auto granule = pattern(kGranule, 3);
     for (uint64_t g : {0u, 31u, 32u, 70u}) CHECK(world.write(parent, g * kGranule, granule) == kGranule);
     world.put("/config/inode/2/7", R"({"name":"base","size":1073741824,"readonly":true})");
