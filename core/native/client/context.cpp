@@ -264,6 +264,7 @@ net::Connection* Context::connect(OsdLink* link) {
 void Context::reset_link(OsdLink* link, net::Connection* used, const std::string& reason) {
     if (!link->connection || link->connection != used) return;
     link->connection = nullptr;
+    link->greeting = false;
     peers_->reset(link->osd, reason);
 }
 
@@ -279,7 +280,15 @@ void Context::on_peer_up(OsdNum osd) {
 }
 
 void Context::on_peer_down(OsdNum osd) {
-    link(osd)->connection = nullptr;
+    OsdLink* down = link(osd);
+    down->connection = nullptr;
+    down->greeting = false;
+    if (!rechecker_.linked()) loop_.defer(rechecker_);
+    tell_listeners();
+}
+
+void Context::on_peer_greeted(OsdNum osd) {
+    link(osd)->greeting = false;
     if (!rechecker_.linked()) loop_.defer(rechecker_);
     tell_listeners();
 }

@@ -31,6 +31,7 @@ struct OsdLink {
     net::Connection* connection = nullptr;
     uint64_t epoch = 0;  ///< of the connection
     uint64_t greetings = 0;  ///< hellos sent again
+    bool greeting = false;   ///< the last of them is not answered yet: no modification is sent now
     bool wanted = false;
     bool reads_chunks = false;  ///< answers READs of chunks that it holds (docs/adr/0049)
 };
@@ -133,10 +134,12 @@ public:
     net::Connection* connect(OsdLink* link);
     void reset_link(OsdLink* link, net::Connection* used, const std::string& reason);
     /// The OSD wants to know that what was sent after `seen` hellos was not sent long ago: says hello again, unless that has happened since.
+    /// What is sent before the answer could come as late as the hello, and would prove nothing (docs/adr/0048).
     void greet(OsdLink* link, uint64_t seen) {
         if (link->greetings != seen) return;
-        peers_->greet(link->osd);
         link->greetings++;
+        link->greeting = true;
+        peers_->greet(link->osd);
     }
     /// close() waits until none is left. A listener does not go while it is being told.
     void add_listener(ChangeListener* listener) { listeners_.push_back(listener); }
@@ -148,6 +151,7 @@ public:
 
     void on_peer_up(OsdNum osd) override;
     void on_peer_down(OsdNum osd) override;
+    void on_peer_greeted(OsdNum osd) override;
 
 private:
     struct View {

@@ -285,7 +285,7 @@ void Context::dispatch(Part& part) {
     OsdLink* link = part.kind != PartKind::read ? pool.primary_of(stripe) : read_link(pool, stripe, part);
     if (!link) return wait_for_change(part);
     net::Connection* connection = connect(link);
-    if (!connection) return wait_for_change(part);
+    if (!connection || (write && link->greeting)) return wait_for_change(part);
     if (part.kind == PartKind::remove && op.kind == OpKind::discard) {
         // A delete that may come back from an OSD that is away is no discard, nor is one that shows what a snapshot made meanwhile has (safety.md 8).
         const cluster::Pg& pg = pool.pool->pgs[stripe / pool.pg_stripe_size % pool.primary.size()];

@@ -64,7 +64,7 @@ runtime::Task<bool> PgWalk::connected(OsdLink* link, uint64_t deadline_ns) {
 runtime::Task<OsdLink*> PgWalk::primary_of(PgNum pg, uint64_t deadline_ns) {
     while (still_valid()) {
         OsdLink* link = pool()->primary[pg - 1];
-        if (link && context_.connect(link)) co_return link;
+        if (link && context_.connect(link) && !link->greeting) co_return link;
         if (context_.loop().now_ns() >= deadline_ns) break;
         wake_at(deadline_ns);
         auto waiter = changed_.wait();

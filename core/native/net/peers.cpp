@@ -401,13 +401,24 @@ void Peers::reset(OsdNum osd, const std::string& reason) {
 
 void Peers::greet(OsdNum osd) {
     struct Greeting : Call {
+        Impl::Peer* peer;
         std::string json;
     };
     Impl::Peer* peer = impl_->find(osd);
     if (!peer || peer->state != State::up)
         return;
     auto* greeting = new Greeting;
-    greeting->on_reply = [](Call* call) { delete static_cast<Greeting*>(call); };
+    greeting->peer = peer;
+    greeting->on_reply = [](Call* call) {
+        std::unique_ptr<Greeting> answered(static_cast<Greeting*>(call));
+        Impl::Peer& peer = *answered->peer;
+        if (call->status || peer.state != State::up)
+            return;  // its connection goes
+        if (call->retval >= 0)
+            peer.peers.listener.on_peer_greeted(peer.osd);
+        else
+            peer.leave(CloseReason::protocol, "SHOW_CONFIG was answered with " + std::to_string(call->retval), Impl::Peer::After::start_anew);
+    };
     peer->send_hello(*greeting, greeting->json);
 }
 

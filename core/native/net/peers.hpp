@@ -51,6 +51,8 @@ public:
     virtual void on_peer_up(OsdNum osd) = 0;
     /// The connection is gone; all its Calls have been answered with -EPIPE before.
     virtual void on_peer_down(OsdNum osd) = 0;
+    /// A hello of greet() was answered, over the connection that is up.
+    virtual void on_peer_greeted(OsdNum) {}
 };
 
 class Peers {
@@ -72,7 +74,7 @@ public:
     const wire::ConfigReplyJson* peer_config(OsdNum osd);
     /// Drops the connection (client rule for -EPIPE) and connects anew at once if wanted.
     void reset(OsdNum osd, const std::string& reason);
-    /// Says hello once more on a live connection: whatever is sent after it is known to be sent after now (docs/adr/0048).
+    /// Says hello once more on a live connection: whatever is sent once it is answered is known to be sent after now (docs/adr/0048).
     void greet(OsdNum osd);
     /// Applies new timeouts to later connections.
     void set_options(const PeerOptions& options);

@@ -30,9 +30,9 @@ bool Osd::route(Op* op, bool needs_primary) {
     op->len = message.len;
     Pg* pg = pool->pgs[pool->pg_of(stripe) - 1];
     if (pg && pg->active()) {
-        if (pg->client_floor && is_modification(op->opcode)) {
+        if (is_modification(op->opcode)) {
             const ClientState* client = client_of(op->request->connection);
-            if (!client || client->heard < pg->client_floor) {
+            if (!client || client->heard < (client->session ? pg->client_floor : pg->sessionless_floor)) {
                 // Our clients say hello again and send it behind that; others connect anew.
                 VITASTOR_PROBE("a request that may be late is refused");
                 answer(op, client && client->session ? -EAGAIN : -EPIPE);

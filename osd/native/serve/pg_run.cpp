@@ -43,7 +43,7 @@ void Osd::start_pg(const PgId& id, Pg::Start&& start) {
     pg.membership = std::move(start.membership);
     pg.kick.pg = &pg;
     pg.kick.on_run = on_kick;
-    if (!led_before_.insert(id).second || led_before_.contains({id.pool, 0})) pg.client_floor = next_serial_;
+    if (!led_before_.insert(id).second || led_before_.contains({id.pool, 0})) pg.sessionless_floor = next_serial_;
     if (!known) {
         log(logger_, LogLevel::error, "PG %u/%u cannot be led: its pool or number is not known here", id.pool, id.pg);
         pg.reason = "pool or PG number is not known to the OSD";
@@ -193,6 +193,7 @@ void Osd::move(Pg& pg, PhaseEvent event) {
         }
     }
     pg.phase = *next;
+    if (pg.active() && !pg.client_floor) pg.client_floor = next_serial_;  // nobody else leads it from here on
     publish(pg);
 }
 

@@ -207,8 +207,10 @@ struct Pg {
     PgId id;
     Pool* pool = nullptr;
     uint64_t interval = 0;
-    /// Connections whose last hello has a smaller number may bring requests from before another OSD led the PG (docs/adr/0048). 0: none can.
+    /// Connections whose last hello has a smaller number may bring requests from before another OSD led the PG (docs/adr/0048). 0: not active yet.
     pg::ConnectionSerial client_floor = 0;
+    /// The same for clients that name no session, who pay more. 0: this OSD leads the PG for the first time, none are refused.
+    pg::ConnectionSerial sessionless_floor = 0;
     pg::Phase phase = pg::Phase::offline;
     uint32_t flags = 0;  ///< degraded, left_on_dead, has_unclean, has_invalid; the rest follows from `objects`
     pg::Membership membership;

@@ -101,9 +101,11 @@ public:
     void on_accepted(net::Connection&) override {}
     void on_peer_announced(net::Connection&, OsdNum) override {}
     std::vector<uint64_t> sessions;  ///< of each hello
+    std::function<void()> on_hello;  ///< before it is answered
     void on_client_announced(net::Connection&, uint64_t session) override {
         sessions.push_back(session);
         seen.push_back("hello");
+        if (on_hello) on_hello();
     }
     void on_closed(net::Connection&) override {}
     void on_request(net::Connection& connection, net::Request& request) override {

@@ -357,9 +357,14 @@ TEST_CASE("an OSD that fears a request of long ago: hello again, and the request
     CHECK(osd.sessions[1] == osd.sessions[0]);
     CHECK(std::count(osd.seen.begin(), osd.seen.end(), std::string("hello")) == 1);
     CHECK(std::count(osd.seen.begin(), osd.seen.end(), std::string(wire::opcode_name(wire::Opcode::write))) == 16);
-    // Nothing was done, so that a compare-and-set may be sent again as well.
+    // Nothing was done, so that a compare-and-set may be sent again as well. It waits for the answer to the hello: sent right behind it,
+    // it could come as late as the hello, from a time before another OSD led the PG.
     osd.sessions.resize(1);
+    uint64_t in_flight = 0;
+    osd.on_hello = [&] { in_flight = world.context().link(1)->connection->calls_in_flight(); };
     CHECK(world.run(OpKind::compare_write, image, 0, 4096, {{data.data(), 4096}}, 0, osd.objects.begin()->second.version) == 4096);
+    CHECK(in_flight == 1);
+    osd.on_hello = nullptr;
     // Whoever refuses for ever gets a new connection and a pause each time.
     int refusals = 5;
     osd.fault = [&](net::Request& request) { return request.opcode == wire::Opcode::write && refusals-- > 0 ? -EAGAIN : 0; };

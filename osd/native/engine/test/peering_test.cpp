@@ -421,7 +421,8 @@ TEST_CASE("a request from before another OSD led the PG is not carried out, and 
     CHECK(ours.write(1, kInode, 4096, block(1)).result == 4096);
     c.stop_pg(1);
     activate(c, 2, {1, 2});
-    CHECK(other.write(2, kInode, 0, block(2)).result == 4096);  // a takeover costs nobody anything
+    CHECK(other.write(2, kInode, 0, block(2)).result == 4096);  // a takeover costs nobody a connection
+    CHECK(other.downs[2] == 0);
     c.stop_pg(2);
     activate(c, 1, {1, 2});
     // What comes now on the connections of then may have been sent then, given up, and sent again to OSD 2.
@@ -439,6 +440,26 @@ TEST_CASE("a request from before another OSD led the PG is not carried out, and 
     Client fresh(c, 0);
     CHECK(fresh.read(1, kInode, 0, 4096).data == block(6));
     CHECK(fresh.write(1, kInode, 0, block(7)).result == 4096);
+}
+
+TEST_CASE("an OSD that has just started refuses what may be late too: its client may follow a map of its former life") {
+    Cluster c;
+    Client old(c, 0, 0), ours(c, 0, 7);
+    for (Client* client : {&old, &ours}) CHECK(client->write(2, kInode, 0, block(1)).result == -EPIPE);  // connected, and not led there
+    old.connect(2);
+    ours.connect(2);
+    activate(c, 1, {1, 2});
+    Client there(c, 0);
+    CHECK(there.write(1, kInode, 0, block(2)).result == 4096);
+    c.stop_pg(1);
+    // Also a hello while it peers is of a time when another OSD may still lead the PG.
+    c.start_pg(2, {1, 2});
+    ours.greet(2);
+    until_state(c, 2, ps::active);
+    CHECK(ours.write(2, kInode, 0, block(3)).result == -EAGAIN);
+    ours.greet(2);
+    CHECK(ours.write(2, kInode, 0, block(4)).result == 4096);
+    CHECK(old.write(2, kInode, 0, block(5)).result == 4096);  // who names no session would have to connect anew
 }
 
 TEST_CASE("a client that connects anew ends its older connection") {
