@@ -155,9 +155,13 @@ bool Unsynced::claim(ObjectId id, Context* context, std::vector<ReplayItem>& ite
     return true;
 }
 
-void Unsynced::list_items(const Object& object, std::vector<ReplayItem>& items) {
+void Unsynced::list_items(Object& object, std::vector<ReplayItem>& items) {
     if (object.removed) items.push_back({0, true, object.removal});
     for (auto& [offset, range] : object.ranges) items.push_back({offset, false, range});
+    if (!object.removed) return;
+    // The deletion takes with it what lies behind it: whoever has acknowledged that, it is nowhere until it has been sent again.
+    object.removal.osd = 0;
+    for (auto& [offset, range] : object.ranges) range.osd = 0;
 }
 
 void Unsynced::pause(ObjectId id) {

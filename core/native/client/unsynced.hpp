@@ -40,7 +40,7 @@ public:
         uint32_t length = 0;
         std::shared_ptr<WrittenData> data;
         uint32_t data_offset = 0;
-        OsdNum osd = 0;
+        OsdNum osd = 0;  ///< 0: none has it now
         uint64_t epoch = 0;
         uint64_t user_seq = 0;  ///< when the caller's write was acknowledged
         uint64_t ack_seq = 0;   ///< when it was acknowledged last (replay)
@@ -148,7 +148,7 @@ private:
         bool paused = false;  ///< the replayer waits for room
         std::vector<Compared> compared;  ///< only while writes are in flight
     };
-    static void list_items(const Object& object, std::vector<ReplayItem>& items);
+    static void list_items(Object& object, std::vector<ReplayItem>& items);
     static bool needs_replay(const Object& object, Route route);
     static bool covers(const Object& object, uint64_t cut);
     template <class IsOlder>

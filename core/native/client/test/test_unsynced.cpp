@@ -207,39 +207,77 @@ TEST_CASE("a discard that is sent again leaves zeroes where the object may come 
     CHECK(world.image->unsynced.empty());
 }
 
-// Seed 20098 of the simulator: the OSD restarted between the two, and a SYNC covered the second alone.
-TEST_CASE("while a deletion may have to be sent again, so may what was written behind it") {
-    client::Unsynced unsynced;
-    using client::Unsynced;
+namespace {
+/// A deletion and a write behind it, both acknowledged by OSD 1 over its connection 1.
+struct Rewritten {
+    using Unsynced = client::Unsynced;
+    Unsynced unsynced;
     const ObjectId object{full_inode(1, 1), 0};
-    auto write = [&](bool removed) {
-        REQUIRE(unsynced.begin(object, {1, 1}, true) == Unsynced::Verdict::go);
-        Unsynced::WriteEnd end;
-        end.kind = Unsynced::WriteEnd::Kind::written;
-        end.removed = removed;
-        end.length = removed ? 0 : 4096;
-        end.osd = 1;
-        end.epoch = 1;
-        unsynced.end_write(object, std::move(end));
-    };
-    write(true);
-    write(false);
-    auto claim = [&] {
+    Rewritten() {
+        for (bool removed : {true, false}) {
+            REQUIRE(unsynced.begin(object, {1, 1}, true) == Unsynced::Verdict::go);
+            Unsynced::WriteEnd end;
+            end.kind = Unsynced::WriteEnd::Kind::written;
+            end.removed = removed;
+            end.length = removed ? 0 : 4096;
+            end.osd = 1;
+            end.epoch = 1;
+            unsynced.end_write(object, std::move(end));
+        }
+    }
+    /// What is to be sent again.
+    std::vector<Unsynced::ReplayItem> claim() {
+        static client::Context* const somebody = reinterpret_cast<client::Context*>(8);
         std::vector<Unsynced::ReplayItem> items;
-        REQUIRE(unsynced.claim(object, nullptr, items));
+        REQUIRE(unsynced.claim(object, somebody, items));
+        check(items);
+        return items;
+    }
+    static void check(const std::vector<Unsynced::ReplayItem>& items) {
         REQUIRE(items.size() == 2);
         CHECK(items[0].remove);
-        return items;
-    };
-    auto items = claim();
+    }
+};
+}  // namespace
+
+// Seed 20098 of the simulator: the OSD restarted between the two, and a SYNC covered the second alone.
+TEST_CASE("while a deletion may have to be sent again, so may what was written behind it") {
+    Rewritten world;
+    client::Unsynced& unsynced = world.unsynced;
+    using client::Unsynced;
+    const ObjectId object = world.object;
+    auto items = world.claim();
     unsynced.replayed(object, 0, true, items[0].range.user_seq, 1, 2, 0);
     unsynced.replayed(object, 0, false, items[1].range.user_seq, 1, 3, 0);  // it had no room before
     unsynced.release(object);
     unsynced.synced(1, 3, unsynced.next_seq());
     CHECK(unsynced.begin(object, {1, 3}, false) == Unsynced::Verdict::replay);
-    items = claim();
+    items = world.claim();
     for (auto& item : items) unsynced.replayed(object, 0, item.remove, item.range.user_seq, 1, 3, 0);
     unsynced.release(object);
+    unsynced.synced(1, 3, unsynced.next_seq());
+    CHECK(unsynced.empty());
+}
+
+// Seed 1090236 of the simulator: the write was sent again over connection 3, then the deletion too, and for the write there was no room any more.
+TEST_CASE("a deletion that is sent again takes with it what was sent again before") {
+    Rewritten world;
+    client::Unsynced& unsynced = world.unsynced;
+    using client::Unsynced;
+    auto items = world.claim();
+    unsynced.replayed(world.object, 0, true, items[0].range.user_seq, 1, 2, 0);
+    unsynced.replayed(world.object, 0, false, items[1].range.user_seq, 1, 3, 0);
+    unsynced.release(world.object);
+    items = world.claim();
+    unsynced.replayed(world.object, 0, true, items[0].range.user_seq, 1, 3, 0);
+    unsynced.synced(1, 3, unsynced.next_seq());  // behind the deletion: the write is not there
+    unsynced.pause(world.object);
+    items.clear();
+    REQUIRE(unsynced.resume(world.object, {1, 3}, items) == Unsynced::Verdict::replay);
+    REQUIRE(items.size() == 1);  // the deletion is durable
+    unsynced.replayed(world.object, 0, false, items[0].range.user_seq, 1, 3, 0);
+    unsynced.release(world.object);
+    CHECK(unsynced.begin(world.object, {1, 3}, false) == Unsynced::Verdict::go);
     unsynced.synced(1, 3, unsynced.next_seq());
     CHECK(unsynced.empty());
 }
