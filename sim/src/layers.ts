@@ -227,7 +227,8 @@ export class LayerWorker {
     // What a client kept in memory is not in it.
     const wrong = isBuffered(this.#cluster.shape) && value !== null ? null : this.#workload.checkCopy(image, granule, value, snapshot.began, snapshot.ended);
     if (wrong !== null) return this.#workload.fail(`${snapshot.name} granule ${granule}: ${wrong}`);
-    if (known !== undefined && known !== value && !this.#workload.isUnsure(known) && !this.#workload.isUnsure(value ?? 0))
+    if (known !== undefined && known !== value && !this.#workload.isUnsure(known) &&
+      !this.#workload.mayComeLater(image, granule, value ?? 0, snapshot.began, snapshot.ended))
       return this.#workload.fail(`${snapshot.name} granule ${granule} was ${known} and is ${value}`);
     snapshot.values.set(granule, value ?? 0);
   }

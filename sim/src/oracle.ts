@@ -86,6 +86,11 @@ export class Oracle {
     return effects.some((effect) => effect.value === value && effect.began < ended && contradiction(evidence, effect, began) === null);
   }
 
+  /** Was a write or discard of `value` there under way between the two moments? */
+  wasUnderWay(image: number, granule: number, value: number, began: number, ended: number): boolean {
+    return this.#of(image, granule).effects.some((effect) => effect.value === value && effect.began < ended && effect.ended > began);
+  }
+
   /** Null: explained. Else why not. `began`: now() before the read was sent. */
   checkRead(image: number, granule: number, value: number, began: number): string | null {
     const { effects, evidence } = this.#of(image, granule);

@@ -140,6 +140,11 @@ export class Workload {
     return `value ${value}, which the image did not have then`;
   }
 
+  /** What was under way when a copy was made may come into it later, with an OSD that was lost (docs/reliability.md). */
+  mayComeLater(image: number, granule: number, value: number, began: number, ended: number): boolean {
+    return this.#unsure.has(value) || this.#oracle.wasUnderWay(image, granule, value, began, ended);
+  }
+
   isUnsure(value: number): boolean {
     return this.#unsure.has(value);
   }
