@@ -309,6 +309,7 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
     view.limits = inode.limits;
     if (skip_parents) return view;
     view.meta_revision = inode.mod_revision;
+    uint64_t newest = inode.mod_revision;
     InodeNum parent = inode.parent;
     for (unsigned depth = 0; parent; depth++) {
         if (depth >= kMaxChain || parent == number) {
@@ -318,8 +319,10 @@ InodeView Context::make_view(InodeNum number, bool skip_parents) {
         if (pool_of(parent) != pool_of(number) && !view.cross_parent) view.cross_parent = parent;
         auto above = map_->inodes->find(parent);
         if (above == map_->inodes->end()) view.broken_chain = -ENOENT;
+        else newest = std::max(newest, above->second.mod_revision);
         parent = view.broken_chain ? 0 : above->second.parent;
     }
+    if (view.cross_parent) view.chain_revision = newest;
     return view;
 }
 

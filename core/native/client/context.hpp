@@ -60,6 +60,7 @@ struct InodeView {
     uint64_t size = 0;
     uint64_t meta_revision = 0;  ///< 0: plain reads
     InodeNum cross_parent = 0;   ///< first ancestor in another pool
+    uint64_t chain_revision = 0; ///< with cross_parent: newest of the layers' records, which every change of the chain exceeds; else 0
     bool known = false;          ///< has metadata
     bool read_only = false;
     bool has_parent = false;
@@ -224,6 +225,7 @@ private:
     void note_bitmap(Part& part, const InodeView& view);
     void start_layer_bitmap(Part& part, InodeNum ancestor);
     void layer_done(Op& op);
+    bool chain_changed(const Part& part);
 
     // sync.cpp
     bool begin_tracked(Part& part, const InodeView& view, OsdLink* link, bool write);

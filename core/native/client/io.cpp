@@ -302,6 +302,7 @@ void Context::send_part(Part& part, const InodeView& view, OsdLink* link, net::C
     part.link = link;
     part.link_epoch = link->epoch;
     part.greetings = link->greetings;
+    part.chain_revision = is_read(part.kind) ? view.chain_revision : 0;
     part.send_epoch = shared_.connection_epoch();
     wire::ClientRequest request;
     request.inode = view.inode;
@@ -395,6 +396,10 @@ void Context::on_reply(Part& part) {
                 const InodeView* view = &own;
                 if (op.fixed_inode) own = make_view(op.fixed_inode, false);
                 else view = &view_of(*op.image);
+                if (view->chain_revision != part.chain_revision) {
+                    VITASTOR_PROBE("layers changed while they were read by the client");
+                    return dispatch(part);
+                }
                 if (part.kind == PartKind::bitmap) note_bitmap(part, *view);
                 if (view->cross_parent && view->pool && continue_read(part, *view)) return;
             }

@@ -145,13 +145,26 @@ void Context::start_layer_bitmap(Part& part, InodeNum ancestor) {
 
 void Context::layer_done(Op& op) {
     Part& part = *op.parent_part;
-    if (op.result < 0) part.op->result = op.result;
+    if (op.result < 0) part.layer_error = op.result;
     const uint8_t* from = op.bounce ? op.bounce.data() + op.bounce_skip : nullptr;
     for (int i = 0; op.result >= 0 && from && i < op.bounce_target_count; i++) {
         memcpy(op.bounce_target[i].iov_base, from, op.bounce_target[i].iov_len);
         from += op.bounce_target[i].iov_len;
     }
-    if (--part.layers_left == 0) part_done(part);
+    if (--part.layers_left > 0) return;
+    const int64_t error = std::exchange(part.layer_error, 0);
+    if (chain_changed(part)) {
+        // What was merged elsewhere meanwhile, and deleted, is missing; what is gone needs not be read.
+        VITASTOR_PROBE("layers changed while they were read by the client");
+        return dispatch(part);
+    }
+    if (error < 0) part.op->result = error;
+    part_done(part);
+}
+
+bool Context::chain_changed(const Part& part) {
+    const Op& op = *part.op;
+    return (op.fixed_inode ? make_view(op.fixed_inode, false) : view_of(*op.image)).chain_revision != part.chain_revision;
 }
 
 }  // namespace vitastor::client

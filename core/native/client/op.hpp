@@ -53,6 +53,8 @@ struct Part : net::Call {
     InodeNum inode = 0;          ///< of the last try
     OsdLink* link = nullptr;     ///< of the last try
     uint32_t layers_left = 0;    ///< reads of other layers that this part waits for
+    int64_t layer_error = 0;     ///< of one of them
+    uint64_t chain_revision = 0; ///< of the last try, see InodeView
     uint64_t link_epoch = 0;     ///< of the connection of the last try
     uint64_t greetings = 0;      ///< of the link when it was sent
     uint64_t send_epoch = 0;     ///< count of connections of the process when it was sent

@@ -24,7 +24,10 @@ public:
     void set_settings(const Settings& settings);
     void set_peers(const std::vector<net::PeerAddress>& up);
     void set_pools(const std::vector<PoolInfo>& pools);
-    void set_inodes(std::unordered_map<InodeNum, Inode>&& inodes) { inodes_ = std::move(inodes); }
+    void set_inodes(std::unordered_map<InodeNum, Inode>&& inodes) {
+        inodes_ = std::move(inodes);
+        inodes_serial_++;
+    }
     void start_pg(const PgId& id, Pg::Start&& start);
     void stop_pg(const PgId& id, uint64_t interval);
     void confirm_history(const PgId& id, uint64_t interval, uint64_t epoch);
@@ -106,6 +109,7 @@ private:
     runtime::Task<int64_t> read_object(LayerRead& read);
     runtime::Task<int64_t> read_copy(LayerRead& read, OsdNum osd, Version version);
     runtime::Task<> read_slow(Op* op);
+    InodeNum parent_in_pool(InodeNum inode) const;
     runtime::Task<> read_chain(Op* op);
     runtime::Task<> wait_overlap(ObjectId object, uint32_t offset, uint32_t len);
     // forward.cpp
@@ -335,6 +339,7 @@ private:
     Pool* last_pool_ = nullptr;
     std::map<PgId, std::unique_ptr<Pg>> pgs_;
     std::unordered_map<InodeNum, Inode> inodes_;
+    uint64_t inodes_serial_ = 0;  ///< counts their changes
     std::map<OsdNum, net::PeerAddress> up_;
     std::set<OsdNum> wanted_;
     std::set<OsdNum> forward_to_;      ///< primaries that local reads were forwarded to: connections to them are kept

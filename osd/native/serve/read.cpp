@@ -34,8 +34,7 @@ void Osd::route_read(Op* op) {
     if (op->message.meta_revision) {
         auto it = inodes_.find(op->message.inode);
         if (it == inodes_.end() || it->second.mod_revision != op->message.meta_revision) return answer(op, -EPIPE);
-        InodeNum parent = it->second.parent;
-        if (parent && pool_of(parent) == pool_of(op->message.inode)) return runtime::spawn(read_chain(op));
+        if (parent_in_pool(op->message.inode)) return runtime::spawn(read_chain(op));
     }
     start_read(op);
 }
@@ -314,8 +313,16 @@ void set_bit(uint8_t* bitmap, uint32_t i) { bitmap[i / 8] = static_cast<uint8_t>
 constexpr int kMaxLayers = 4096;
 }  // namespace
 
+/// 0: none in this pool.
+InodeNum Osd::parent_in_pool(InodeNum inode) const {
+    auto it = inodes_.find(inode);
+    return it != inodes_.end() && pool_of(it->second.parent) == pool_of(inode) ? it->second.parent : 0;
+}
+
 /// Each granule from the nearest layer where it is present. All layers of the pool share the PG. Source: semantics 11.
 runtime::Task<> Osd::read_chain(Op* op) {
+    const uint64_t inodes_serial = inodes_serial_;
+    std::vector<InodeNum> walked;
     const uint32_t unit = granularity_, bitmap_bytes = object_bitmap_bytes(*op->pool);
     const uint32_t first = op->len ? op->offset / unit : 0;
     const uint32_t end = op->len ? (op->offset + op->len) / unit : bitmap_bytes * 8;
@@ -332,6 +339,7 @@ runtime::Task<> Osd::read_chain(Op* op) {
             result = -EINVAL;  // the parents form a loop
             break;
         }
+        walked.push_back(inode);
         ObjectId object{inode, op->object.stripe};
         bool top = depth == 0;
         if (op->pg) {
@@ -377,15 +385,23 @@ runtime::Task<> Osd::read_chain(Op* op) {
                 }
             }
         }
-        auto it = inodes_.find(inode);
-        if (it == inodes_.end()) break;
-        InodeNum parent = it->second.parent;
-        if (parent == 0 || pool_of(parent) != pool_of(inode)) break;
+        InodeNum parent = parent_in_pool(inode);
+        if (parent == 0) break;
         if (parent == op->message.inode) {
             result = -EINVAL;
             break;
         }
         inode = parent;
+    }
+    if (inodes_serial != inodes_serial_ && result >= 0) {
+        // A layer may have been taken out and deleted while the read waited at it: what it held lies elsewhere now.
+        bool same = true;
+        for (size_t i = 0; same && i + 1 < walked.size(); i++) same = parent_in_pool(walked[i]) == walked[i + 1];
+        if (missing > 0) same = same && inodes_.contains(walked.back()) && parent_in_pool(walked.back()) == 0;
+        if (!same) {
+            VITASTOR_PROBE("the layers changed while they were read");
+            co_return route_read(op);
+        }
     }
     if (result == -EIO && !op->pg) {
         runtime::Task<> forwarding = forward_read(op);

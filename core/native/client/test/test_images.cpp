@@ -305,6 +305,48 @@ TEST_CASE("reads through a parent in another pool, granule by granule, and paren
     CHECK(world.run(OpKind::read, clone, 0, 4096, {{part.data(), 4096}}) == -ELOOP);
 }
 
+TEST_CASE("a parent in another pool is merged and deleted while it is read") {
+    World world;
+    client::Image* parent = open_base(world);
+    auto data = pattern(4096, 1);
+    CHECK(world.write(parent, 0, data) == 4096);
+    world.put("/config/inode/2/7", R"({"name":"base","size":1073741824,"readonly":true})");
+    world.put("/config/inode/1/9", R"({"name":"clone","size":1073741824,"parent_id":7,"parent_pool":2})");
+    REQUIRE(world.until_generation(2));
+    client::Image* clone = world.open("clone");
+    REQUIRE(clone);
+    Osd& below = *world.osds[2];  // leads the other pool
+    auto of_parent = [](const net::Request& request) {
+        return pool_of(wire::decode<wire::ClientRequest>(wire::ConstHeaderBytes(request.header, wire::kHeaderSize)).inode) == 2;
+    };
+    for (bool gone : {false, true}) {
+        CAPTURE(gone);
+        below.fault = [&](net::Request& request) { return of_parent(request) ? 1 : 0; };
+        Done read;
+        std::vector<uint8_t> seen(4096, 0xff);
+        world.start(OpKind::read, clone, 0, 4096, {{seen.data(), 4096}}, read);
+        REQUIRE(world.until([&] { return below.held() == 1; }));
+        // As flatten does: copied up, taken out of the chain, deleted.
+        CHECK(world.write(clone, 0, data) == 4096);
+        world.put("/config/inode/1/9", R"({"name":"clone","size":1073741824})");
+        REQUIRE(world.until_generation(gone ? 5 : 3));
+        if (gone) {
+            below.answer_held(-ENOENT);
+        } else {
+            std::erase_if(below.objects, [](const auto& object) { return pool_of(object.first.inode) == 2; });
+            below.release_held();
+        }
+        REQUIRE(world.until([&] { return read.done; }));
+        CHECK(read.result == 4096);
+        CHECK(seen == data);
+        below.fault = nullptr;
+        world.osds[1]->objects.clear();
+        std::erase_if(below.objects, [](const auto& object) { return pool_of(object.first.inode) == 1; });
+        world.put("/config/inode/1/9", R"({"name":"clone","size":1073741824,"parent_id":7,"parent_pool":2})");
+        REQUIRE(world.until_generation(gone ? 6 : 4));
+    }
+}
+
 TEST_CASE("open: parents that form a loop, in a pool and over pools, and parents that do not exist") {
     World world;
     world.add_osd(1);

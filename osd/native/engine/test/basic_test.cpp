@@ -141,6 +141,33 @@ TEST_CASE("chained reads") {
     CHECK(client.read(1, full_inode(1, 4), 0, 4096, 40).result == -EINVAL);
 }
 
+// Seed 2103386 of the simulator: zeroes were read.
+TEST_CASE("a layer is taken out and deleted while a chained read waits at it") {
+    for (bool below_top : {false, true}) {
+        CAPTURE(below_top);
+        Cluster c;
+        activate(c, 1, {1, 2});
+        const InodeNum base = full_inode(1, 1), taken = full_inode(1, 2), next = full_inode(1, 3), top = full_inode(1, 4);
+        c.node(1).post(engine::Inodes{{{base, 0, 10}, {taken, base, 20}, {next, taken, 30}, {top, next, 40}}});
+        Client client(c, 0);
+        client.write(1, base, 0, block(1));
+        client.write(1, taken, 4096, block(2));
+        c.disks[2].hold = true;
+        std::shared_ptr<Reply> stuck = client.start_remove(1, taken, 0);
+        c.turns(20);
+        const InodeNum reader = below_top ? top : next;
+        std::shared_ptr<Reply> read = client.start_read(1, reader, 0, 4096, below_top ? 40 : 30);
+        c.turns(20);
+        CHECK(!read->done);
+        c.node(1).post(engine::Inodes{{{base, 0, 10}, {next, base, 31}, {top, next, 40}}});
+        c.turns(20);
+        c.disks[2].hold = false;
+        client.wait(stuck);
+        if (below_top) CHECK(client.wait(read).data == block(1));
+        else CHECK(client.wait(read).result == -EPIPE);  // it asks for what the layers were before
+    }
+}
+
 TEST_CASE("primary listing and describe") {
     Cluster c;
     activate(c, 1, {1, 2});
