@@ -75,6 +75,9 @@ VITASTOR_API int vitastor_context_fd(vitastor_context *context);
 /* Caller-driven only. Runs what is ready; waits up to timeout_ms (0: not at all, -1: until something happened) if nothing is.
  * Submits everything queued before it returns. Returns the number of callbacks run, or negative errno. */
 VITASTOR_API int vitastor_context_run(vitastor_context *context, int timeout_ms);
+/* Caller-driven only. As vitastor_context_run(context, 0), but what is queued meanwhile stays where it is: vitastor_context_run() has to follow before
+ * anybody polls. For those whose callbacks cause new operations, which leave together with it. */
+VITASTOR_API int vitastor_context_collect(vitastor_context *context);
 /* Milliseconds until the next timer (-1: none), for the caller's own poll(). */
 VITASTOR_API int vitastor_context_next_timeout(vitastor_context *context);
 

@@ -88,17 +88,20 @@ static void queue_process(VitastorQueue *queue)
     bool nested = queue->processing; /* an event loop inside what a coroutine that we have woken does */
     queue->processing = true;
     queue->refs++;
+    /* What the coroutines want next leaves together with what the context does by itself. */
+    vitastor_context_collect(queue->context);
     for (int round = 0; round < MAX_ROUNDS && queue->context; round++) {
-        if (round == 0 || queue->pending)
-            queue_run_context(queue);
-        if (QSIMPLEQ_EMPTY(&queue->done))
-            break;
         while (!QSIMPLEQ_EMPTY(&queue->done)) {
             VitastorRequest *request = QSIMPLEQ_FIRST(&queue->done);
             QSIMPLEQ_REMOVE_HEAD(&queue->done, next);
             request->done = true;
             aio_co_wake(request->co);
         }
+        if (!queue->context)
+            break;
+        queue_run_context(queue);
+        if (QSIMPLEQ_EMPTY(&queue->done))
+            break;
     }
     queue->processing = nested;
     if (queue->context) {

@@ -206,19 +206,29 @@ extern "C" int vitastor_context_fd(vitastor_context* context) {
     return context && !context->own_thread ? context->loop->poll_fd() : -EINVAL;
 }
 
+/// Number of callbacks run.
+static int run_once(vitastor_context* context, uint64_t until_ns) {
+    Context& inner = *context->context;
+    uint64_t before = inner.callbacks();
+    context->running++;
+    context->loop->run_once(until_ns);
+    context->running--;
+    return static_cast<int>(std::min<uint64_t>(inner.callbacks() - before, INT32_MAX));
+}
+
 extern "C" int vitastor_context_run(vitastor_context* context, int timeout_ms) {
     if (!context || context->own_thread) return -EINVAL;
-    Context& inner = *context->context;
     runtime::Loop& loop = *context->loop;
-    uint64_t before = inner.callbacks();
     uint64_t until = timeout_ms == 0  ? 0
                      : timeout_ms < 0 ? runtime::kNever
                                       : loop.now_exact_ns() + static_cast<uint64_t>(timeout_ms) * runtime::kNsPerMs;
-    context->running++;
-    loop.run_once(until);
-    context->running--;
+    const int callbacks = run_once(context, until);
     loop.flush();
-    return static_cast<int>(std::min<uint64_t>(inner.callbacks() - before, INT32_MAX));
+    return callbacks;
+}
+
+extern "C" int vitastor_context_collect(vitastor_context* context) {
+    return context && !context->own_thread ? run_once(context, 0) : -EINVAL;
 }
 
 extern "C" int vitastor_context_next_timeout(vitastor_context* context) {

@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -37,8 +39,8 @@ Result<std::unique_ptr<Loop>> UringLoop::create(const LoopOptions& options) {
     return std::unique_ptr<Loop>(std::move(loop));
 }
 
-/// pollable: whoever polls the descriptor is woken. Work that waits for the owner to enter (DEFER_TASKRUN) wakes nobody: poll() sees it only when it
-/// looks anew (tried on kernel 6.18).
+/// pollable: whoever polls poll_fd() is woken. Work that waits for the owner to enter (DEFER_TASKRUN) wakes nobody who polls the ring: poll() sees it only
+/// when it looks anew (tried on kernel 6.18). It is told of through an eventfd. Other rings' work interrupts the thread in poll(), once more than necessary.
 int UringLoop::set_up(uint32_t depth, bool pollable) {
     depth_ = depth;
     // From the best to the plainest; a kernel that does not know a flag says EINVAL.
@@ -51,7 +53,6 @@ int UringLoop::set_up(uint32_t depth, bool pollable) {
     };
     int error = -EINVAL;
     for (unsigned flags : attempts) {
-        if (pollable && (flags & IORING_SETUP_DEFER_TASKRUN)) continue;
         io_uring_params params{};
         params.flags = flags;
         params.cq_entries = depth * 4;
@@ -61,6 +62,14 @@ int UringLoop::set_up(uint32_t depth, bool pollable) {
         if (!(params.features & IORING_FEAT_EXT_ARG) || !(params.features & IORING_FEAT_NODROP)) {
             io_uring_queue_exit(&ring_);
             return -ENOSYS;  // older than 5.11: no wait with a timeout
+        }
+        if (pollable && (flags & IORING_SETUP_DEFER_TASKRUN)) {
+            event_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+            if (event_fd_ < 0 || io_uring_register_eventfd(&ring_, event_fd_) != 0) {
+                if (event_fd_ >= 0) ::close(std::exchange(event_fd_, -1));
+                io_uring_queue_exit(&ring_);
+                continue;
+            }
         }
         ring_made_ = true;
         disabled_ = flags & IORING_SETUP_R_DISABLED;
@@ -73,12 +82,14 @@ int UringLoop::set_up(uint32_t depth, bool pollable) {
 
 /// The ring is made anew, so it must be unused yet.
 int UringLoop::poll_fd() {
+    if (event_fd_ >= 0) return event_fd_;
     if (pollable_) return ring_.ring_fd;
     if (bound_ || io_uring_sq_ready(&ring_) > 0) return -EBUSY;
     io_uring_queue_exit(&ring_);
     ring_made_ = false;
     const int error = set_up(depth_, true);
-    return error != 0 ? error : ring_.ring_fd;
+    if (error != 0) return error;
+    return event_fd_ >= 0 ? event_fd_ : ring_.ring_fd;
 }
 
 UringLoop::~UringLoop() {
@@ -89,6 +100,7 @@ UringLoop::~UringLoop() {
     if (!ring_made_) return;
     abandon_all();
     io_uring_queue_exit(&ring_);
+    if (event_fd_ >= 0) ::close(event_fd_);
 }
 
 /// Ends everything without running completions. On the loop's thread it waits until the kernel lets go of the memory.
@@ -150,6 +162,7 @@ void UringLoop::bind() {
 
 void UringLoop::run_once(uint64_t until_ns) {
     if (!bound_) bind();
+    if (event_fd_ >= 0) stop_events();
     end_sleep();
     refresh_now();
     bool worked = run_local();
@@ -173,7 +186,35 @@ void UringLoop::run_once(uint64_t until_ns) {
         run_idle();
         worked = true;
     }
+    if (!worked && event_fd_ >= 0) drain_events();  // told of what the turn before has done already
     had_work_ = worked;
+}
+
+// ---- who polls
+
+/// For a turn, which looks by itself.
+void UringLoop::stop_events() {
+    io_uring_cq_eventfd_toggle(&ring_, false);
+    if (event_written_ || kernel_has_work() || io_uring_cq_ready(&ring_) > 0) drain_events();
+}
+
+void UringLoop::drain_events() {
+    uint64_t count;
+    ssize_t got = ::read(event_fd_, &count, sizeof(count));
+    static_cast<void>(got);  // EAGAIN: it was not readable
+    event_written_ = false;
+}
+
+/// Before the caller polls. `now`: there is something to do at once.
+void UringLoop::resume_events(bool now) {
+    io_uring_cq_eventfd_toggle(&ring_, true);
+    // What comes from here on is told of; what has come before is seen here.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (!now && !kernel_has_work() && io_uring_cq_ready(&ring_) == 0) return;
+    const uint64_t one = 1;
+    ssize_t written = ::write(event_fd_, &one, sizeof(one));
+    static_cast<void>(written);  // EAGAIN: it is readable already
+    event_written_ = true;
 }
 
 bool UringLoop::kernel_has_work() const {
@@ -273,8 +314,10 @@ void UringLoop::flush() {
     if (!bound_) bind();
     start_waiting();
     // Something to run here makes poll_fd() readable at once; otherwise mail does from now on.
-    if (local_pending() || !prepare_sleep()) queue_tag(kTagIgnore);
+    const bool now = local_pending() || !prepare_sleep();
+    if (now && event_fd_ < 0) queue_tag(kTagIgnore);
     submit(true);
+    if (event_fd_ >= 0) resume_events(now);
 }
 
 // ---- operations

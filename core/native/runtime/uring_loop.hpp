@@ -92,6 +92,9 @@ private:
     void sleep(unsigned wanted, uint64_t until_ns);
     void spin(uint64_t until_ns);
     unsigned reap();
+    void stop_events();
+    void drain_events();
+    void resume_events(bool now);
 
     Op* new_op(Kind kind, Completion& completion);
     void transfer(Kind kind, Socket socket, const iovec* iov, int count, Completion& completion);
@@ -119,7 +122,9 @@ private:
     bool disabled_ = false;       ///< until bind(): created with IORING_SETUP_R_DISABLED
     bool bound_ = false;
     bool task_run_flag_ = false;  ///< the kernel shows pending work in the submission ring's flags
-    bool pollable_ = false;
+    bool pollable_ = false;       ///< poll() on the ring's own descriptor works
+    int event_fd_ = -1;           ///< poll_fd() of a ring whose work wakes nobody who polls it
+    bool event_written_ = false;  ///< by us
     uint32_t depth_ = 0;
     bool had_work_ = false;       ///< the last turn did something: worth spinning
     uint64_t gather_ns_ = 0;
