@@ -93,7 +93,7 @@ int EpollLoop::wait_events(uint64_t until_ns, bool may_sleep) {
     timespec ts{};
     timespec* limit = &ts;
     uint64_t left = 0;
-    if (may_sleep && prepare_sleep()) {
+    if (may_sleep && prepare_sleep(mail_fd_)) {
         counters_.wakeups++;
         if (until_ns == kNever) {
             limit = nullptr;
@@ -132,7 +132,7 @@ int EpollLoop::wait_events(uint64_t until_ns, bool may_sleep) {
 bool EpollLoop::poll_kernel(uint64_t until_ns, bool may_sleep) { return wait_events(until_ns, may_sleep) > 0; }
 
 void EpollLoop::flush() {
-    if (local_pending() || !prepare_sleep()) {
+    if (local_pending() || !prepare_sleep(mail_fd_)) {
         uint64_t one = 1;
         ssize_t written = ::write(mail_fd_, &one, sizeof(one));
         static_cast<void>(written);  // full is as good: it is readable

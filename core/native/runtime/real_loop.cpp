@@ -154,9 +154,10 @@ void RealLoop::notify(Notifier& notifier) {
     }
     has_mail_.store(true, std::memory_order_seq_cst);
     // Pairs with prepare_sleep(): either it sees the mail, or we see that it sleeps.
-    if (sleeping_.exchange(false, std::memory_order_seq_cst)) {
+    const int fd = wake_fd_.exchange(-1, std::memory_order_seq_cst);
+    if (fd >= 0) {
         uint64_t one = 1;
-        ssize_t written = ::write(mail_fd_, &one, sizeof(one));
+        ssize_t written = ::write(fd, &one, sizeof(one));
         static_cast<void>(written);  // EAGAIN: it is readable already
     }
 }
@@ -180,8 +181,8 @@ bool RealLoop::run_mail() {
     return ran;
 }
 
-bool RealLoop::prepare_sleep() {
-    sleeping_.store(true, std::memory_order_seq_cst);
+bool RealLoop::prepare_sleep(int wake_fd) {
+    wake_fd_.store(wake_fd, std::memory_order_seq_cst);
     if (!has_mail_.load(std::memory_order_seq_cst)) return true;
     end_sleep();
     return false;

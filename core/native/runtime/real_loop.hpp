@@ -70,9 +70,9 @@ protected:
     bool idle_due() { return !idle_.empty() && (!urgent_pending() || ++idle_put_off_ > kIdlePutOff); }
     void run_idle();
     void refresh_now() { now_exact_ns(); }
-    /// Announces sleep: from here on notify() writes to mail_fd_. False: mail is there, do not sleep.
-    bool prepare_sleep();
-    void end_sleep() { sleeping_.store(false, std::memory_order_relaxed); }
+    /// Announces sleep: from here on notify() writes to the eventfd `wake_fd`. False: mail is there, do not sleep.
+    bool prepare_sleep(int wake_fd);
+    void end_sleep() { wake_fd_.store(-1, std::memory_order_relaxed); }
     /// Empties the eventfd. Call when mail_fd_ became readable.
     void drain_mail_fd();
 
@@ -102,7 +102,7 @@ private:
     std::vector<MailSlot*> mail_;
     std::vector<MailSlot*> mail_now_;  ///< loop thread only: the batch being delivered
     std::atomic<bool> has_mail_{false};
-    std::atomic<bool> sleeping_{false};
+    std::atomic<int> wake_fd_{-1};  ///< eventfd that ends the sleep; -1: awake
     BufferPool buffers_;
 };
 

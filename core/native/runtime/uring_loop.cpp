@@ -195,7 +195,7 @@ void UringLoop::run_once(uint64_t until_ns) {
 /// For a turn, which looks by itself.
 void UringLoop::stop_events() {
     io_uring_cq_eventfd_toggle(&ring_, false);
-    if (event_written_ || kernel_has_work() || io_uring_cq_ready(&ring_) > 0) drain_events();
+    if (event_written_ || local_pending() || kernel_has_work() || io_uring_cq_ready(&ring_) > 0) drain_events();
 }
 
 void UringLoop::drain_events() {
@@ -236,7 +236,7 @@ void UringLoop::submit(bool reap) {
 }
 
 void UringLoop::wait(uint64_t until_ns) {
-    if (!prepare_sleep()) return submit(true);
+    if (!prepare_sleep(mail_fd_)) return submit(true);
     if (gather_ns_ > 0) {
         uint64_t end = now_exact_ns() + gather_ns_;
         if (end < until_ns) {
@@ -313,8 +313,9 @@ unsigned UringLoop::reap() {
 void UringLoop::flush() {
     if (!bound_) bind();
     start_waiting();
-    // Something to run here makes poll_fd() readable at once; otherwise mail does from now on.
-    const bool now = local_pending() || !prepare_sleep();
+    // Something to run here makes poll_fd() readable at once; otherwise mail does from now on. It writes to the eventfd that is polled itself: a kernel does not
+    // always write to it because of another eventfd (tried on 6.18: once only).
+    const bool now = local_pending() || !prepare_sleep(event_fd_ >= 0 ? event_fd_ : mail_fd_);
     if (now && event_fd_ < 0) queue_tag(kTagIgnore);
     submit(true);
     if (event_fd_ >= 0) resume_events(now);

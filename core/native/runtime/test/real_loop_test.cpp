@@ -236,21 +236,24 @@ TEST_CASE("caller-driven: poll_fd is readable exactly when run_once(0) has somet
 
         TestNotifier note;
         loop->register_notifier(note);
-        for (int i = 0; i < 10; i++) {
+        for (int letter = 1; letter <= 3; letter++) {
+            CAPTURE(letter);
+            for (int i = 0; i < 10; i++) {
+                loop->flush();
+                loop->run_once(0);
+            }
             loop->flush();
-            loop->run_once(0);
+            CHECK_FALSE(readable(loop->poll_fd(), 0));
+            start_thread(
+                "notify",
+                [](void* arg) {
+                    auto* pair = static_cast<std::pair<Loop*, Notifier*>*>(arg);
+                    pair->first->notify(*pair->second);
+                },
+                std::make_unique<std::pair<Loop*, Notifier*>>(loop.get(), &note).get());
+            REQUIRE(readable(loop->poll_fd(), 10000));
+            while (note.calls < letter) loop->run_once(0);
         }
-        loop->flush();
-        CHECK_FALSE(readable(loop->poll_fd(), 0));
-        start_thread(
-            "notify",
-            [](void* arg) {
-                auto* pair = static_cast<std::pair<Loop*, Notifier*>*>(arg);
-                pair->first->notify(*pair->second);
-            },
-            std::make_unique<std::pair<Loop*, Notifier*>>(loop.get(), &note).get());
-        REQUIRE(readable(loop->poll_fd(), 10000));
-        while (note.calls == 0) loop->run_once(0);
 
         int ran = 0;
         TestDeferred work;
