@@ -131,12 +131,12 @@ void Cluster::until(const char* what, const std::function<bool()>& condition) {
     uint64_t deadline = loop->now_exact_ns() + (world ? 600 : 30) * kNsPerSecond;
     while (!condition()) {
         if (world) {
-            if (!world->step() || world->now_ns() > deadline) FAIL("waited too long: ", what);
+            if (!world->step() || world->now_ns() > deadline) FAIL("waited too long: ", std::string(what));
             if (after_step) after_step();
             continue;
         }
         if (loop->now_exact_ns() > deadline) {
-            FAIL("waited too long: ", what);
+            FAIL("waited too long: ", std::string(what));
         }
         loop->run_once(loop->now_exact_ns() + 5'000'000);
     }
@@ -182,7 +182,7 @@ engine::PoolConfig Cluster::pool_config() const {
     pool.pg_size = options.pg_size;
     pool.pg_minsize = options.pg_minsize;
     pool.parity_chunks = options.scheme ? options.parity : 0;
-    pool.pg_count = 1;
+    pool.pg_count = options.pg_count;
     pool.pg_stripe_size = 131072u * data_chunks();
     pool.block_size = 131072;
     pool.bitmap_granularity = 4096;

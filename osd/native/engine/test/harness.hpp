@@ -104,6 +104,7 @@ struct ClusterOptions {
     uint32_t pg_size = 2, pg_minsize = 1;
     wire::ImmediateCommit mode = wire::ImmediateCommit::all;
     bool local_reads = false;
+    uint32_t pg_count = 1;
     uint8_t scheme = 0;
     uint32_t parity = 1;  ///< of scheme 1 and 2
     /// On the simulated runtime: a node for each engine and one for the clients, virtual time, kill().

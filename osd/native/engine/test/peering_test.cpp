@@ -365,6 +365,32 @@ TEST_CASE("a lock held by somebody else delays peering") {
     until_state(c, 1, ps::active);
 }
 
+// Seeds 1075148 and 1094973 of the simulator: every later primary was told busy.
+TEST_CASE("an OSD that has left a PG is given its lock back when the PG peers again") {
+    ClusterOptions options;
+    options.local_reads = true;
+    options.pg_count = 2;
+    Cluster c(options);
+    Client stranger(c, 9);
+    engine::StartPg other;  // keeps the connection to OSD 3
+    other.pg = {1, 2};
+    other.osd_set = other.all_peers = {1, 3};
+    other.interval = 100;
+    c.node(1).post(other);
+    c.all_peers = {1, 2, 3};
+    c.history_sets = {{1, 3}};
+    activate(c, 1, {1, 2});
+    CHECK(stranger.lock(3, 1, 1, 2).result == -EBUSY);
+    // It was clean at once, so the past counts no more, and OSD 3 with it.
+    c.node(1).post(engine::Settings{{{"allow_net_split", "1"}}});
+    c.until("peering", [&] { return c.node(1).state(1) != ps::active; });
+    until_state(c, 1, ps::active);
+    c.turns(20);
+    c.until("the other one too", [&] { return c.node(1).state(2) == ps::active; });
+    CHECK(stranger.lock(3, 1, 1, 2).result == 0);
+    CHECK(stranger.lock(2, 1, 1, 2).result == -EBUSY);
+}
+
 TEST_CASE("a hello of an older connection arrives late: the newer one is void, and the primary makes another") {
     ClusterOptions options;
     options.local_reads = true;
