@@ -136,7 +136,9 @@ public:
             client::PurgeOptions options;
             options.pool = info[0].ToNumber().Uint32Value();
             options.inode = u64_of(info[1]);
-            client::Purge::start(*context_, options, on_text, new_request(info, 2));
+            options.min_offset = u64_of(info[2]);
+            options.cut = options.min_offset != 0;
+            client::Purge::start(*context_, options, on_text, new_request(info, 3));
         });
         add_method(world_, object, "destroy", [this](const Napi::CallbackInfo&) { die(); });
         return object;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// An administrator's tools on images that are in use: snapshots and clones made and removed, images detached from their parents, by the
-// code of vitastor-cli over the real merge and purge. Each command is a process of its own, which may be killed anywhere and is repeated. What
+// An administrator's tools on images that are in use: snapshots and clones made and removed, images detached from their parents, made smaller and
+// larger, by the code of vitastor-cli over the real merge and purge. Each command is a process of its own, which may be killed anywhere and is repeated. What
 // images read does not change by any of it (the workload judges that); what a snapshot reads, or a clone of it, does not change at all.
 
 import {
-  ClusterState, createImage, createSnapshot, findLayer, flattenLayer, fullInode, inodeKeyOf, isVitastorError, LAYER_PATHS, nothingRemoved, removeLayers,
+  ClusterState, createImage, createSnapshot, findLayer, flattenLayer, fullInode, inodeKeyOf, isVitastorError, LAYER_PATHS, modifyImage, nothingRemoved,
+  removeLayers,
   VitastorError, type AdminContext, type ClusterView, type InodeConfig, type LayerWork,
 } from '@vitastor/core';
 import { ClientProcess } from './client.js';
 import { POOL, type SimCluster } from './cluster.js';
-import { GRANULE, granuleValue } from './oracle.js';
+import { GRANULE, granuleValue, type WriteToken } from './oracle.js';
 import { Gate, ProcessClock, ProcessEtcd } from './process.js';
 import type { SeededRandom } from './rng.js';
 import { granulesOf, isBuffered, objectBytes } from './shape.js';
@@ -17,6 +18,7 @@ import type { Workload } from './workload.js';
 
 const MAX_SNAPSHOTS = 4;
 const MAX_CLONES = 2;
+const RESIZE_PERCENT = 20;
 /** Between two commands, virtual milliseconds. */
 const PAUSE_MS = [200, 4000] as const;
 const POLL_MS = 100;
@@ -32,6 +34,8 @@ interface Snapshot {
   /** Moments of the workload: it was made in between. */
   began: number;
   ended: number;
+  /** Granules. */
+  end: number;
   /** By granule, from the first time it was read on. */
   values: Map<number, number>;
   /** Nothing that was written to it is under way any more. */
@@ -123,6 +127,8 @@ export class LayerWorker {
     const random = this.#random;
     const image = random.between(1, this.#cluster.shape.images);
     const snapshots = this.#snapshots.get(image) ?? [];
+    // With no room for tombstones a cut must be repeated when the OSDs that it named are back, not before (docs/reliability.md).
+    if (random.chance(RESIZE_PERCENT) && this.#cluster.shape.osdOptions['max_tombstones'] === undefined) return this.#resizeCommand(image);
     const kind = random.below(100);
     if (snapshots.length === 0 || (kind < 35 && snapshots.length < MAX_SNAPSHOTS)) return this.#snapshotCommand(image, snapshots);
     const clones = this.#clones.get(image) ?? [];
@@ -145,7 +151,7 @@ export class LayerWorker {
   #snapshotCommand(image: number, snapshots: Snapshot[]): Command {
     const tag = `s${++this.#names}`;
     const name = this.#cluster.imageName(image);
-    const snapshot: Snapshot = { name: `${name}@${tag}`, began: 0, ended: 0, values: new Map(), isSettled: false, isDoomed: false, family: this.#family };
+    const snapshot: Snapshot = { name: `${name}@${tag}`, began: 0, ended: 0, end: this.#workload.endOf(image), values: new Map(), isSettled: false, isDoomed: false, family: this.#family };
     return {
       text: `snapshot ${snapshot.name}`,
       run: async (tool) => {
@@ -158,12 +164,49 @@ export class LayerWorker {
     };
   }
 
-  /** Every client knows of the snapshot, and nothing is under way to the layer that it has become (docs/reliability.md). */
-  async #settled(tool: Tool, image: number, snapshot: Snapshot): Promise<void> {
+  /**
+   * To any size, or to a larger one where a parent would show below what is gone. What lies behind a new end is answered and durable before: who
+   * makes an image smaller has made its file system smaller.
+   */
+  #resizeCommand(image: number): Command {
+    const name = this.#cluster.imageName(image);
+    const total = granulesOf(this.#cluster.shape);
+    const before = this.#workload.endOf(image);
+    const end = this.#random.chance(30) ? total : this.#random.between(1, total);
+    let cut: WriteToken | null = null;
+    return {
+      text: `resize ${name} from ${before} to ${end} granules`,
+      run: async (tool) => {
+        const context = await tool.load();
+        const layer = findLayer(context.view, name);
+        if (end < before) {
+          if (layer.parent?.pool === POOL) return;
+          this.#workload.setEnd(image, end);
+          const moment = this.#workload.now();
+          while (this.#active && !this.#workload.isSettledSince(image, moment)) await tool.pause();
+          cut ??= this.#workload.beginCut(image, end, before);
+        }
+        const sizeBytes = BigInt(end * GRANULE);
+        if (sizeBytes < layer.sizeBytes) await tool.cut(layer, sizeBytes);
+        if (sizeBytes !== layer.sizeBytes) await modifyImage(context, layer, { sizeBytes });
+        await this.#heard(tool);
+        this.#workload.setEnd(image, end);
+        if (cut) this.#workload.endCut(cut);
+      },
+    };
+  }
+
+  /** Every client knows of all images as they are. */
+  async #heard(tool: Tool): Promise<void> {
     const { etcd, clients, keys } = this.#cluster;
     const revision = etcd.pairs(keys.at('config/inode/')).reduce((newest, kv) => (kv.modRevision > newest ? kv.modRevision : newest), 0n);
     while (!clients.every((client) => client.isRunning && client.seenRevision >= revision)) await tool.pause();
     await tool.pause();
+  }
+
+  /** Every client knows of the snapshot, and nothing is under way to the layer that it has become (docs/reliability.md). */
+  async #settled(tool: Tool, image: number, snapshot: Snapshot): Promise<void> {
+    await this.#heard(tool);
     if (snapshot.ended === 0) snapshot.ended = this.#workload.now();
     // Where nobody flushes any more, nobody knows what it holds.
     while (this.#active && !this.#workload.isSettledSince(image, snapshot.ended)) await tool.pause();
@@ -213,11 +256,10 @@ export class LayerWorker {
   }
 
   async #readSnapshot(tool: Tool, image: number, snapshot: Snapshot): Promise<void> {
-    const { shape } = this.#cluster;
     const handle = await tool.open(snapshot.name);
-    const step = objectBytes(shape) / GRANULE;
-    for (let first = 0; first < granulesOf(shape); first += step) {
-      const values = await tool.read(handle, snapshot.name, first, step);
+    const step = objectBytes(this.#cluster.shape) / GRANULE;
+    for (let first = 0; first < snapshot.end; first += step) {
+      const values = await tool.read(handle, snapshot.name, first, Math.min(step, snapshot.end - first));
       values.forEach((value, i) => this.#check(image, snapshot, first + i, value));
     }
   }
@@ -300,7 +342,12 @@ class Tool implements LayerWork {
   }
 
   purge(_view: ClusterView, layer: InodeConfig): Promise<void> {
-    return this.#native(`purge of ${layer.name}`, (done) => this.#client.native?.purge(layer.pool, fullInode(layer.pool, layer.inode), done));
+    return this.#native(`purge of ${layer.name}`, (done) => this.#client.native?.purge(layer.pool, fullInode(layer.pool, layer.inode), 0n, done));
+  }
+
+  /** All data behind sizeBytes goes. */
+  cut(layer: InodeConfig, sizeBytes: bigint): Promise<void> {
+    return this.#native(`cut of ${layer.name}`, (done) => this.#client.native?.purge(layer.pool, fullInode(layer.pool, layer.inode), sizeBytes, done));
   }
 
   step(text: string): void {

@@ -70,8 +70,8 @@ export interface SimClient {
   flush(image: number, done: (result: number) => void): void;
   /** Full inode numbers, lowest first; target: index into layers. json: as of vitastor_merge(). */
   merge(layers: readonly bigint[], target: number, done: (result: number, json: string) => void): void;
-  /** All data of an inode (full number). json: as of vitastor_purge(). */
-  purge(pool: number, inode: bigint, done: (result: number, json: string) => void): void;
+  /** Data of an inode (full number) behind minOffset, 0n: all. json: as of vitastor_purge(). */
+  purge(pool: number, inode: bigint, minOffset: bigint, done: (result: number, json: string) => void): void;
   destroy(): void;
 }
 

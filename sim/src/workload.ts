@@ -23,6 +23,8 @@ export class Workload {
   readonly #sent = new Map<ClientProcess, Set<WriteToken>>();
   /** Values that may vanish: their client died before it had flushed, or will not send them again. */
   readonly #unsure = new Set<number>();
+  /** Granules of images that are smaller than they were: nothing is begun behind them. */
+  readonly #ends = new Map<number, number>();
   readonly #isLayered: boolean;
   readonly #objectGranules: number;
   readonly #total: number;
@@ -149,6 +151,25 @@ export class Workload {
     return this.#unsure.has(value);
   }
 
+  /** Granules of an image that are in use. */
+  endOf(image: number): number {
+    return this.#ends.get(image) ?? this.#total;
+  }
+
+  /** For a shrink before it begins, and for a grow when clients know of it. */
+  setEnd(image: number, granules: number): void {
+    this.#ends.set(image, granules);
+  }
+
+  /** A shrink from granule `end` to `before` begins; endCut() when it is done. */
+  beginCut(image: number, end: number, before: number): WriteToken {
+    return this.#oracle.beginDiscard(image, range(end, before - end));
+  }
+
+  endCut(token: WriteToken): void {
+    this.#oracle.endWrite(token);
+  }
+
   imagesOf(client: ClientProcess): number[] {
     const images = Array.from({ length: this.#cluster.shape.images }, (_, i) => i + 1);
     return isShared(this.#cluster.shape) ? images : images.filter((image) => (image - 1) % this.#cluster.shape.clients === client.num - 1);
@@ -168,9 +189,10 @@ export class Workload {
     for (const image of Array.from({ length: this.#cluster.shape.images }, (_, i) => i + 1)) {
       const client = this.#cluster.clients.find((candidate) => this.imagesOf(candidate).includes(image));
       if (!client) continue;
-      for (let first = 0; first < this.#total; first += this.#objectGranules) {
+      const end = this.endOf(image);
+      for (let first = 0; first < end; first += this.#objectGranules) {
         left++;
-        this.#read(client, image, first, this.#objectGranules, finish);
+        this.#read(client, image, first, Math.min(this.#objectGranules, end - first), finish);
       }
     }
     finish();
@@ -240,10 +262,11 @@ export class Workload {
     };
     if (images.length === 0) return void this.#cluster.clock.after(10, () => this.#next(client, generation));
     const image = random.pick(images);
-    const isWhole = random.chance(5);
-    const count = isWhole ? this.#objectGranules : random.chance(75) ? 1 : random.between(2, this.#objectGranules);
-    const range = random.chance(40) ? Math.min(this.#total, 2 * this.#objectGranules) : this.#total;
-    const first = isWhole ? random.below(range / count) * count : random.below(range - count + 1);
+    const end = this.endOf(image);
+    const isWhole = random.chance(5) && end >= this.#objectGranules;
+    const count = isWhole ? this.#objectGranules : random.chance(75) ? 1 : Math.min(end, random.between(2, this.#objectGranules));
+    const range = random.chance(40) ? Math.min(end, 2 * this.#objectGranules) : end;
+    const first = isWhole ? random.below(Math.floor(range / count)) * count : random.below(range - count + 1);
     const kind = random.below(100);
     const { discardPercent } = this.#cluster.shape;
     if (this.#readers.has(client)) this.#read(client, image, first, count, then);
@@ -282,6 +305,10 @@ export class Workload {
       else this.fail(`read before a compare-and-set at image ${image} granule ${first} answered ${result}`);
       const go = (): void => {
         if (!client.native || !client.isOpen(image)) return;
+        if (first >= this.endOf(image)) {
+          this.#end(client);
+          return then();
+        }
         const token = this.#oracle.beginWrite(image, [first]);
         const began = this.#oracle.now();
         // Sent once, and durable by a SYNC of its own: until it is answered well it may be read, and vanish with the power.
@@ -309,7 +336,7 @@ export class Workload {
   #discardSome(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
     const isWhole = this.#random.chance(50);
     const begin = isWhole ? first - (first % this.#objectGranules) : first;
-    this.#discard(client, image, begin, isWhole ? this.#objectGranules : count, then);
+    this.#discard(client, image, begin, isWhole ? Math.min(this.#objectGranules, this.endOf(image) - begin) : count, then);
   }
 
   #discard(client: ClientProcess, image: number, first: number, count: number, then: () => void): void {
