@@ -78,6 +78,9 @@ VITASTOR_API int vitastor_context_run(vitastor_context *context, int timeout_ms)
 /* Caller-driven only. As vitastor_context_run(context, 0), but what is queued meanwhile stays where it is: vitastor_context_run() has to follow before
  * anybody polls. For those whose callbacks cause new operations, which leave together with it. */
 VITASTOR_API int vitastor_context_collect(vitastor_context *context);
+/* Caller-driven only. 1: vitastor_context_run() has something to do, timers aside; 0: not yet. For those who look for a while before they sleep: with
+ * io_uring it enters no kernel. */
+VITASTOR_API int vitastor_context_ready(vitastor_context *context);
 /* Milliseconds until the next timer (-1: none), for the caller's own poll(). */
 VITASTOR_API int vitastor_context_next_timeout(vitastor_context *context);
 

@@ -39,12 +39,13 @@
 #define VITASTOR_AIO_LOCKS 1
 #endif
 
-static inline void vitastor_set_fd_handler(AioContext *aio, int fd, IOHandler *on_read, void *opaque)
+/* on_poll says whether on_read has something to do; an I/O thread asks for a while before it sleeps, if all of its handlers can be asked. */
+static inline void vitastor_set_fd_handler(AioContext *aio, int fd, IOHandler *on_read, AioPollFn *on_poll, void *opaque)
 {
 #if VITASTOR_AIO_LOCKS
-    aio_set_fd_handler(aio, fd, false, on_read, NULL, NULL, NULL, opaque);
+    aio_set_fd_handler(aio, fd, false, on_read, NULL, on_poll, on_read, opaque);
 #else
-    aio_set_fd_handler(aio, fd, on_read, NULL, NULL, NULL, opaque);
+    aio_set_fd_handler(aio, fd, on_read, NULL, on_poll, on_read, opaque);
 #endif
 }
 

@@ -128,6 +128,18 @@ static void queue_on_timer(void *opaque)
     queue_process(queue);
 }
 
+static bool queue_poll_ready(void *opaque)
+{
+    VitastorQueue *queue = opaque;
+    return vitastor_context_ready(queue->context) > 0;
+}
+
+static bool queue_poll_timer(void *opaque)
+{
+    VitastorQueue *queue = opaque;
+    return queue->timer_ms && now_ms() >= queue->timer_ms;
+}
+
 /* In the thread of the event loop. */
 static VitastorQueue *queue_new(VitastorQueues *queues, AioContext *aio, int *error)
 {
@@ -154,8 +166,8 @@ static VitastorQueue *queue_new(VitastorQueues *queues, AioContext *aio, int *er
 static void queue_watch(VitastorQueue *queue)
 {
     queue->watched = true;
-    vitastor_set_fd_handler(queue->aio, queue->fd, queue_on_ready, queue);
-    vitastor_set_fd_handler(queue->aio, queue->timer_fd, queue_on_timer, queue);
+    vitastor_set_fd_handler(queue->aio, queue->fd, queue_on_ready, queue_poll_ready, queue);
+    vitastor_set_fd_handler(queue->aio, queue->timer_fd, queue_on_timer, queue_poll_timer, queue);
     qemu_bh_schedule(queue->kick);
 }
 
@@ -163,8 +175,8 @@ static void queue_watch(VitastorQueue *queue)
 static void queue_close(VitastorQueue *queue)
 {
     if (queue->watched) {
-        vitastor_set_fd_handler(queue->aio, queue->fd, NULL, NULL);
-        vitastor_set_fd_handler(queue->aio, queue->timer_fd, NULL, NULL);
+        vitastor_set_fd_handler(queue->aio, queue->fd, NULL, NULL, NULL);
+        vitastor_set_fd_handler(queue->aio, queue->timer_fd, NULL, NULL, NULL);
     }
     qemu_bh_delete(queue->kick);
     vitastor_context_close(queue->context);
@@ -343,6 +355,8 @@ static VitastorQueue *find_queue(VitastorQueues *queues, int *error)
 {
     AioContext *aio = qemu_get_current_aio_context();
     VitastorQueue *queue;
+    if (queues->main->aio == aio)
+        return queues->main;
     pthread_mutex_lock(&queues->lock);
     QSLIST_FOREACH(queue, &queues->list, next) {
         if (queue->aio == aio)

@@ -231,6 +231,10 @@ extern "C" int vitastor_context_collect(vitastor_context* context) {
     return context && !context->own_thread ? run_once(context, 0) : -EINVAL;
 }
 
+extern "C" int vitastor_context_ready(vitastor_context* context) {
+    return context && !context->own_thread ? context->loop->ready() : -EINVAL;
+}
+
 extern "C" int vitastor_context_next_timeout(vitastor_context* context) {
     if (!context || context->own_thread) return -1;
     uint64_t deadline = context->loop->next_deadline_ns();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "runtime/epoll_loop.hpp"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -130,6 +131,11 @@ int EpollLoop::wait_events(uint64_t until_ns, bool may_sleep) {
 }
 
 bool EpollLoop::poll_kernel(uint64_t until_ns, bool may_sleep) { return wait_events(until_ns, may_sleep) > 0; }
+
+bool EpollLoop::ready() {
+    pollfd waiting{epoll_fd_, POLLIN, 0};
+    return local_pending() || poll(&waiting, 1, 0) > 0;
+}
 
 void EpollLoop::flush() {
     if (local_pending() || !prepare_sleep(mail_fd_)) {

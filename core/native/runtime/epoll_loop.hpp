@@ -20,6 +20,7 @@ public:
 
     void run_once(uint64_t until_ns) override;
     int poll_fd() override { return epoll_fd_; }
+    bool ready() override;
     void flush() override;
 
     void connect(const Address& address, Completion& completion) override;

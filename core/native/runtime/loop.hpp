@@ -119,6 +119,8 @@ public:
     /// For callers with their own event loop: readable when run_once(0) has something to do. To be asked for before the loop is used (else it may be
     /// -EBUSY). Negative errno: there is none.
     virtual int poll_fd() = 0;
+    /// The same, looked at instead of waited for, timers aside. On the loop's thread. True where nobody knows.
+    virtual bool ready() { return true; }
     virtual uint64_t next_deadline_ns() const = 0;
     /// Must be called by the caller-driven mode before it goes to poll(): submits what is queued.
     virtual void flush() = 0;

@@ -162,7 +162,8 @@ void UringLoop::bind() {
 
 void UringLoop::run_once(uint64_t until_ns) {
     if (!bound_) bind();
-    if (event_fd_ >= 0) stop_events();
+    const bool polled = events_on_;
+    if (polled) stop_events();
     end_sleep();
     refresh_now();
     bool worked = run_local();
@@ -186,7 +187,9 @@ void UringLoop::run_once(uint64_t until_ns) {
         run_idle();
         worked = true;
     }
-    if (!worked && event_fd_ >= 0) drain_events();  // told of what the turn before has done already
+    // A caller may come for reasons of its own. In vain twice: it is told of what has been done already.
+    if (worked) idle_polls_ = 0;
+    else if (polled && ++idle_polls_ > 1) drain_events();
     had_work_ = worked;
 }
 
@@ -195,6 +198,7 @@ void UringLoop::run_once(uint64_t until_ns) {
 /// For a turn, which looks by itself.
 void UringLoop::stop_events() {
     io_uring_cq_eventfd_toggle(&ring_, false);
+    events_on_ = false;
     if (event_written_ || local_pending() || kernel_has_work() || io_uring_cq_ready(&ring_) > 0) drain_events();
 }
 
@@ -208,6 +212,7 @@ void UringLoop::drain_events() {
 /// Before the caller polls. `now`: there is something to do at once.
 void UringLoop::resume_events(bool now) {
     io_uring_cq_eventfd_toggle(&ring_, true);
+    events_on_ = true;
     // What comes from here on is told of; what has come before is seen here.
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if (!now && !kernel_has_work() && io_uring_cq_ready(&ring_) == 0) return;

@@ -25,6 +25,8 @@ public:
 
     void run_once(uint64_t until_ns) override;
     int poll_fd() override;
+    /// Looks at shared memory alone.
+    bool ready() override { return local_pending() || kernel_has_work() || io_uring_cq_ready(&ring_) > 0; }
     void flush() override;
     void set_gather_ns(uint64_t wait_ns) override { gather_ns_ = wait_ns; }
 
@@ -125,6 +127,8 @@ private:
     bool pollable_ = false;       ///< poll() on the ring's own descriptor works
     int event_fd_ = -1;           ///< poll_fd() of a ring whose work wakes nobody who polls it
     bool event_written_ = false;  ///< by us
+    bool events_on_ = false;      ///< the kernel writes to event_fd_
+    unsigned idle_polls_ = 0;     ///< turns after a poll that had nothing to do
     uint32_t depth_ = 0;
     bool had_work_ = false;       ///< the last turn did something: worth spinning
     uint64_t gather_ns_ = 0;

@@ -150,6 +150,8 @@ static void contexts_and_images(int own_thread)
     if (!own_thread)
         vitastor_cluster_close(cluster); /* the context keeps it */
     CHECK(vitastor_context_run(NULL, 0) == -EINVAL);
+    CHECK(vitastor_context_collect(NULL) == -EINVAL);
+    CHECK(vitastor_context_ready(NULL) == -EINVAL);
     if (own_thread) {
         CHECK(vitastor_context_run(context, 0) == -EINVAL);
         CHECK(vitastor_context_fd(context) == -EINVAL);
