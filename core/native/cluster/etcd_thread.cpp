@@ -54,7 +54,8 @@ struct EtcdThread::Impl {
           gateway(*loop, http, gateway_options(config), logger),
           hub(*loop, layers, give_up_after, logger) {
         waker.impl = this;
-        waker.on_notify = [](runtime::Notifier*) {};
+        // It may be delivered between the look at `stopping` and sleep.
+        waker.on_notify = [](runtime::Notifier* self) { static_cast<Waker*>(self)->impl->http.stay_awake(); };
         hub.on_config_arg = this;
         hub.on_config = [](void* arg, const ClientConfig& changed) {
             static_cast<Impl*>(arg)->gateway.set_addresses(changed.etcd_addresses);

@@ -138,9 +138,11 @@ void HttpClient::finish_ready() {
 void HttpClient::run_once(uint64_t until_ns) {
     auto* multi = static_cast<CURLM*>(multi_);
     int running = 0;
+    stays_awake_ = false;
     curl_multi_perform(multi, &running);
     finish_ready();
     loop_.run_once(0);
+    if (stays_awake_) return;
     uint64_t now = loop_.now_exact_ns();
     uint64_t deadline = std::min(until_ns, loop_.next_deadline_ns());
     if (deadline <= now) return;

@@ -58,6 +58,8 @@ public:
     void cancel(HttpExchange& exchange);
     /// Runs what is ready of curl and of the loop; if nothing is, sleeps until something is or until_ns (loop time; 0 = do not sleep).
     void run_once(uint64_t until_ns);
+    /// From inside run_once(): it returns without sleeping, because its caller has something to look at.
+    void stay_awake() { stays_awake_ = true; }
 
 private:
     void finish_ready();
@@ -68,6 +70,7 @@ private:
     void* multi_ = nullptr;
     void* headers_ = nullptr;
     TlsFiles tls_;
+    bool stays_awake_ = false;
     static constexpr int kKeepEasy = 4;
     void* idle_[kKeepEasy] = {};
     List<HttpExchange> active_;

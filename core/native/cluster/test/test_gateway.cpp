@@ -198,6 +198,26 @@ TEST_CASE("garbage and errors in the watch stream: the stream is opened anew") {
     CHECK(bench.seen.loads == 1);
 }
 
+// Who closes a cluster sets a flag and notifies: that came between the look at the flag and sleep, and closing took five seconds.
+TEST_CASE("a notification that is delivered just before sleep ends the turn") {
+    runtime::LoopOptions options;
+    options.kind = runtime::LoopKind::epoll;
+    QuietLogger logger;
+    auto loop = std::move(runtime::create_loop(options, logger).value());
+    HttpClient http(*loop);
+    struct Note : runtime::Notifier {
+        HttpClient* http = nullptr;
+    } note;
+    note.http = &http;
+    note.on_notify = [](runtime::Notifier* self) { static_cast<Note*>(self)->http->stay_awake(); };
+    loop->register_notifier(note);
+    loop->notify(note);
+    const uint64_t before = loop->now_exact_ns();
+    http.run_once(runtime::kNever);
+    CHECK(loop->now_exact_ns() - before < 4 * runtime::kNsPerSecond);
+    loop->unregister_notifier(note);
+}
+
 TEST_CASE("IPv6") {
     FakeEtcd etcd(true);
     if (!etcd.usable) {
