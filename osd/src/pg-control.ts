@@ -120,8 +120,8 @@ export class PgControl {
   #opening = false;
   #wanted: HistoryWanted | null = null;
   /** Our history write that was made and is not yet seen through the watch: epoch, or null. */
-  #unconfirmed: { epoch: bigint; revision: bigint; forEngine: boolean } | null = null;
-  /** next_scrub as it should stand in the history; null: as it is. */
+  #unconfirmed: { epoch: bigint; revision: bigint; forEngine: boolean; nextScrub: number } | null = null;
+  /** next_scrub as it should stand in the history, until the watch shows it there; null: as it is. */
   #nextScrub: number | null = null;
   /** The engine was told to scrub in this activity. */
   #scrubbing = false;
@@ -270,7 +270,16 @@ export class PgControl {
 
   #planScrub(nextS: number): void {
     this.#nextScrub = nextS;
+    this.#forgetPlan();
     this.#actions.dirty(this);
+  }
+
+  /**
+   * A plan that stands in etcd is none any more. One that was written but not yet shown by the watch still is: by the older history
+   * the same scrub would be due again.
+   */
+  #forgetPlan(): void {
+    if (!this.#unconfirmed && this.#nextScrub === this.#facts.history.nextScrub) this.#nextScrub = null;
   }
 
   /** The transaction with our write failed its conditions: look at etcd again (update() will come). */
@@ -336,8 +345,7 @@ export class PgControl {
         if (this.#phase !== 'running' || this.#interval !== interval) return;
         if (next) {
           this.#history = next.history;
-          this.#unconfirmed = { epoch: next.history.epoch, revision, forEngine: next.forEngine };
-          if (this.#nextScrub === next.history.nextScrub) this.#nextScrub = null;
+          this.#unconfirmed = { epoch: next.history.epoch, revision, forEngine: next.forEngine, nextScrub: next.history.nextScrub };
           // The watch may have been faster than the answer.
           this.#checkRunning(this.#facts);
         }
@@ -410,6 +418,7 @@ export class PgControl {
     const pending = this.#unconfirmed;
     if (pending && facts.historyRevision >= pending.revision && facts.history.epoch >= pending.epoch && sameMembers(facts.history, this.#history)) {
       this.#unconfirmed = null;
+      if (this.#nextScrub === pending.nextScrub) this.#nextScrub = null;  // also if somebody has planned otherwise since
       const wanted = this.#wanted;
       if (pending.forEngine && wanted && wanted.epoch <= pending.epoch) {
         this.#wanted = null;
@@ -417,6 +426,7 @@ export class PgControl {
       }
       this.#actions.dirty(this);
     }
+    this.#forgetPlan();
     const why = this.#mustStop(facts);
     if (!why) {
       if (this.#stateDirty || this.#wanted || this.#nextScrub !== null) this.#actions.dirty(this);

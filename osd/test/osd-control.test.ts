@@ -580,3 +580,51 @@ test('no_scrub holds a due scrub back; a scrub cut short by peering is asked for
   await advance(r, 20_000);
   assert.equal(r.engine.of('scrubPg').length, 2);
 });
+
+/** A PG whose first planned scrub is due and asked for. */
+async function scrubDue(r: Rig): Promise<bigint> {
+  await advance(r, 50);
+  setGlobal(r, { auto_scrub: true, scrub_interval: '1h' });
+  const interval = await running(r);
+  r.engine.emit(state(interval, PG_BITS.active));
+  await advance(r, 3_605_000);
+  assert.equal(r.engine.of('scrubPg').length, 1);
+  return interval;
+}
+
+test('a scrub that has just been done is not asked for again by the history that the watch still shows', async () => {
+  const r = rig();
+  await advance(r, 50);
+  setGlobal(r, { auto_scrub: true, scrub_interval: '1h' });
+  putPool(r.server, { pg_count: 2 });
+  const members = { osd_set: ['1', '2'], primary: '1' };
+  r.server.put(KEYS.pgConfig, JSON.stringify({ hash: 'x', items: { 1: { 1: members, 2: members } } }));
+  // When the second PG is due, all of them are looked at.
+  const now = Math.floor(r.clock.wallMs() / 1000);
+  for (const pg of [1, 2])
+    r.server.put(KEYS.pgHistory(1, pg), JSON.stringify({ epoch: 0, osd_sets: [], all_peers: [], next_scrub: now + 2 * pg }));
+  await advance(r, 100);
+  const [first, second] = r.engine.of('startPg');
+  assert.ok(first && second);
+  for (const { pg, interval } of [first, second]) r.engine.emit({ ...state(interval, PG_BITS.active), pg } as EngineEvent);
+  await advance(r, 2000);
+  const asked = (): number[] => r.engine.of('scrubPg').map(({ pg }) => pg.pg);
+  assert.deepEqual(asked(), [1]);
+
+  const deliver = r.client.deliverSoon.bind(r.client);
+  r.client.deliverSoon = () => void r.clock.after(10_000, deliver);
+  r.engine.emit(scrubbed(first.interval));
+  await advance(r, 5000);
+  assert.ok(Number(nextScrub(r)) > now + 3000, 'the next one is planned');
+  assert.deepEqual(asked(), [1, 2]);
+});
+
+test('scrubs go on when the answer to a plan was lost', async () => {
+  const r = rig();
+  const interval = await scrubDue(r);
+  r.client.failNext('reply-lost');
+  r.engine.emit(scrubbed(interval));
+  await advance(r, 60_000);
+  await advance(r, 3_605_000);
+  assert.equal(r.engine.of('scrubPg').length, 2);
+});
