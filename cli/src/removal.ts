@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Removing data of an inode: progress, result, and when it counts as failed. Source: tools 2.9.
 
-import { decodeRawPools, formatCount, VitastorError, type ClusterView, type JsonObject, type RemoveDataResult } from '@vitastor/core';
+import { decodeRawPools, formatCount, VitastorError, type ClusterView, type JsonObject, type RemoveDataProgress, type RemoveDataResult } from '@vitastor/core';
 import { wholeNumber } from './list-flags.js';
 import { Pace } from './progress.js';
 import type { Session } from './session.js';
@@ -67,18 +67,23 @@ export async function removeData(
   if (isWithoutData(view, target.pool)) return { json: resultJson(NOTHING), error: null };
   const config = await session.config();
   const ops = await session.dataOps();
+  const pgs = BigInt(view.pgConfig?.items.get(target.pool)?.length ?? 0);
   const pace = new Pace(session.environment.clock);
   const result = await ops.deleteInodeData({
     ...target, ...options, iodepth: dataOption(session, 'iodepth', 32), parallelOsds: dataOption(session, 'parallel_osds', 4),
     waitUpTimeoutMs: config.number('client_wait_up_timeout') * 1000,
-  }, ({ removedObjects, totalObjects, listed }) => {
-    const toList = listed ? 'all PGs listed' : 'listing PGs';
-    const rate = pace.text(removedObjects, formatCount, removedObjects, totalObjects);
-    session.progress(`Removed ${removedObjects}/${totalObjects} objects${rate}, ${toList}...`, false);
-  }, session.environment.signal);
+  }, (progress) => session.progress(removalText(progress, pgs, pace), false), session.environment.signal);
   if (result.totalObjects > 0n)
     session.progress(`Removed ${result.removedObjects}/${result.totalObjects} objects`, true);
   return { json: resultJson(result), error: judge(result, options) };
+}
+
+/** How long it takes is worked out as if the PGs that are not listed yet had as many objects as the others. */
+export function removalText({ removedObjects, totalObjects, unlistedPgs }: RemoveDataProgress, pgs: bigint, pace: Pace): string {
+  const expected = pgs > unlistedPgs ? (totalObjects * pgs) / (pgs - unlistedPgs) : null;
+  const rate = pace.text(removedObjects, formatCount, removedObjects, expected);
+  const toList = unlistedPgs > 0n ? `${unlistedPgs} PGs to list` : 'all PGs listed';
+  return `Removed ${removedObjects}/${totalObjects} objects${rate}, ${toList}...`;
 }
 
 function resultJson(result: RemoveDataResult): JsonObject {

@@ -145,7 +145,7 @@ describe('rm', () => {
     rig.dataOps.onRequest = () => assert.deepEqual(rig.get('config/inode/1/3'), { name: 'b', size: 1048576, deleted: true });
     const result = await rig.run(['rm', 'b']);
     assert.deepEqual([result.exit, result.stdout], [0, 'Image b modified\nDone, inode 3 from pool 1 removed\nLayer b deleted\n']);
-    assert.match(result.stderr, /^Removed 1\/2 objects, listing PGs\.\.\.\nRemoved 2\/2 objects\n$/);
+    assert.match(result.stderr, /^Removed 1\/2 objects, 2 PGs to list\.\.\.\nRemoved 2\/2 objects\n$/);
     assert.deepEqual([...rig.keys('config/inode/'), ...rig.keys('index/')], ['config/inode/1/1', 'config/inode/1/2']);
     assert.equal(rig.dataOps.closed, 1);
   });

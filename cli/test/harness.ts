@@ -23,7 +23,7 @@ export class FakeDataOps implements DataOps {
   async deleteInodeData(request: RemoveDataRequest, onProgress?: (progress: RemoveDataProgress) => void): Promise<RemoveDataResult> {
     this.requests.push(request);
     this.onRequest(request);
-    onProgress?.({ removedObjects: 1n, totalObjects: 2n, listed: false });
+    onProgress?.({ removedObjects: 1n, totalObjects: 2n, unlistedPgs: 2n });
     return { removedObjects: 2n, totalObjects: 2n, errorCount: 0n, inactiveOsds: [], inactivePgs: [], ...this.result };
   }
 

@@ -119,14 +119,14 @@ void on_map_done(void* arg, int result, const vitastor_extent* extents, size_t c
     request->bridge->post(std::move(event));
 }
 
-void post_progress(void* arg, Event::Kind kind, uint64_t done, uint64_t total, uint64_t bytes) {
+void post_progress(void* arg, uint64_t done, uint64_t total, uint64_t more) {
     auto* request = static_cast<Request*>(arg);
     Event event;
-    event.kind = kind;
+    event.kind = Event::Kind::progress;
     event.request = request;
     event.first = done;
     event.second = total;
-    event.third = bytes;
+    event.third = more;
     request->bridge->post(std::move(event));
 }
 
@@ -370,9 +370,7 @@ Napi::Value purge(const Napi::CallbackInfo& info) {
     Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
     if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
     native.progress_arg = request;
-    native.progress_fn = [](void* arg, uint64_t done, uint64_t total) {
-        post_progress(arg, Event::Kind::progress, done, total, 0);
-    };
+    native.progress_fn = post_progress;
     int result = context->context ? vitastor_purge(context->context, &native, on_tool_done, request) : -EINVAL;
     if (result) context->bridge->forget(request);
     return number(env, result);
@@ -396,9 +394,7 @@ Napi::Value merge(const Napi::CallbackInfo& info) {
     Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
     if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
     native.progress_arg = request;
-    native.progress_fn = [](void* arg, uint64_t done, uint64_t total, uint64_t bytes) {
-        post_progress(arg, Event::Kind::merge_progress, done, total, bytes);
-    };
+    native.progress_fn = post_progress;
     int result = context->context ? vitastor_merge(context->context, &native, on_tool_done, request) : -EINVAL;
     if (result) context->bridge->forget(request);
     return number(env, result);
@@ -422,9 +418,7 @@ Napi::Value map_layers(const Napi::CallbackInfo& info) {
     Request* request = context->bridge->begin(env, info[3].As<Napi::Function>());
     if (info[2].IsFunction()) request->progress = Napi::Persistent(info[2].As<Napi::Function>());
     native.progress_arg = request;
-    native.progress_fn = [](void* arg, uint64_t done, uint64_t total) {
-        post_progress(arg, Event::Kind::progress, done, total, 0);
-    };
+    native.progress_fn = [](void* arg, uint64_t done, uint64_t total) { post_progress(arg, done, total, 0); };
     int result = context->context ? vitastor_map_layers(context->context, &native, on_map_done, request) : -EINVAL;
     if (result) context->bridge->forget(request);
     return number(env, result);

@@ -82,11 +82,6 @@ void Bridge::drain(Napi::Env env) {
             break;
         case Event::Kind::progress:
             if (event.request->progress.IsEmpty()) continue;
-            arguments = {Napi::BigInt::New(env, event.first), Napi::BigInt::New(env, event.second)};
-            function = &event.request->progress;
-            break;
-        case Event::Kind::merge_progress:
-            if (event.request->progress.IsEmpty()) continue;
             arguments = {Napi::BigInt::New(env, event.first), Napi::BigInt::New(env, event.second), Napi::BigInt::New(env, event.third)};
             function = &event.request->progress;
             break;

@@ -24,7 +24,7 @@ struct Request {
 };
 
 struct Event {
-    enum class Kind { done, tool_done, map_done, progress, merge_progress, log, changed };
+    enum class Kind { done, tool_done, map_done, progress, log, changed };
     Kind kind{};
     Request* request = nullptr;
     Napi::FunctionReference* function = nullptr;  ///< log, changed: owned by the handle

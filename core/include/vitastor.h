@@ -156,8 +156,8 @@ VITASTOR_API int vitastor_discard(vitastor_image *image, vitastor_context *conte
 VITASTOR_API int vitastor_delete_object(vitastor_image *image, vitastor_context *context, uint64_t offset,
     uint64_t expected_version, vitastor_io_fn done_fn, void *done_arg);
 
-/* Deletes the data of an inode (rm-data): lists every PG, deletes each object, syncs. progress_fn: done and total objects, may be NULL. The result
- * is a JSON object {removed_objects, total_objects, error_count, inactive_osds, inactive_pgs}, borrowed during done_fn. */
+/* Deletes the data of an inode (rm-data): lists every PG, deletes each object, syncs. progress_fn: objects that are done, objects of the PGs
+ * listed so far, PGs still to be listed; may be NULL. The result is a JSON object {removed_objects, total_objects, error_count, inactive_osds, inactive_pgs}, borrowed during done_fn. */
 struct vitastor_purge_options {
     size_t struct_size;
     uint64_t pool;
@@ -168,7 +168,7 @@ struct vitastor_purge_options {
     uint32_t parallel_osds; /* 0: 4 */
     int wait_list;
     int down_ok;
-    void (*progress_fn)(void *arg, uint64_t done, uint64_t total);
+    void (*progress_fn)(void *arg, uint64_t done, uint64_t total, uint64_t unlisted_pgs);
     void *progress_arg;
     int cut; /* the object that min_offset lies in reads as zeroes from there on, also where a parent has data; nothing before it changes */
 };

@@ -27,10 +27,9 @@ export interface RemoveDataRequest {
 
 export interface RemoveDataProgress {
   removedObjects: bigint;
-  /** Known so far: grows while listing. */
+  /** Of the PGs listed so far. */
   totalObjects: bigint;
-  /** True when every PG has been listed. */
-  listed: boolean;
+  unlistedPgs: bigint;
 }
 
 export interface RemoveDataResult {

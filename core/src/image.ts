@@ -66,7 +66,8 @@ export interface PurgeRequest {
   downOk?: boolean;
   /** The object that minOffset lies in reads as zeroes from there on. */
   cut?: boolean;
-  onProgress?: (removed: bigint, total: bigint) => void;
+  /** total: objects of the PGs listed so far. */
+  onProgress?: (removed: bigint, total: bigint, unlistedPgs: bigint) => void;
 }
 export interface PurgeOutcome {
   /** 0, or the negative errno of the C ABI. */

@@ -30,14 +30,15 @@ void Purge::start(Context& context, const PurgeOptions& options,
 }
 
 void Purge::progress() {
-    if (options_.progress_fn) options_.progress_fn(options_.progress_arg, removed_, total_);
+    if (options_.progress_fn) options_.progress_fn(options_.progress_arg, removed_, total_, unlisted_);
 }
 
 runtime::Task<> Purge::run() {
     auto beginning = walk_.begin();
     int result = co_await beginning;
     if (result == 0) {
-        pgs_.resize(walk_.pg_count());
+        unlisted_ = walk_.pg_count();
+        pgs_.resize(unlisted_);
         for (int pass = 0; pass < (options_.wait_list ? 2 : 1); pass++) {
             listing_ = pass == 0;
             deleting_ = pass == 1 || !options_.wait_list;
@@ -70,6 +71,7 @@ runtime::Task<> Purge::visit(PgNum pg) {
         auto listing = walk_.list(pg, {options_.inode, options_.min_offset, options_.max_offset}, &work.objects);
         work.listed = co_await listing;
         total_ += work.objects.size();
+        unlisted_--;
         progress();
     }
     if (deleting_ && work.listed) {

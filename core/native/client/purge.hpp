@@ -19,7 +19,7 @@ struct PurgeOptions {
     bool wait_list = false;  ///< list everything before the first deletion
     bool down_ok = false;
     bool cut = false;        ///< the object that min_offset lies in reads as zeroes from there on
-    void (*progress_fn)(void* arg, uint64_t done, uint64_t total) = nullptr;
+    void (*progress_fn)(void* arg, uint64_t done, uint64_t total, uint64_t unlisted_pgs) = nullptr;
     void* progress_arg = nullptr;
 };
 
@@ -55,6 +55,7 @@ private:
     std::vector<PgWork> pgs_;
     bool listing_ = false, deleting_ = false;  ///< what visits do in this pass
     uint64_t total_ = 0, removed_ = 0, errors_ = 0;
+    size_t unlisted_ = 0;  ///< PGs
 };
 
 }  // namespace vitastor::client

@@ -128,7 +128,7 @@ export interface NativeClient {
   purge(
     context: ContextHandle,
     options: NativePurgeOptions,
-    progress: ((done: bigint, total: bigint) => void) | null,
+    progress: ((done: bigint, total: bigint, unlistedPgs: bigint) => void) | null,
     done: (result: number, json: string) => void,
   ): number;
   merge(

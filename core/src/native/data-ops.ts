@@ -38,7 +38,7 @@ class NativeDataOps implements DataOps {
         waitList: request.waitList,
         downOk: request.downOk,
         cut: request.cut ?? false,
-        onProgress: (removedObjects, totalObjects) => onProgress?.({ removedObjects, totalObjects, listed: false }),
+        onProgress: (removedObjects, totalObjects, unlistedPgs) => onProgress?.({ removedObjects, totalObjects, unlistedPgs }),
       }),
     );
     if (outcome.result === -11) {
@@ -48,7 +48,6 @@ class NativeDataOps implements DataOps {
         { retryable: true },
       );
     }
-    onProgress?.({ removedObjects: outcome.removedObjects, totalObjects: outcome.totalObjects, listed: true });
     const { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs } = outcome;
     return { removedObjects, totalObjects, errorCount, inactiveOsds, inactivePgs };
   }

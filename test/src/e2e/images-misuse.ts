@@ -147,7 +147,7 @@ async function records(lab: Lab, tools: Tools, whole: boolean): Promise<void> {
   await tools.refused(17, /taken already exists/, 'create', '-s', '1M', 'taken');
   await lab.etcd.delete(key('index/image/taken'));
   // A record that cannot be read is named, and what it was is not given away.
-  const all = ['{"name":', 'null', '[]', '7', '{"name":7}', '{"name":"g","size":-1}', '{"name":"g","size":1048576,"parent_id":"x"}'];
+  const all = ['{"name":', 'null', '[]', '7', '{"name":true}', '{"name":"g","size":-1}', '{"name":"g","size":1048576,"parent_id":"x"}'];
   for (const garbage of whole ? all : all.slice(0, 2)) {
     await lab.etcd.put(key('config/inode/1/500'), garbage);
     const ls = await lab.cli(['ls'], IN_TIME);
