@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // npm run e2e: stories on real processes. --short: those of `npm test`, in their short form. --soak: the long ones, again and again.
 
+import { CACHE_STORIES } from './e2e/cache.js';
 import { CHAIN_STORIES } from './e2e/chains.js';
 import { BACKUP_STORIES } from './e2e/backup.js';
 import { COMMAND_STORIES } from './e2e/commands.js';
@@ -35,7 +36,7 @@ const STORIES: readonly Story[] = [
   ...COMMAND_STORIES, ...EVERYDAY_STORIES, ...MISUSE_STORIES, ...IMAGE_MISUSE_STORIES, ...FAULT_STORIES, ...FAILOVER_STORIES, ...PEER_STORIES, ...TLS_STORIES,
   ...DISK_STORIES, ...OPTION_STORIES, ...SCRUB_STORIES, ...EC_STORIES, ...DELETE_STORIES, ...STORM_STORIES, ...PARTITION_STORIES,
   ...PAST_STORIES, ...LAYER_STORIES, ...CHAIN_STORIES, ...DISCARD_STORIES, ...RANDOM_IMAGE_STORIES, ...FSX_STORIES, ...VHOST_STORIES,
-  ...BACKUP_STORIES,
+  ...BACKUP_STORIES, ...CACHE_STORIES,
   ...QEMU_STORIES, ...BLOCKDEV_STORIES, ...GUEST_STORIES, ...MIGRATION_STORIES,
 ];
 

@@ -7,6 +7,8 @@ import type { Child, Lab } from '../lab/index.js';
 import { missingForGuest } from './guest.js';
 import { address } from './qemu-rig.js';
 
+export type GuestWay = 'driver' | 'cached driver' | 'vhost';
+
 /** QEMU's words for the disk `/dev/vda`, and what runs beside it. */
 export interface GuestDisk {
   argv: string[];
@@ -40,16 +42,17 @@ export class VhostBackend {
   }
 }
 
-/** spec/commands.md Q5, but with discard and an I/O thread. */
-export function driverDisk(lab: Lab, image: string, more = ''): GuestDisk {
+/** spec/commands.md Q5, but with discard and an I/O thread. `cached`: by the client, where the cluster allows it, until the guest flushes. */
+export function driverDisk(lab: Lab, image: string, more = '', cached = false): GuestDisk {
   const file = `${address(lab)}:image=${image}`.replaceAll(',', ',,');
   return {
     unmodified: false,
     backend: null,
     argv: [
       '-object', 'iothread,id=io0',
-      '-drive', `file=${file},format=raw,if=none,id=drive-virtio-disk0,cache=none${more || ',discard=unmap'}`,
-      '-device', 'virtio-blk-pci,scsi=off,bus=pci.0,addr=0x5,drive=drive-virtio-disk0,id=virtio-disk0,bootindex=1,write-cache=off,physical_block_size=4096,logical_block_size=512,iothread=io0',
+      '-drive', `file=${file},format=raw,if=none,id=drive-virtio-disk0,cache=${cached ? 'writeback' : 'none'}${more || ',discard=unmap'}`,
+      '-device', 'virtio-blk-pci,scsi=off,bus=pci.0,addr=0x5,drive=drive-virtio-disk0,id=virtio-disk0,bootindex=1,physical_block_size=4096,logical_block_size=512,iothread=io0'
+        + `,write-cache=${cached ? 'on' : 'off'}`,
     ],
   };
 }
@@ -66,8 +69,8 @@ export async function vhostDisk(lab: Lab, image: string, name = 'vda'): Promise<
 }
 
 /** Why a story with this way to the disk cannot be told here; '' when it can. */
-export function missingFor(lab: Lab, way: 'driver' | 'vhost'): string {
-  if (way === 'driver' && !lab.programs.qemuDriver) return 'the QEMU driver (build/<preset>/qemu/block-vitastor.so; `npm run build` says why)';
+export function missingFor(lab: Lab, way: GuestWay): string {
+  if (way !== 'vhost' && !lab.programs.qemuDriver) return 'the QEMU driver (build/<preset>/qemu/block-vitastor.so; `npm run build` says why)';
   if (way === 'vhost' && !existsSync(join(lab.programs.buildDir, 'bin', 'vitastor-vhost'))) return 'vitastor-vhost';
   return missingForGuest(lab);
 }

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { type Lab, until } from '../lab/index.js';
 import { Guest, makeInitramfs } from './guest.js';
-import { driverDisk, type GuestDisk, missingFor, vhostDisk } from './guest-disks.js';
-import { dice, smallCluster, type Story, type StoryContext } from './scenario.js';
+import { driverDisk, type GuestDisk, type GuestWay, missingFor, vhostDisk } from './guest-disks.js';
+import { allowCache, dice, smallCluster, type Story, type StoryContext } from './scenario.js';
 
 const GROWN_SECTORS = 327680;
 
@@ -114,10 +114,11 @@ async function trims(lab: Lab, disk: GuestDisk, initramfs: string): Promise<void
   });
 }
 
-function guestStory(name: string, way: 'driver' | 'vhost'): Story {
+function guestStory(name: string, way: GuestWay, short = true): Story {
+  const cached = way === 'cached driver';
   return {
     name,
-    short: true,
+    short,
     run: async (context) => {
       const lab = await context.lab({ supervise: true });
       const missing = missingFor(lab, way);
@@ -126,9 +127,10 @@ function guestStory(name: string, way: 'driver' | 'vhost'): Story {
         return;
       }
       await smallCluster(lab, { image: '128M' });
+      if (cached) await allowCache(lab);
       await lab.createImage('plain', '64M');
       const initramfs = makeInitramfs(lab, SCRIPT);
-      const attach = async (image: string): Promise<GuestDisk> => (way === 'driver' ? driverDisk(lab, image) : await vhostDisk(lab, image, image));
+      const attach = async (image: string): Promise<GuestDisk> => (way === 'vhost' ? await vhostDisk(lab, image, image) : driverDisk(lab, image, '', cached));
 
       const disk = await attach('testimg');
       await firstLife(context, lab, disk, initramfs);
@@ -151,4 +153,4 @@ function guestStory(name: string, way: 'driver' | 'vhost'): Story {
   };
 }
 
-export const GUEST_STORIES: readonly Story[] = [guestStory('qemu-guest', 'driver'), guestStory('vhost-guest', 'vhost')];
+export const GUEST_STORIES: readonly Story[] = [guestStory('qemu-guest', 'driver'), guestStory('vhost-guest', 'vhost'), guestStory('qemu-guest-cached', 'cached driver', false)];

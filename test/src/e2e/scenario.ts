@@ -30,6 +30,11 @@ export async function smallCluster(lab: Lab, options: { osds?: number; image?: s
   await lab.createImage('testimg', options.image ?? '256M');
 }
 
+/** Clients that ask for it may keep writes until they are flushed. */
+export async function allowCache(lab: Lab): Promise<void> {
+  await lab.etcd.put(`${lab.prefix}/config/global`, JSON.stringify({ immediate_commit: lab.immediateCommit, client_enable_writeback: true }));
+}
+
 /**
  * Writes every 4 KB block of `megabytes` in random order at a steady rate and then reads all back, comparing checksums. Fails unless fio is
  * content. `seconds`: how long the writing shall take. `under`: words before fio's command line.
