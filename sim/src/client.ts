@@ -95,6 +95,11 @@ export class ClientProcess {
     if (this.#etcd) this.#etcd.connected = isConnected;
   }
 
+  /** News of etcd come so much later. */
+  set newsLagMs(lagMs: number) {
+    if (this.#etcd) this.#etcd.watchLagMs = lagMs;
+  }
+
   #feed(native: SimClient, client: Etcd): void {
     if (this.#native !== native) return;
     const { etcd, keys, clock } = this.#deps;

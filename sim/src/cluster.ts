@@ -315,6 +315,17 @@ export class SimCluster {
     if (client) client.connected = isConnected;
   }
 
+  /** Transactions of this OSD are answered at once, and its watches hear of everything later. */
+  delayNewsOf(num: number, lagMs: number): void {
+    const client = this.osd(num).etcd;
+    if (client) client.watchLagMs = lagMs;
+  }
+
+  delayNewsOfMonitor(num: number, lagMs: number): void {
+    const monitor = this.#monitors.get(num);
+    if (monitor) monitor.etcd.watchLagMs = lagMs;
+  }
+
   /** The next answers of etcd to this OSD are lost. */
   loseAnswers(num: number, count: number): void {
     this.osd(num).etcd?.failNext(...Array.from({ length: count }, () => 'reply-lost' as const));
@@ -326,7 +337,7 @@ export class SimCluster {
    */
   revokeLease(num: number): void {
     const osd = this.osd(num);
-    if (osd.running && (osd.gate?.isStalled === true || osd.etcd?.connected === false)) return;
+    if (osd.running && (osd.gate?.isStalled === true || osd.etcd?.connected === false || (osd.etcd?.watchLagMs ?? 0) > 0)) return;
     const kv = this.etcd.pairs().find((pair) => pair.key === this.keys.osdState(num));
     if (kv && kv.lease !== 0n) this.etcd.revoke(kv.lease);
   }

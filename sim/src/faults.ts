@@ -139,6 +139,27 @@ const FAULTS: readonly Fault[] = [
     },
   },
   {
+    name: 'late news', weight: 4,
+    run: ({ cluster, random, num, forMs, later }) => {
+      const lagMs = random.between(1, random.pick([50, 500, 3000]));
+      if (random.chance(60)) {
+        cluster.delayNewsOf(num, lagMs);
+        later(forMs, () => cluster.delayNewsOf(num, 0));
+        return `osd${num} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
+      }
+      if (random.chance(50)) {
+        const monitor = random.between(1, cluster.shape.monitors);
+        cluster.delayNewsOfMonitor(monitor, lagMs);
+        later(forMs, () => cluster.delayNewsOfMonitor(monitor, 0));
+        return `mon${monitor} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
+      }
+      const client = random.pick(cluster.clients);
+      client.newsLagMs = lagMs;
+      later(forMs, () => (client.newsLagMs = 0));
+      return `client${client.num} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
+    },
+  },
+  {
     name: 'etcd restart', weight: 3, isGentle: true,
     run: ({ cluster }) => {
       cluster.etcd.restart();

@@ -243,6 +243,8 @@ interface OpenWatch {
 export class MemoryEtcdClient implements Etcd {
   /** One way and back, each call. */
   delayMs = 0;
+  /** Watches hear so much later still, as when etcd has fallen behind with them. */
+  watchLagMs = 0;
   addresses: readonly string[] = ['memory'];
   /** What status() reports. */
   dbSizeBytes = 0;
@@ -332,7 +334,7 @@ export class MemoryEtcdClient implements Etcd {
   /** The server has news; they go out in a turn of their own. */
   deliverSoon(): void {
     if (this.#delivery || this.#watches.size === 0 || this.#closed) return;
-    this.#delivery = this.#server.clock.after(this.delayMs, () => {
+    this.#delivery = this.#server.clock.after(this.delayMs + this.watchLagMs, () => {
       this.#delivery = null;
       if (this.#connected) for (const watch of [...this.#watches]) this.#deliver(watch);
     });
