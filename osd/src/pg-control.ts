@@ -416,11 +416,12 @@ export class PgControl {
 
   #checkRunning(facts: PgFacts): void {
     const pending = this.#unconfirmed;
-    if (pending && facts.historyRevision >= pending.revision && facts.history.epoch >= pending.epoch && sameMembers(facts.history, this.#history)) {
+    // A newer revision comes from somebody else, over ours: the watch may show several at once, and a load shows the last one only.
+    if (pending && facts.historyRevision >= pending.revision) {
       this.#unconfirmed = null;
-      if (this.#nextScrub === pending.nextScrub) this.#nextScrub = null;  // also if somebody has planned otherwise since
+      if (this.#nextScrub === pending.nextScrub) this.#nextScrub = null;
       const wanted = this.#wanted;
-      if (pending.forEngine && wanted && wanted.epoch <= pending.epoch) {
+      if (pending.forEngine && wanted && wanted.epoch <= pending.epoch && this.#isOwn(facts.history)) {
         this.#wanted = null;
         this.#actions.confirmHistory(this, this.#interval, pending.epoch);
       }
@@ -437,6 +438,11 @@ export class PgControl {
     this.#actions.stopPg(this, this.#interval);
   }
 
+  /** What peering of this interval knows, and its epoch is not taken back. */
+  #isOwn(history: PgHistory): boolean {
+    return sameMembers(history, this.#history) && history.epoch >= this.#history.epoch;
+  }
+
   #mustStop(facts: PgFacts): string | null {
     const target = this.#target;
     if (!facts.target || !target) return 'another OSD shall lead it';
@@ -444,7 +450,7 @@ export class PgControl {
     if (facts.target.poolSignature !== target.poolSignature) return 'its pool has changed';
     if (facts.stateKey !== 'ours') return 'its state key was taken away';
     // Until our own write shows up the watch may still give the former history.
-    if (!this.#unconfirmed && !this.#writing && !sameMembers(facts.history, this.#history))
+    if (!this.#unconfirmed && !this.#writing && !this.#isOwn(facts.history))
       return 'its history was changed by somebody else';
     return null;
   }

@@ -270,6 +270,29 @@ test("somebody else's history change makes the PG stop and start with it", async
   assert.deepEqual(again?.historySets, [[2n, 3n]]);
 });
 
+test("somebody else's history change makes the PG start again also where it is seen together with our own", async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  const deliver = r.client.deliverSoon.bind(r.client);
+  r.client.deliverSoon = () => undefined;
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 7n, addCurrentSet: true, currentSet: [1n, 9n] });
+  await advance(r, 20);
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1))?.['epoch'], 7);
+  // As rm-osd does; the watch has fallen behind so far that everything is loaded.
+  r.server.put(KEYS.pgHistory(1, 1), JSON.stringify({ epoch: 7, osd_sets: [[1]], all_peers: [1, 2] }));
+  r.server.put('/elsewhere', '');
+  r.server.compact();
+  r.client.deliverSoon = deliver;
+  deliver();
+  await advance(r, 1000);
+  assert.deepEqual(r.engine.of('stopPg'), [{ kind: 'stopPg', pg: { pool: 1, pg: 1 }, interval }]);
+  assert.equal(r.engine.of('confirmHistory').length, 0);
+  r.engine.emit(state(interval, PG_BITS.offline));
+  await advance(r, 50);
+  assert.deepEqual(r.engine.of('startPg').at(-1)?.historySets, [[1n]]);
+});
+
 test('moving the primary away deletes the key after the engine has drained', async () => {
   const r = rig();
   await advance(r, 50);
