@@ -86,6 +86,8 @@ public:
     Reply describe(OsdNum osd);
     Reply wait(std::shared_ptr<Reply> reply);
     void greet(OsdNum osd) { peers_->greet(osd); }
+    /// Once the connection is lost it makes no other.
+    void connect_no_more(OsdNum osd) { peers_->set_address(osd, std::nullopt); }
 
     Cluster& cluster;
     std::map<OsdNum, int> ups, downs;

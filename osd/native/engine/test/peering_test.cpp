@@ -493,6 +493,7 @@ TEST_CASE("a client that connects anew ends its older connection") {
     activate(c, 1, {1, 2});
     Client before(c, 0, 9), other(c, 0, 8), plain(c, 0, 0);
     for (Client* client : {&before, &other, &plain}) CHECK(client->write(1, kInode, 0, block(1)).result == 4096);
+    before.connect_no_more(1);  // its hello would end the connection of its successor
     Client after(c, 0, 9);
     CHECK(after.write(1, kInode, 0, block(2)).result == 4096);
     c.until("the older connection is closed", [&] { return before.downs[1] == 1; });
