@@ -17,7 +17,7 @@ import { unit } from './unit.mjs';
 const HELP = `npm run VERB [-- OPTIONS]; start and test also as \`npm start\` and \`npm test\`.
 
   start     a cluster on this machine, real data written and verified (-- --help for options)
-  test      everything that guards a change
+  test      everything that guards a change [-- PART...: lint unit sim planted start e2e fuzz asan; tsan only by name]
   setup     Debian and npm packages only
   build     set-up, native code, TypeScript [-- PRESET: dev, asan, tsan, release, fuzz]
   unit      native and TypeScript unit tests [-- FILTER]

@@ -85,7 +85,7 @@ async function start() {
   return count;
 }
 
-/** @type {readonly { name: string, work: () => Promise<Count> }[]} */
+/** `extra`: only where it is named. @type {readonly { name: string, extra?: true, work: () => Promise<Count> }[]} */
 const PARTS = [
   { name: 'lint', work: () => lint({ compile: true }) },
   { name: 'unit', work: () => unit() },
@@ -101,12 +101,21 @@ const PARTS = [
       return await nativeTests('asan');
     },
   },
+  {
+    // What has threads; stores and codecs have none.
+    name: 'tsan',
+    extra: true,
+    work: async () => {
+      await buildNative('tsan', ['native_tests']);
+      return await nativeTests('tsan', '^test_|^(runtime|net|serve|engine)_test$');
+    },
+  },
 ];
 
 /** @param {readonly string[]} args names of parts; none: all @returns {Promise<number>} exit code */
 export async function test(args) {
   const started = performance.now();
-  const chosen = PARTS.filter((part) => args.length === 0 || args.includes(part.name));
+  const chosen = PARTS.filter((part) => (args.length === 0 ? !part.extra : args.includes(part.name)));
   if (chosen.length === 0) throw new Stop(`npm test knows these parts: ${PARTS.map((part) => part.name).join(', ')}`);
   /** @type {Count} */
   let total = { passed: 0, failed: 0 };

@@ -10,7 +10,33 @@
 
 #include "vhost/protocol.hpp"
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void* at);
+extern "C" void __tsan_release(void* at);
+#endif
+
 namespace vitastor::vhost {
+
+#if defined(__SANITIZE_THREAD__)
+/// Where the guest runs in this process (tests), the sanitizer takes the two mappings of its memory for two memories: who reads what the other side has
+/// published there has seen all that stands before it.
+inline char sanitizer_sees_guest;
+#endif
+
+/// A word that guest and device exchange: what was written before it is there.
+inline uint16_t load_shared(const uint8_t* at) {
+    const uint16_t value = __atomic_load_n(reinterpret_cast<const uint16_t*>(at), __ATOMIC_ACQUIRE);
+#if defined(__SANITIZE_THREAD__)
+    __tsan_acquire(&sanitizer_sees_guest);
+#endif
+    return value;
+}
+inline void store_shared(uint8_t* at, uint16_t value) {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(&sanitizer_sees_guest);
+#endif
+    __atomic_store_n(reinterpret_cast<uint16_t*>(at), value, __ATOMIC_RELEASE);
+}
 
 /// A mapping of a file; unmapped at the end.
 class Mapping {

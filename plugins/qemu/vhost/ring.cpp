@@ -10,9 +10,6 @@ namespace {
 
 constexpr uint64_t kEntries = 4;  ///< of available and used: flags and index stand before
 
-uint16_t load16(const uint8_t* at) { return __atomic_load_n(reinterpret_cast<const uint16_t*>(at), __ATOMIC_ACQUIRE); }
-void store16(uint8_t* at, uint16_t value) { __atomic_store_n(reinterpret_cast<uint16_t*>(at), value, __ATOMIC_RELEASE); }
-
 }  // namespace
 
 bool Ring::fail(const std::string& reason) {
@@ -42,7 +39,7 @@ bool Ring::start(const RingSetup& setup) {
     setup_ = setup;
     if (!remap()) return false;
     next_available_ = setup.base;
-    next_used_ = published_ = load16(used_ + 2);
+    next_used_ = published_ = load_shared(used_ + 2);
     told_once_ = false;
     taken_ = 0;
     again_.clear();
@@ -85,10 +82,10 @@ bool Ring::take(Chain& chain) {
         chain.head = again_.back();
         again_.pop_back();
     } else {
-        const uint16_t waiting = static_cast<uint16_t>(load16(available_ + 2) - next_available_);
+        const uint16_t waiting = static_cast<uint16_t>(load_shared(available_ + 2) - next_available_);
         if (waiting == 0) return false;
         if (waiting > setup_.size) return fail("the guest says that " + std::to_string(waiting) + " requests are available");
-        chain.head = load16(available_ + kEntries + 2 * (next_available_ % setup_.size));
+        chain.head = load_shared(available_ + kEntries + 2 * (next_available_ % setup_.size));
         if (chain.head >= setup_.size) return fail("the guest names descriptor " + std::to_string(chain.head));
         if (setup_.inflight) {
             if (state(chain.head)->inflight) return fail("descriptor " + std::to_string(chain.head) + " is available twice");
@@ -161,7 +158,7 @@ void Ring::put(const Chain& chain, uint32_t written) {
 
 bool Ring::publish() {
     if (!running() || next_used_ == published_) return false;
-    store16(used_ + 2, next_used_);
+    store_shared(used_ + 2, next_used_);
     log_used(2, 2);
     if (setup_.inflight) {
         for (const uint16_t head : batch_) __atomic_store_n(&state(head)->inflight, uint8_t{0}, __ATOMIC_RELEASE);
@@ -171,8 +168,8 @@ bool Ring::publish() {
     const uint16_t before = published_;
     published_ = next_used_;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!setup_.event_index) return !(load16(available_) & kNoInterrupt);
-    const uint16_t wanted = load16(available_ + kEntries + 2 * setup_.size);
+    if (!setup_.event_index) return !(load_shared(available_) & kNoInterrupt);
+    const uint16_t wanted = load_shared(available_ + kEntries + 2 * setup_.size);
     if (!std::exchange(told_once_, true)) return true;
     return static_cast<uint16_t>(next_used_ - wanted - 1) < static_cast<uint16_t>(next_used_ - before);
 }
@@ -180,18 +177,18 @@ bool Ring::publish() {
 bool Ring::wait_for_kick() {
     if (!running() || !broken_.empty()) return false;
     if (setup_.event_index) {
-        store16(used_ + kEntries + sizeof(UsedElement) * setup_.size, next_available_);
+        store_shared(used_ + kEntries + sizeof(UsedElement) * setup_.size, next_available_);
     } else {
-        store16(used_, 0);
+        store_shared(used_, 0);
         log_used(0, 2);
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return !again_.empty() || load16(available_ + 2) != next_available_;
+    return !again_.empty() || load_shared(available_ + 2) != next_available_;
 }
 
 void Ring::poll() {
     if (!running() || setup_.event_index) return;
-    store16(used_, kNoNotify);
+    store_shared(used_, kNoNotify);
     log_used(0, 2);
 }
 

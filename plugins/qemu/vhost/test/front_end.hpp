@@ -237,14 +237,14 @@ public:
     static uint64_t used_at(const DriverQueue& queue) { return (available_at(queue) + 6 + 2u * queue.size + 3) / 4 * 4; }
     uint16_t& word(uint64_t at) { return *reinterpret_cast<uint16_t*>(memory + at); }
     Descriptor& descriptor(const DriverQueue& queue, uint32_t index) { return reinterpret_cast<Descriptor*>(memory + queue.at)[index]; }
-    uint16_t used_index(const DriverQueue& queue) { return __atomic_load_n(&word(used_at(queue) + 2), __ATOMIC_ACQUIRE); }
+    uint16_t used_index(const DriverQueue& queue) { return load_shared(memory + used_at(queue) + 2); }
     UsedElement used(const DriverQueue& queue, uint16_t index) {
         return reinterpret_cast<UsedElement*>(memory + used_at(queue) + 4)[index % queue.size];
     }
     /// Makes it available; the device sees it after kick().
     void offer(DriverQueue& queue, uint16_t head) {
         word(available_at(queue) + 4 + 2u * (queue.next % queue.size)) = head;
-        __atomic_store_n(&word(available_at(queue) + 2), ++queue.next, __ATOMIC_RELEASE);
+        store_shared(memory + available_at(queue) + 2, ++queue.next);
     }
     void kick(DriverQueue& queue) { signal(queue.kick); }
     /// Header, data, status; data at `data_at` of the guest's memory. Status at header_at + 16.
