@@ -86,9 +86,9 @@ export class Oracle {
     return effects.some((effect) => effect.value === value && effect.began < ended && contradiction(evidence, effect, began) === null);
   }
 
-  /** Was a write or discard of `value` there under way between the two moments? */
-  wasUnderWay(image: number, granule: number, value: number, began: number, ended: number): boolean {
-    return this.#of(image, granule).effects.some((effect) => effect.value === value && effect.began < ended && effect.ended > began);
+  /** Was a write or discard of `value` there under way between the two moments? Buffered ones may still be when they are answered. */
+  wasUnderWay(image: number, granule: number, value: number, began: number, ended: number, isBuffered: boolean): boolean {
+    return this.#of(image, granule).effects.some((effect) => effect.value === value && effect.began < ended && (isBuffered || effect.ended > began));
   }
 
   /** Null: explained. Else why not. `began`: now() before the read was sent. */

@@ -144,7 +144,7 @@ export class Workload {
 
   /** What was under way when a copy was made may come into it later, with an OSD that was lost (docs/reliability.md). */
   mayComeLater(image: number, granule: number, value: number, began: number, ended: number): boolean {
-    return this.#unsure.has(value) || this.#oracle.wasUnderWay(image, granule, value, began, ended);
+    return this.#unsure.has(value) || this.#oracle.wasUnderWay(image, granule, value, began, ended, isBuffered(this.#cluster.shape));
   }
 
   isUnsure(value: number): boolean {
