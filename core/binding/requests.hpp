@@ -29,7 +29,7 @@ struct Event {
     Request* request = nullptr;
     Napi::FunctionReference* function = nullptr;  ///< log, changed: owned by the handle
     int64_t number = 0;                           ///< result, level
-    uint64_t first = 0, second = 0, third = 0;    ///< version; done, total and bytes; size and read-only
+    uint64_t first = 0, second = 0, third = 0;    ///< version; done, total, bytes or PGs; size and read-only
     std::string text;
     std::vector<uint64_t> numbers;  ///< map_done: offset, length, offset, ...
 };

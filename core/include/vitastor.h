@@ -157,7 +157,8 @@ VITASTOR_API int vitastor_delete_object(vitastor_image *image, vitastor_context 
     uint64_t expected_version, vitastor_io_fn done_fn, void *done_arg);
 
 /* Deletes the data of an inode (rm-data): lists every PG, deletes each object, syncs. progress_fn: objects that are done, objects of the PGs
- * listed so far, PGs still to be listed; may be NULL. The result is a JSON object {removed_objects, total_objects, error_count, inactive_osds, inactive_pgs}, borrowed during done_fn. */
+ * listed so far, PGs still to be listed; may be NULL. The result is a JSON object {removed_objects, total_objects, error_count, inactive_osds,
+ * inactive_pgs}, borrowed during done_fn. */
 struct vitastor_purge_options {
     size_t struct_size;
     uint64_t pool;

@@ -29,6 +29,17 @@ interface Fault {
   run: (context: Context) => string | null;
 }
 
+/** An OSD, a monitor or a client, and what sets how late it hears of etcd's news. */
+function hearerOfNews({ cluster, random, num }: Context): [who: string, setLag: (ms: number) => void] {
+  if (random.chance(60)) return [`osd${num}`, (ms) => cluster.delayNewsOf(num, ms)];
+  if (random.chance(50)) {
+    const monitor = random.between(1, cluster.shape.monitors);
+    return [`mon${monitor}`, (ms) => cluster.delayNewsOfMonitor(monitor, ms)];
+  }
+  const client = random.pick(cluster.clients);
+  return [`client${client.num}`, (ms) => (client.newsLagMs = ms)];
+}
+
 const FAULTS: readonly Fault[] = [
   { name: 'kill', weight: 8, run: (context) => kill(context, false) },
   { name: 'power cut', weight: 8, run: (context) => kill(context, true) },
@@ -140,23 +151,12 @@ const FAULTS: readonly Fault[] = [
   },
   {
     name: 'late news', weight: 4,
-    run: ({ cluster, random, num, forMs, later }) => {
-      const lagMs = random.between(1, random.pick([50, 500, 3000]));
-      if (random.chance(60)) {
-        cluster.delayNewsOf(num, lagMs);
-        later(forMs, () => cluster.delayNewsOf(num, 0));
-        return `osd${num} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
-      }
-      if (random.chance(50)) {
-        const monitor = random.between(1, cluster.shape.monitors);
-        cluster.delayNewsOfMonitor(monitor, lagMs);
-        later(forMs, () => cluster.delayNewsOfMonitor(monitor, 0));
-        return `mon${monitor} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
-      }
-      const client = random.pick(cluster.clients);
-      client.newsLagMs = lagMs;
-      later(forMs, () => (client.newsLagMs = 0));
-      return `client${client.num} hears of etcd's news ${lagMs} ms late for ${forMs} ms`;
+    run: (context) => {
+      const lagMs = context.random.between(1, context.random.pick([50, 500, 3000]));
+      const [who, setLag] = hearerOfNews(context);
+      setLag(lagMs);
+      context.later(context.forMs, () => setLag(0));
+      return `${who} hears of etcd's news ${lagMs} ms late for ${context.forMs} ms`;
     },
   },
   {

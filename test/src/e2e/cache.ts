@@ -17,8 +17,8 @@ async function primaryWrites(lab: Lab): Promise<number> {
     const stats = [...(await lab.etcd.prefix(`${lab.prefix}/osd/stats/`)).values()]
       .map((text) => JSON.parse(text) as { time: string; op_stats?: { primary_write?: { count: number | string } } });
     if (stats.some(({ time }) => Number(time) <= start)) return undefined;
-    return { sum: stats.reduce((total, one) => total + Number(one.op_stats?.primary_write?.count ?? 0), 0) };
-  }, { timeoutMs: 60_000, everyMs: 100 }).then(({ sum }) => sum);
+    return stats.reduce((total, one) => total + Number(one.op_stats?.primary_write?.count ?? 0), 0);
+  }, { timeoutMs: 60_000, everyMs: 100 });
 }
 
 async function fio(lab: Lab, story: { long: boolean; say: (text: string) => void }): Promise<void> {
