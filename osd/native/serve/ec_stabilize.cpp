@@ -302,14 +302,19 @@ runtime::Task<int64_t> Osd::settle_for_delete(Op* op) {
     co_return settled;
 }
 
-/// The PG stops: what is durable becomes stable; what is not, its clients repeat.
-runtime::Task<> Osd::settle_pg(Pg& pg) {
+/// The PG serves no more: what waits for a SYNC is forgotten, its clients repeat it. A SYNC does not ask members that such a PG has lost.
+void Osd::forget_unsynced(Pg& pg) {
+    if (pg.unstable == 0) return;
     for (UnstableObject *entry = unstable_list_.front(), *next = nullptr; entry; entry = next) {
         next = unstable_list_.next(entry);
         if (entry->pg != &pg) continue;
         entry->unsynced = entry->syncing = 0;
         if (entry->wanted == 0 && entry->sending == 0) free_unstable(entry);
     }
+}
+
+/// The PG stops: what is durable becomes stable.
+runtime::Task<> Osd::settle_pg(Pg& pg) {
     while (pg.unstable > 0) {
         if (pg.silent) drop_unstable(pg);
         runtime::Task<> batch = await_stabilizer();

@@ -168,6 +168,7 @@ private:
     void send_batch(EcWork& work);
     runtime::Task<> run_stabilizer();
     void drop_unstable(Pg& pg);
+    void forget_unsynced(Pg& pg);
     runtime::Task<int64_t> settle_object(Op* op);
     runtime::Task<int64_t> settle_for_delete(Op* op);
     runtime::Task<> settle_pg(Pg& pg);

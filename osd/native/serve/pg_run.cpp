@@ -184,6 +184,7 @@ void Osd::move(Pg& pg, PhaseEvent event) {
     if (pg.active() && *next != Phase::active) {
         pg.gate = false;
         pg.gate_waiters.notify_all();
+        forget_unsynced(pg);
         if (pg.scrub_wanted) {  // control asks again when it is active again
             keep_scrub_cursor(pg);
             pg.scrub_wanted = false;

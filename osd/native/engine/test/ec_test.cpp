@@ -574,6 +574,31 @@ TEST_CASE("EC: without immediate_commit versions become stable with a SYNC only"
     }
 }
 
+// Seed 5038675 of the simulator: the second SYNC had nothing to ask but the OSD that was lost, no PG that served counted on it, and what
+// the first one had not covered became stable on the others: too few chunks of the new version, and none of the old one.
+TEST_CASE("EC: a SYNC makes nothing stable in a PG that stops, when it has lost a member") {
+    for (auto mode : {wire::ImmediateCommit::none, wire::ImmediateCommit::small}) {
+        EcRig rig(kEcSchemes[0], {{"autosync_interval", "0"}, {"autosync_writes", "0"}}, mode);
+        Client idle(rig.c, 0);
+        CHECK(rig.write(0, rig.random_bytes(kChunk)) == kChunk);
+        rig.c.disks[3].hold = true;
+        auto write = rig.client.start_write(1, kInode, rig.span(), rig.random_bytes(kChunk));
+        auto first = idle.start_simple(1, wire::Opcode::sync);
+        rig.c.turns(10);
+        auto second = idle.start_simple(1, wire::Opcode::sync);
+        rig.c.turns(10);
+        rig.c.node(1).post(engine::StopPg{{1, 1}, rig.c.interval});
+        rig.c.turns(10);
+        rig.c.kill(3);
+        CHECK(idle.wait(first).result == -EPIPE);
+        idle.wait(second);
+        rig.c.turns(200);
+        for (OsdNum osd : {1, 2}) {
+            CHECK_FALSE(rig.c.disks[osd].objects[{kInode, osd - 1}].rbegin()->second.stable);
+        }
+    }
+}
+
 TEST_CASE("EC: objects move without immediate_commit: old chunks go after a SYNC") {
     EcRig rig(kEcSchemes[0], {{"autosync_interval", "1"}}, wire::ImmediateCommit::none, 1);
     write_some(rig, 10);
