@@ -29,6 +29,22 @@ describe('etcd that misbehaves', () => {
     assert.equal(Array.isArray(history?.['osd_sets']) && history['osd_sets'].length, 2);
   });
 
+  // Seed 5034218 of the simulator: the set that a PG left stood in its history already, so the monitor did not touch it. Its primary, to which
+  // everything had moved, cleared the history at the same time, and the next one did not know whom to wait for.
+  test('a PG that moves: whoever changes its history by the old set must look again', async () => {
+    await healthy(4);
+    const moved = cluster.sets(1).findIndex((set) => set.includes(4));
+    const path = `pg/history/1/${moved + 1}`;
+    const left = [...(cluster.sets(1)[moved] ?? [])];
+    cluster.put(path, { epoch: 3, osd_sets: [left], all_peers: left });
+    const before = cluster.revisionOf(path);
+    cluster.put('config/osd/4', { reweight: 0 });
+    await cluster.clock.advance(5000);
+    assert.notDeepEqual(cluster.sets(1)[moved], left);
+    assert.deepEqual(historyOf(1, moved + 1)?.['osd_sets'], [left]);
+    assert.notEqual(cluster.revisionOf(path), before);
+  });
+
   test('a reply that is lost: looked up, not repeated blindly', async () => {
     await healthy();
     cluster.members[0]?.etcd.failNext('reply-lost');

@@ -42,7 +42,10 @@ export interface OldPg {
   history: PgHistory | null;
 }
 
-/** The history of a PG whose set moves and whose number stays; null: as it was. */
+/**
+ * The history of a PG whose set moves and whose number stays, to be written even if nothing in it changes: its primary may clear the sets at this
+ * moment, because everything lies in the old set, and must learn that it is the old one. null: the set stays, or holds nobody.
+ */
 export function movedHistory(
   old: OldPg,
   newSet: readonly number[],
@@ -51,10 +54,9 @@ export function movedHistory(
   const same = positional
     ? old.osdSet.join(',') === newSet.join(',')
     : sameMembers(old.osdSet, newSet);
-  if (same) return null;
+  if (same || withoutEmpty(old.osdSet).length === 0) return null;
   const history = old.history ?? EMPTY_PG_HISTORY;
-  const osdSets = withSet(history.osdSets, old.osdSet);
-  return osdSets.length === history.osdSets.length ? null : { ...history, osdSets };
+  return { ...history, osdSets: withSet(history.osdSets, old.osdSet) };
 }
 
 /** The histories of all PGs after the count changed; null: nothing to remember. */
