@@ -74,7 +74,9 @@ export class LayerWorker {
     this.#workload = workload;
     this.#random = random;
     const { world, clock, etcd, keys, shape } = cluster;
-    const options = { hostname: 'host1', client_wait_up_timeout: '5' };
+    // Of snapshots, which are read in order; the window takes at least one such read.
+    const readahead = random.chance(50) ? { client_readahead_bytes: random.pick(['1048576', '4194304']) } : {};
+    const options = { hostname: 'host1', client_wait_up_timeout: '5', ...readahead };
     this.#client = new ClientProcess(TOOL, { world, clock, etcd, keys, etcdDelayMs: shape.etcdDelayMs, options });
     for (let image = 1; image <= shape.images; image++) {
       this.#snapshots.set(image, []);
