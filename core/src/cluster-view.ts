@@ -188,7 +188,7 @@ export class ClusterView {
   /**
    * Takes one pair from a load or a watch (value '' = deleted). Returns the change, or null when there is nothing new:
    * an older
-   * revision, a key outside the catalogue, or a value that does not decode.
+   * revision, a key outside the catalogue, or a value that does not decode (the one before stays in force; that of a history does not).
    */
   apply(kv: KeyValue): StateChange | null {
     const known = this.#entries.get(kv.key);
@@ -205,7 +205,9 @@ export class ClusterView {
       this.#set(parsed, kv.key, kv.value);
     } catch (error) {
       this.#onProblem(problemOf(kv.key, error));
-      return null;
+      if (parsed.kind !== 'pg/history') return null;
+      // An older history would be believed to be the present one: better none.
+      this.#clear(parsed);
     }
     return { key: kv.key, parsed, deleted: false };
   }

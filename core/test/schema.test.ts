@@ -253,7 +253,7 @@ describe('administrator keys', () => {
 });
 
 describe('cluster view', () => {
-  test('garbage in any key is reported by key and field, and what was known stays', () => {
+  test('garbage in any key is reported by key and field, and what was known stays, but for a history', () => {
     const good: Record<string, JsonValue> = {
       'config/global': {}, 'config/pools': { 1: { name: 'p', scheme: 'replicated', pg_size: 1, pg_minsize: 1, pg_count: 1 } }, 'config/node_placement': { a: { level: 'rack' } },
       'config/osd/1': { reweight: 0.5 }, 'config/inode/1/1': { name: 'i', size: 4096 }, 'index/image/i': { id: 1, pool_id: 1 }, 'index/maxid/1': 1,
@@ -266,13 +266,15 @@ describe('cluster view', () => {
     for (const key of Object.keys(good)) {
       for (const garbage of ['{', '[1', '"x"', '{"a":']) {
         problems.length = 0;
-        assert.equal(view.apply(pair(keys.at(key), garbage, view.modRevision(keys.at(key)) + 1n)), null, key);
+        const change = view.apply(pair(keys.at(key), garbage, view.modRevision(keys.at(key)) + 1n));
+        assert.equal(change !== null, key.startsWith('pg/history/'), key);
         assert.equal(problems.length, 1, `${key} ${garbage}`);
         assert.ok(problems.join().startsWith(`key ${keys.at(key)}`), problems.join());
       }
     }
     assert.equal(view.pools.size, 1);
     assert.equal(view.pgStates.get(1, 1)?.primary, 1);
+    assert.equal(view.pgHistory.get(1, 1), undefined);
     assert.equal(view.pgItem(1, 1)?.primary, 1);
     assert.equal(view.imageByName('i')?.sizeBytes, 4096n);
     assert.equal(view.osdConfig.get(1)?.reweight, 0.5);

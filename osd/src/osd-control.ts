@@ -531,6 +531,8 @@ export class OsdControl {
       return { target: null, stateKey: 'foreign', stateRevision: 0n, history: EMPTY_PG_HISTORY, historyRevision: 0n };
     const item = view.pgItem(pool, pg);
     const config = view.pools.get(pool);
+    const historyKey = view.keys.pgHistory(pool, pg);
+    const isReadable = view.pgHistory.get(pool, pg) !== undefined || !view.entry(historyKey);
     const mine =
       item !== undefined &&
       config !== undefined &&
@@ -541,8 +543,8 @@ export class OsdControl {
       target: mine ? { osdSet: item.osdSet, poolSignature: poolSignature(config, this.#pgCount(pool)) } : null,
       stateKey: this.#stateKeyOf(pool, pg),
       stateRevision: view.modRevision(view.keys.pgState(pool, pg)),
-      history: view.pgHistory.get(pool, pg) ?? EMPTY_PG_HISTORY,
-      historyRevision: view.modRevision(view.keys.pgHistory(pool, pg)),
+      history: isReadable ? (view.pgHistory.get(pool, pg) ?? EMPTY_PG_HISTORY) : null,
+      historyRevision: view.modRevision(historyKey),
     };
   }
 

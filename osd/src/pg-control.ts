@@ -34,9 +34,13 @@ export interface PgFacts {
   stateKey: 'absent' | 'ours' | 'foreign';
   /** Of the state key as it was last seen; 0n = absent. */
   stateRevision: bigint;
-  history: PgHistory;
+  /** null: what stands there cannot be read. */
+  history: PgHistory | null;
   historyRevision: bigint;
 }
+
+/** The same, with a history that one can go by. */
+type KnownFacts = PgFacts & { history: PgHistory };
 
 /** One transaction part. Conditions and effects of etcd schema 5.8. */
 export interface PgWrite {
@@ -100,7 +104,7 @@ export class PgControl {
   readonly #osd: number;
   readonly #actions: PgActions;
   #phase: PgPhase = 'absent';
-  #facts: PgFacts = {
+  #facts: KnownFacts = {
     target: null,
     stateKey: 'absent',
     stateRevision: 0n,
@@ -111,6 +115,8 @@ export class PgControl {
   #interval = 0n;
   /** The history that peering of this interval knows, with our own additions. */
   #history: PgHistory = EMPTY_PG_HISTORY;
+  /** Somebody has put what cannot be read in the place of the history. */
+  #isGarbled = false;
   #reported: PgStateChanged | null = null;
   #stateDirty = false;
   /**
@@ -150,7 +156,7 @@ export class PgControl {
 
   /** Nothing to do and nothing of ours in etcd: the object may be forgotten. */
   get idle(): boolean {
-    return this.#phase === 'absent' && this.#facts.target === null && !this.#writing;
+    return this.#phase === 'absent' && this.#facts.target === null && !this.#writing && !this.#isGarbled;
   }
 
   /** Last state that the engine reported in this interval, for statistics. */
@@ -159,7 +165,8 @@ export class PgControl {
   }
 
   /** etcd has changed (or was reloaded). */
-  update(facts: PgFacts): void {
+  update(found: PgFacts): void {
+    const facts = this.#withHistory(found);
     this.#facts = facts;
     switch (this.#phase) {
       case 'absent':
@@ -187,12 +194,28 @@ export class PgControl {
     }
   }
 
+  /** A PG that runs knows its history, and puts it back. Nobody can begin without one: it tells whom to wait for. */
+  #withHistory(facts: PgFacts): KnownFacts {
+    const wasGarbled = this.#isGarbled;
+    this.#isGarbled = facts.history === null && (this.#phase === 'running' || facts.target !== null);
+    if (facts.history !== null) return { ...facts, history: facts.history };
+    if (this.#phase === 'running') {
+      this.#actions.dirty(this);
+      return { ...facts, history: this.#facts.history };
+    }
+    if (this.#isGarbled && !wasGarbled)
+      this.#actions.log(
+        `PG ${this.id.pool}/${this.id.pg} is not started: its history in etcd cannot be read; restore it (deleted, all that it says of OSDs with newer data is lost)`,
+      );
+    return { ...facts, target: null, history: EMPTY_PG_HISTORY };
+  }
+
   /**
    * Only a transaction proves that the key is ours: what the watch shows may be older than our last unlocking. And only
    * the watch proves that we
    * know the history as of that moment.
    */
-  #checkLock(facts: PgFacts): void {
+  #checkLock(facts: KnownFacts): void {
     if (this.#writing) return;
     if (this.#lockedAt === null) {
       if (facts.target && facts.stateKey !== 'foreign') this.#actions.dirty(this);
@@ -359,9 +382,10 @@ export class PgControl {
   #nextHistory(): { history: PgHistory; forEngine: boolean } | null {
     const target = this.#target;
     if (!target) return null;
-    const nextScrub = this.#nextScrub ?? this.#facts.history.nextScrub;
-    const current = { ...this.#facts.history, nextScrub };
-    const rescheduled = nextScrub !== this.#facts.history.nextScrub ? { history: current, forEngine: false } : null;
+    const known = this.#isGarbled ? this.#history : this.#facts.history;
+    const nextScrub = this.#nextScrub ?? known.nextScrub;
+    const current = { ...known, nextScrub };
+    const same = nextScrub !== known.nextScrub || this.#isGarbled ? { history: current, forEngine: false } : null;
     const wanted = this.#wanted;
     const state = this.#reported?.state ?? 0;
     const clean = state === PG_BITS.active;
@@ -378,13 +402,13 @@ export class PgControl {
         forEngine: true,
       };
     }
-    if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return rescheduled;
+    if (!clean && state !== (PG_BITS.active | PG_BITS.left_on_dead)) return same;
     const allPeers = clean
       ? osdSetOf(target.osdSet)
       : osdSetOf([...target.osdSet, ...(this.#reported?.deadPeers ?? [])]);
     const minimal = current.osdSets.length === 0 && sameSet(osdSetOf(current.allPeers), allPeers);
     const untouched = current.osdSets.length === 0 && current.allPeers.length === 0 && clean;
-    if (minimal || untouched) return rescheduled;
+    if (minimal || untouched) return same;
     return { history: { ...current, osdSets: [], allPeers }, forEngine: false };
   }
 
@@ -414,14 +438,14 @@ export class PgControl {
     this.#actions.startPg(this, this.#history, target.osdSet, this.#interval);
   }
 
-  #checkRunning(facts: PgFacts): void {
+  #checkRunning(facts: KnownFacts): void {
     const pending = this.#unconfirmed;
     // A newer revision comes from somebody else, over ours: the watch may show several at once, and a load shows the last one only.
     if (pending && facts.historyRevision >= pending.revision) {
       this.#unconfirmed = null;
       if (this.#nextScrub === pending.nextScrub) this.#nextScrub = null;
       const wanted = this.#wanted;
-      if (pending.forEngine && wanted && wanted.epoch <= pending.epoch && this.#isOwn(facts.history)) {
+      if (pending.forEngine && wanted && wanted.epoch <= pending.epoch && !this.#isGarbled && this.#isOwn(facts.history)) {
         this.#wanted = null;
         this.#actions.confirmHistory(this, this.#interval, pending.epoch);
       }
@@ -443,14 +467,14 @@ export class PgControl {
     return sameMembers(history, this.#history) && history.epoch >= this.#history.epoch;
   }
 
-  #mustStop(facts: PgFacts): string | null {
+  #mustStop(facts: KnownFacts): string | null {
     const target = this.#target;
     if (!facts.target || !target) return 'another OSD shall lead it';
     if (!sameSet(facts.target.osdSet, target.osdSet)) return 'its set of OSDs has changed';
     if (facts.target.poolSignature !== target.poolSignature) return 'its pool has changed';
     if (facts.stateKey !== 'ours') return 'its state key was taken away';
     // Until our own write shows up the watch may still give the former history.
-    if (!this.#unconfirmed && !this.#writing && !this.#isOwn(facts.history))
+    if (!this.#unconfirmed && !this.#writing && !this.#isGarbled && !this.#isOwn(facts.history))
       return 'its history was changed by somebody else';
     return null;
   }
@@ -462,7 +486,7 @@ export class PgControl {
     this.#target = null;
     this.#reported = null;
     // The view may still show the key that we have just deleted.
-    this.update({ ...this.#facts, stateKey: 'absent', stateRevision: 0n });
+    this.update({ ...this.#facts, stateKey: 'absent', stateRevision: 0n, history: this.#isGarbled ? null : this.#facts.history });
   }
 }
 

@@ -340,9 +340,61 @@ test('garbage in one key is named and the rest works', async () => {
   const r = rig();
   await advance(r, 50);
   r.server.put(KEYS.configInode(1, 5n), '{"name":');
-  r.server.put(KEYS.pgHistory(1, 1), '[]');
   await running(r);
   assert.ok(r.logs.some((line) => line.includes(KEYS.configInode(1, 5n))));
+});
+
+test('a PG whose history cannot be read is not started until it can be', async () => {
+  const r = rig();
+  await advance(r, 50);
+  r.server.put(KEYS.pgHistory(1, 1), '{"osd_sets":[[1,3]],"epoch":5}');
+  await advance(r, 50);
+  r.server.put(KEYS.pgHistory(1, 1), '[]');
+  putPool(r.server);
+  putPg(r.server, ['1', '2'], '1');
+  await advance(r, 100);
+  r.server.put(KEYS.configInode(1, 5n), '{"name":"x","size":4096}');
+  await advance(r, 100);
+  assert.equal(r.engine.of('startPg').length, 0);
+  assert.equal(r.server.get(KEYS.pgState(1, 1)), undefined);
+  assert.equal(r.server.get(KEYS.pgHistory(1, 1)), '[]');
+  assert.ok(r.logs.some((line) => line.includes(KEYS.pgHistory(1, 1))));
+  assert.equal(r.logs.filter((line) => line.includes('PG 1/1 is not started: its history')).length, 1);
+  r.server.put(KEYS.pgHistory(1, 1), '{"osd_sets":[[1,3]],"epoch":5}');
+  await advance(r, 100);
+  assert.deepEqual(r.engine.of('startPg').at(-1)?.historySets, [[1n, 3n]]);
+});
+
+test('a PG that runs goes on when its history cannot be read any more, and puts it back', async () => {
+  const r = rig();
+  await advance(r, 50);
+  const interval = await running(r);
+  r.engine.emit(state(interval, PG_BITS.active | PG_BITS.degraded, [1n], [2n]));
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 7n, addCurrentSet: true, currentSet: [1n] });
+  await advance(r, 100);
+  const before = json(r.server, KEYS.pgHistory(1, 1));
+  assert.deepEqual(before?.['osd_sets'], [[1]]);
+  r.server.put(KEYS.pgHistory(1, 1), 'oops');
+  await advance(r, 100);
+  assert.deepEqual(json(r.server, KEYS.pgHistory(1, 1)), before);
+  assert.equal(r.engine.of('stopPg').length, 0);
+  // In the moment in which our own write arrives: it stands there again before the engine hears that it does.
+  const confirmed = r.engine.of('confirmHistory').length;
+  r.client.delayMs = 20;
+  r.engine.emit({ kind: 'historyWanted', pg: { pool: 1, pg: 1 }, interval, epoch: 8n, addCurrentSet: false, currentSet: [1n] });
+  let isOver = false;
+  for (let ms = 0; ms < 400; ms++) {
+    await advance(r, 1);
+    if (!isOver && json(r.server, KEYS.pgHistory(1, 1))?.['epoch'] === 8) {
+      isOver = true;
+      r.server.put(KEYS.pgHistory(1, 1), 'oops');
+    }
+    const text = r.server.get(KEYS.pgHistory(1, 1)) ?? '';
+    if (isOver && text === 'oops') assert.equal(r.engine.of('confirmHistory').length, confirmed);
+  }
+  assert.equal(json(r.server, KEYS.pgHistory(1, 1))?.['epoch'], 8);
+  assert.equal(r.engine.of('confirmHistory').at(-1)?.epoch, 8n);
+  assert.equal(r.engine.of('stopPg').length, 0);
 });
 
 test('its state key deleted by somebody: put again under the same lease, PGs go on', async () => {
